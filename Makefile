@@ -1,0 +1,84 @@
+# Needs make and a Python of 3.11 or newer; everything else comes from requirements/*.txt, pinned by hash.
+#   make PYTHON=/path/to/python   picks the interpreter
+#   make test WORKERS=1           sets how many processes run tests
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The first interpreter that starts (a version manager's shim may not), is new enough and can make a venv.
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+CODE := $(wildcard farthing tests tools bench)
+INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
+
+.PHONY: help setup setup-run demo test check bench docs lock golden spark fuzz clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.dev  ## build .venv with everything the tests need
+
+setup-run: .venv/.run  ## build .venv with what farthing itself needs
+
+demo: .venv/.run  ## show farthing at work on a made-up month
+	$(BIN)/farthing demo
+
+test: check  ## set up, check, and run the tests
+	$(PYTEST) -n $(WORKERS)
+
+check: .venv/.dev  ## lint, layout and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(wildcard farthing tests tools)
+
+golden: .venv/.dev  ## rewrite the expected files, to be read in git diff
+	$(PYTEST) --golden
+
+docs: .venv/.dev  ## write the generated pages anew
+	$(BIN)/python tools/docs.py
+
+spark: .venv/.dev  ## the long tests on Spark (Java 17 or newer)
+	$(PYTEST) -m spark_long
+
+fuzz: .venv/.dev  ## the long random searches
+	$(PYTEST) -m fuzz --hypothesis-profile=fuzz -n $(WORKERS)
+
+bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
+	$(BIN)/python bench/run.py
+
+lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=--upgrade: the newest)
+	$(LOCK) --group build -o requirements/build.txt
+	$(LOCK) pyproject.toml -c requirements/build.txt -o requirements/run.txt
+	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/build.txt -c requirements/run.txt -o requirements/dev.txt
+	$(LOCK) --group bench -o requirements/bench.txt
+
+clean:  ## remove what was built here
+	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist spark-warehouse
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# Each stamp is newer than the files it was made from, so a changed lock installs again and nothing else does.
+.venv/.build: requirements/build.txt
+	@test -n "$(PYTHON)" || { echo "farthing needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	@touch $@
+
+.venv/.run: .venv/.build requirements/run.txt pyproject.toml
+	$(INSTALL) $(BIN)/python --require-hashes -r requirements/run.txt
+	$(INSTALL) $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	$(INSTALL) $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-bench/.done: .venv/.build requirements/bench.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv --without-pip .venv-bench
+	$(INSTALL) .venv-bench/bin/python --require-hashes -r requirements/bench.txt
+	@touch $@

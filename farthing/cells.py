@@ -1,0 +1,335 @@
+"""Cells: the ledger's usage summed as far as pricing allows, and priced by the same `@` as a single record.
+
+A question selects rows and names keys. The engine sums tokens by those keys and by the cell of the book
+(rating.Grid) each row lies in; what comes back is small, and every figure of every report is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import narwhals.stable.v2 as nw
+
+from farthing.book import FOREVER, START, Book, Card, Resolved, Unpriced, default_book
+from farthing.ledger import Ledger
+from farthing.meters import METERS, Vector
+from farthing.rating import Grid, grid
+from farthing.usage import parse_model_id
+
+FACT_KEYS = ("account", "region", "principal", "session", "project", "source", "operation", "status")
+SKU_KEYS = ("platform", "model", "endpoint", "zone", "mode")
+KEYS = (*SKU_KEYS, "routing", "profile", *FACT_KEYS)  # what a context tells; `where` takes these
+TIME_KEYS = ("day", "week", "month")
+_RESOLVING = ("platform", "model_id", "served_model", "region", "mode", "inference_geo")
+
+
+class QuestionError(ValueError):
+    """A key, filter, date or zone that cannot be: one line, with what can."""
+
+
+class Where(NamedTuple):
+    key: str
+    values: tuple[str, ...]  # any of them; `*` and `?` as in a shell
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a report is asked: which rows, by which book, in which time zone, on which assumptions.
+
+    `since` and `until` are days of the zone `tz`, both included. `assume` settles what sources left open:
+    endpoint, region, inference_geo, ttl.
+    """
+
+    since: date | None = None
+    until: date | None = None
+    tz: str = "UTC"
+    where: tuple[Where, ...] = ()
+    assume: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    book: Book = field(default_factory=default_book)
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        try:
+            return ZoneInfo(self.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise QuestionError(f"unknown time zone {self.tz!r}: use a name such as Europe/Berlin") from error
+
+    def span(self) -> tuple[datetime, datetime]:
+        """[from, to) in UTC."""
+        start = START if self.since is None else self._midnight(self.since)
+        return start, FOREVER if self.until is None else self._midnight(self.until + timedelta(days=1))
+
+    def _midnight(self, day: date) -> datetime:
+        return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
+
+
+class Cell(NamedTuple):
+    """Tokens that share keys, SKU and card. `price` is the card, or why there is none."""
+
+    keys: tuple[Any, ...]
+    sku: Resolved | Unpriced
+    at: datetime  # an instant of the cell's era, and a prompt size of its band: enough to find other cards by
+    prompt: int
+    price: Card | Unpriced
+    tokens: Vector
+    calls: int
+    meter_calls: Vector  # calls that used each meter; zeros unless asked for
+    assumed: tuple[str, ...]
+    source: str
+    flags: tuple[bool, ...]  # of the extra conditions asked for
+
+    @property
+    def cost(self) -> int:
+        """Picodollars; 0 where there is no price, so ask `price` before showing it."""
+        return 0 if isinstance(self.price, Unpriced) else self.tokens @ self.price.rates
+
+
+def parse_where(text: str) -> Where:
+    """`model=claude-opus-*,claude-sonnet-5`, `region!=us-east-1`, `tag:team=search`."""
+    key, operator, values = text.partition("=")
+    negated = operator == "=" and key.endswith("!")
+    key = key.removesuffix("!").strip()
+    if not operator or not (key in KEYS or key.startswith("tag:")):
+        raise QuestionError(f"cannot filter by {text!r}: use KEY=VALUE with KEY of {', '.join(KEYS)}, tag:NAME")
+    return Where(key, tuple(value.strip() for value in values.split(",")), negated)
+
+
+def check_key(key: str) -> str:
+    if key in (*KEYS, *TIME_KEYS, "meter") or (key.startswith("tag:") and len(key) > 4):
+        return key
+    raise QuestionError(f"cannot group by {key!r}: keys are {', '.join((*KEYS, *TIME_KEYS, 'meter'))}, tag:NAME")
+
+
+def cells(
+    ledger: Ledger,
+    question: Question,
+    keys: Sequence[str] = (),
+    *,
+    flags: Sequence[nw.Expr] = (),
+    extra: Callable[[Resolved | Unpriced], Mapping[str, int]] | None = None,
+    by_meter: bool = False,
+) -> list[Cell]:
+    """The ledger's usage, summed by `keys` (not `meter`) and by cell of the book, every cell with its card.
+
+    `flags` are conditions to tell rows apart by, over the ledger's columns and those that `extra` gives each
+    SKU (it must give all the same); `by_meter` counts the calls that used each meter.
+    """
+    keys = tuple(check_key(key) for key in keys)
+    if "meter" in keys:
+        raise QuestionError("meter is a key of a finished table, not of the ledger")
+    span = ledger.span()
+    if span is None:
+        return []
+    since, until = question.span()
+    since, until = max(since, span[0]), min(until, span[1] + timedelta(microseconds=1))
+    if since >= until:
+        return []
+    contexts = _Contexts(ledger, question, extra)
+    lines = grid(question.book, sorted(contexts.skus), since, until)
+    summed = _sum(ledger, question, contexts, lines, keys, (since, until), flags, by_meter)
+    return list(_price(summed, question, contexts, lines, keys, since, len(flags)))
+
+
+class _Contexts:
+    """The ledger's contexts joined to what the book makes of them: `frame` has ctx, place and one column a key."""
+
+    def __init__(self, ledger: Ledger, question: Question, extra: Any = None) -> None:
+        self.ledger = ledger
+        con = ledger.connection
+        contexts = ledger.contexts()
+        distinct = contexts.project(", ".join(_RESOLVING)).distinct().order(", ".join(_RESOLVING)).fetchall()
+        facts = [dict(zip(_RESOLVING, row, strict=True)) for row in distinct]
+        self.places = [_resolve(question, said) for said in facts]
+        self.skus = {place.sku for place in self.places if isinstance(place, Resolved)}
+        columns: dict[str, list[Any]] = {name: [said[name] for said in facts] for name in _RESOLVING}
+        columns["place"] = list(range(len(facts)))
+        for i, name in enumerate(SKU_KEYS):
+            columns[f"sku_{name}"] = [
+                place.sku[i] if isinstance(place, Resolved) else _unresolved(name, said)
+                for place, said in zip(self.places, facts, strict=True)
+            ]
+        columns["routing"] = [p.routing if isinstance(p, Resolved) else "unknown" for p in self.places]
+        columns["profile"] = [parse_model_id(said["model_id"]).profile for said in facts]
+        given = [extra(place) for place in self.places] if extra else []
+        self.extra = tuple(given[0]) if given else ()
+        columns |= {name: [row[name] for row in given] for name in self.extra}
+        types = {name: "int64" if name in ("place", *self.extra) else "string" for name in columns}
+        con.register("ctx_facts", contexts)
+        con.register("ctx_places", ledger.frame(columns, types))
+        on = ", ".join(_RESOLVING)
+        named = ", ".join(
+            f'{"p.sku_" + key if key in SKU_KEYS else "p." + key if key in ("routing", "profile") else "c." + key} AS "{key}"'
+            for key in KEYS
+        )
+        named += "".join(f', p."{name}"' for name in self.extra)
+        query = f"SELECT ctx, place, c.assumed, {named} FROM ctx_facts c JOIN ctx_places p USING ({on})"
+        self.frame = con.sql(query)
+        for where in question.where:
+            if not where.key.startswith("tag:"):
+                self.frame = self.frame.filter(_matches(f'"{where.key}"', where))
+
+    def tags(self, name: str) -> Any:
+        con = self.ledger.connection
+        con.register("ledger_tags", self.ledger.table("tags").distinct())
+        return con.sql(f"SELECT tags, min(value) AS {_quoted('tag:' + name)} FROM ledger_tags "
+                       f"WHERE key = {_literal(name)} GROUP BY tags")  # fmt: skip
+
+
+def _resolve(question: Question, facts: Mapping[str, str]) -> Resolved | Unpriced:
+    return question.book.resolve(
+        facts["model_id"],
+        platform=facts["platform"],
+        region=facts["region"],
+        mode=facts["mode"],
+        inference_geo=facts["inference_geo"],
+        served_model=facts["served_model"],
+        profiles=question.profiles,
+        assume=question.assume,
+    )
+
+
+def _unresolved(key: str, facts: Mapping[str, Any]) -> str:
+    """What a key shows for a model that the book does not know: what the source said."""
+    said = {"platform": facts["platform"], "model": facts["model_id"], "mode": facts["mode"] or "on_demand"}
+    return str(said.get(key, ""))
+
+
+def _sum(
+    ledger: Ledger,
+    question: Question,
+    contexts: _Contexts,
+    lines: Grid,
+    keys: Sequence[str],
+    span: tuple[datetime, datetime],
+    flags: Sequence[nw.Expr],
+    by_meter: bool,
+) -> list[tuple[Any, ...]]:
+    """(place, assumed, source, era, band, cached, flags ..., keys ..., calls, tokens ..., calls by meter ...)."""
+    tags = {key for key in keys if key.startswith("tag:")} | {
+        where.key for where in question.where if where.key.startswith("tag:")
+    }
+    wanted = dict.fromkeys(("ctx", "place", "assumed", "source", *contexts.extra, *(key for key in keys if key in KEYS)))
+    frame = nw.from_native(ledger.rows())
+    frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
+    frame = frame.join(nw.from_native(contexts.frame).select(*wanted), on="ctx")
+    for key in sorted(tags):
+        frame = frame.join(nw.from_native(contexts.tags(key[4:])), on="tags", how="left")
+    for where in question.where:
+        if where.key in tags:
+            frame = nw.from_native(frame.to_native().filter(_matches(_quoted(where.key), where)))
+    by = {f"flag_{i}": flag for i, flag in enumerate(flags)}
+    if any(key in TIME_KEYS for key in keys):
+        by["day"] = local(nw.col("at"), question.zone, *span).dt.date()
+    shown = dict.fromkeys("day" if key in TIME_KEYS else key for key in keys)
+    group = ("place", "assumed", "source", "era", "band", "cached", *(f for f in by if f != "day"), *shown)
+    meter_calls = {
+        f"calls_{meter}": (nw.col("calls") * (nw.col(meter) != 0).cast(nw.Int64())).sum()
+        for meter in (METERS if by_meter else ())
+    }
+    summed = (
+        frame.with_columns(**lines.cell(), **by)
+        .group_by(*dict.fromkeys(group))
+        .agg(
+            nw.col("calls").sum(),
+            *(nw.col(meter).sum() for meter in METERS),
+            **meter_calls,
+        )
+    )
+    order = (*group, "calls", *METERS, *meter_calls)
+    return summed.select(*order).to_native().fetchall()  # type: ignore[no-any-return]
+
+
+def _price(
+    summed: list[tuple[Any, ...]],
+    question: Question,
+    contexts: _Contexts,
+    lines: Grid,
+    keys: Sequence[str],
+    since: datetime,
+    flag_count: int,
+) -> Iterator[Cell]:
+    eras, bands = (since, *lines.dates), (0, *lines.prompts)
+    shown = list(dict.fromkeys("day" if key in TIME_KEYS else key for key in keys))
+    group = list(dict.fromkeys(("place", "assumed", "source", "era", "band", "cached", *(f"flag_{i}" for i in range(flag_count)), *shown)))
+    for row in summed:
+        named = dict(zip(group, row, strict=False))
+        calls, *counts = row[len(group) :]
+        tokens, meter_calls = Vector(*counts[:5]), Vector(*counts[5:])
+        if not calls and not any(tokens):
+            continue  # reversed without remainder
+        place = contexts.places[named["place"]]
+        assumed = tuple(filter(None, named["assumed"].split(",")))
+        if "ttl" in assumed and question.assume.get("ttl"):
+            assumed = tuple(name for name in assumed if name != "ttl")
+            if question.assume["ttl"] == "1h":
+                tokens = tokens.move(tokens.cache_write_5m, "cache_write_5m", "cache_write_1h")
+        at, prompt = eras[named["era"]], bands[named["band"]]
+        price: Card | Unpriced = place if isinstance(place, Unpriced) else question.book.find(
+            place.sku, at, prompt, cached=tokens.cached > 0
+        )  # fmt: skip
+        if isinstance(place, Resolved):
+            assumed += place.assumed + (price.assumed if isinstance(price, Card) else ())
+        yield Cell(
+            tuple(_time_key(key, named["day"]) if key in TIME_KEYS else named[key] for key in keys),
+            place, at, prompt, price, tokens, calls, meter_calls, assumed, named["source"],
+            tuple(bool(named[f"flag_{i}"]) for i in range(flag_count)),
+        )  # fmt: skip
+
+
+def _time_key(key: str, day: date) -> str:
+    """A day, the Monday of its week, or its month."""
+    if key == "month":
+        return f"{day:%Y-%m}"
+    return (day - timedelta(days=day.weekday()) if key == "week" else day).isoformat()
+
+
+def local(at: nw.Expr, zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:
+    """A UTC column as wall-clock time of a zone between two instants: no engine converts zones alike, all add."""
+    shifts = _shifts(zone, since, until)
+    shifted = at + nw.lit(shifts[0][1])
+    for instant, offset in shifts[1:]:
+        shifted = nw.when(at >= nw.lit(instant)).then(at + nw.lit(offset)).otherwise(shifted)
+    return shifted
+
+
+def _shifts(zone: ZoneInfo, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
+    """When the zone's offset changes between two instants, and to what; the first entry holds at `since`."""
+
+    def offset(at: datetime) -> timedelta:
+        return at.astimezone(zone).utcoffset() or timedelta(0)
+
+    shifts = [(since, offset(since))]
+    at = since
+    while at < until:
+        step = min(at + timedelta(days=7), until)
+        if offset(step) != shifts[-1][1]:
+            low, high = at, step
+            while high - low > timedelta(minutes=1):
+                middle = low + (high - low) // 2
+                low, high = (middle, high) if offset(middle) == shifts[-1][1] else (low, middle)
+            instant = high.replace(second=0, microsecond=0)
+            shifts.append((instant, offset(instant)))
+        at = step
+    return shifts
+
+
+def _matches(column: str, where: Where) -> str:
+    tests = " OR ".join(f"coalesce({column}, '') GLOB {_literal(value)}" for value in where.values)
+    return f"NOT ({tests})" if where.negated else f"({tests})"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+

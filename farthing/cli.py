@@ -1,0 +1,403 @@
+"""The command line. Exit codes: 0 done, 1 the answer is no, 2 bad input. stdout is the answer, stderr the rest."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from farthing import __version__
+from farthing.money import mtok_usd, show, usd
+from farthing.usage import MODES, PLATFORMS, Rejected
+
+if TYPE_CHECKING:
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+    from farthing.rating import Charge
+    from farthing.reports import Table
+
+app = App(name="farthing", version=__version__, help="What Claude on Amazon Bedrock costs: exact, explained, brought down.")
+_SELECT = Group("Selection", sort_key=1)
+_OUTPUT = Group("Output", sort_key=2)
+_CCUSAGE = Group("Accepted for those who come from ccusage", sort_key=3)
+
+
+class BadInput(Exception):
+    """One clear line for a person; exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    from farthing.ledger import LedgerError
+
+    try:
+        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        code = _fail(" ".join(str(error).split()))
+    except (BadInput, LedgerError, ValueError) as error:
+        code = _fail(str(error))
+    except BrokenPipeError:  # `farthing by model | head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> int:
+    print(f"farthing: {message}", file=sys.stderr)
+    return 2
+
+
+# --- where the ledger is --------------------------------------------------------------------------------------------
+
+
+def default_ledger() -> Path:
+    """$FARTHING_LEDGER, else a folder of the user's own."""
+    if named := os.environ.get("FARTHING_LEDGER"):
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("farthing", appauthor=False)) / "ledger"
+
+
+def transcript_folders() -> list[Path]:
+    """Where Claude Code keeps transcripts on this machine."""
+    named = [Path(p.strip()).expanduser() for p in os.environ.get("CLAUDE_CONFIG_DIR", "").split(",") if p.strip()]
+    roots = named or [Path.home() / ".config" / "claude", Path.home() / ".claude"]
+    folders = [root if root.name == "projects" else root / "projects" for root in roots]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+@contextmanager
+def _ledger_to_read(folder: Path | None) -> Iterator[Ledger]:
+    """The ledger named, or the default one, or a temporary one of this machine's transcripts."""
+    from farthing.ledger import Ledger
+
+    chosen = folder or default_ledger()
+    if (chosen / "farthing.json").exists():
+        yield Ledger(chosen)
+        return
+    folders = transcript_folders()
+    if folder is not None or not folders:
+        raise BadInput(f"no ledger at {chosen}: run `farthing import PATH --ledger {chosen}` first")
+    print(f"no ledger yet: pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
+        ledger = Ledger(Path(temporary) / "ledger")
+        _import(ledger, [str(folder) for folder in folders], "")
+        yield ledger
+
+
+# --- options that reports share ---------------------------------------------------------------------------------------
+
+
+@Parameter(name="*")
+@dataclass
+class Asked:
+    """Options of every report."""
+
+    ledger: Annotated[Path | None, Parameter(group=_SELECT, help="Ledger folder.")] = None
+    since: Annotated[str, Parameter(name=["--since", "-s"], group=_SELECT, help="First day, YYYY-MM-DD or YYYYMMDD.")] = ""
+    until: Annotated[str, Parameter(name=["--until", "-u"], group=_SELECT, help="Last day, included.")] = ""
+    tz: Annotated[str, Parameter(name=["--tz", "--timezone", "-z"], group=_SELECT, help="Time zone of days.")] = "UTC"
+    where: Annotated[
+        list[str] | None,
+        Parameter(group=_SELECT, negative="", help="KEY=VALUE[,VALUE...] or KEY!=VALUE; * matches; may be repeated."),
+    ] = None
+    assume: Annotated[
+        list[str] | None,
+        Parameter(group=_SELECT, negative="", help="What a source left open: endpoint=eu, region=us-east-1, ttl=1h."),
+    ] = None
+    profiles: Annotated[
+        Path | None, Parameter(group=_SELECT, help="JSON that maps inference profiles to what they were made from.")
+    ] = None
+    json: Annotated[bool, Parameter(name=["--json", "-j"], negative="", group=_OUTPUT, help="JSON, exact.")] = False
+    csv: Annotated[bool, Parameter(negative="", group=_OUTPUT, help="The rows as CSV, exact.")] = False
+
+    def question(self) -> Question:
+        from farthing.cells import Question, parse_where
+
+        return Question(
+            since=_day(self.since, "--since"),
+            until=_day(self.until, "--until"),
+            tz=self.tz,
+            where=tuple(parse_where(text) for text in self.where or ()),
+            assume=parse_assume(self.assume or ()),
+            profiles=read_profiles(self.profiles),
+        )
+
+    def answer(self, table: Table) -> int:
+        """Print the table in the form asked for."""
+        from farthing import render, reports
+
+        if self.json:
+            print(json.dumps(reports.as_json(table), indent=2))
+        elif self.csv:
+            print(render.to_csv(table), end="")
+            print("\n".join(render.footer_lines(table.footer)), file=sys.stderr)
+        else:
+            render.print_table(table, _console())
+        return 0
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _day(text: str, option: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)  # 3.11 reads 20261122 too
+    except ValueError as error:
+        raise BadInput(f"{option} {text!r} is no day: write 2026-11-22") from error
+
+
+ASSUMABLE = ("endpoint", "region", "inference_geo", "ttl")
+
+
+def parse_assume(pairs: Sequence[str]) -> dict[str, str]:
+    """`endpoint=eu` and the like, as a mapping; BadInput names what can be assumed."""
+    assume: dict[str, str] = {}
+    for pair in ",".join(pairs).split(",") if pairs else ():
+        name, is_pair, value = pair.partition("=")
+        if not is_pair or name not in ASSUMABLE or not value:
+            raise BadInput(f"--assume {pair!r}: write NAME=VALUE with NAME of {', '.join(ASSUMABLE)}")
+        if name == "ttl" and value not in ("5m", "1h"):
+            raise BadInput(f"--assume ttl={value}: a cache write lives 5m or 1h")
+        assume[name] = value
+    return assume
+
+
+def read_profiles(path: Path | None) -> dict[str, str]:
+    """Profile ids to what they were made from: {"ARN or id": "model id"}, or the answer of Get/ListInferenceProfiles."""
+    from farthing.profiles import ProfileError, load_profiles
+
+    try:
+        return load_profiles(path) if path else {}
+    except ProfileError as error:
+        raise BadInput(str(error)) from error
+
+
+# --- reports: one command each ------------------------------------------------------------------------------------------
+
+
+def _command(make: Callable[..., Table]) -> Callable[..., int]:
+    """A report as a command: its own parameters, then those that all reports share."""
+    own = [p for p in inspect.signature(make).parameters.values() if p.name not in ("ledger", "question")]
+
+    def run(*args: Any, asked: Asked | None = None, **kwargs: Any) -> int:
+        asked = asked or Asked()
+        values = dict(zip((p.name for p in own), args, strict=False)) | kwargs
+        if "keys" in values:
+            values["keys"] = [key for text in values["keys"] for key in text.split(",") if key]
+        with _ledger_to_read(asked.ledger) as ledger:
+            return asked.answer(make(ledger, asked.question(), **values))
+
+    parameters = []
+    for p in own:
+        if p.name == "keys":
+            hint: Any = Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.")]
+            p = inspect.Parameter("keys", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=hint)
+        else:
+            hint = Annotated[bool, Parameter(name=[f"--{p.name}", f"-{p.name[0]}"], negative="", group=_OUTPUT, help="Rows by model too.")]
+            p = inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=False)
+        parameters.append(p)
+    shared = inspect.Parameter("asked", inspect.Parameter.KEYWORD_ONLY, annotation=Asked | None, default=None)
+    run.__signature__ = inspect.Signature([*parameters, shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*parameters, shared)}
+    run.__doc__ = f"{make.__doc__}"
+    return run
+
+
+def _add_reports() -> None:
+    from farthing.reports import REPORTS
+
+    for made in REPORTS.values():
+        run = _command(made.make)
+        run.__doc__ = made.says
+        app.command(run, name=made.name)
+
+
+# --- rate -----------------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def rate(
+    model: Annotated[str, Parameter(help="Model id or ARN; leave out with --json to read JSON lines on stdin.")] = "",
+    *,
+    at: Annotated[str, Parameter(help="Time of the call, ISO; now if left out.")] = "",
+    platform: Literal["", "bedrock", "anthropic", "claude_aws"] = "",
+    mode: Literal["", "on_demand", "batch", "fast"] = "",
+    region: str = "",
+    inference_geo: str = "",
+    usage: Annotated[str, Parameter(help="A usage block of any dialect, as JSON.")] = "",
+    input: int = 0,
+    output: int = 0,
+    cache_read: int = 0,
+    cache_write_5m: int = 0,
+    cache_write_1h: int = 0,
+    explain: Annotated[bool, Parameter(negative="", help="Card, source, date and factors of each figure.")] = False,
+    assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
+    profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
+    json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
+) -> int:
+    """Price calls exactly: one by flags, or JSON lines on stdin, one line out for each line in."""
+    settled = parse_assume(assume or ()), read_profiles(profiles)
+    if not model:
+        if not json:
+            raise BadInput("name a model, or give --json and JSON lines on stdin")
+        return _rate_lines(sys.stdin.buffer, *settled)
+    counts = dict(input=input, output=output, cache_read=cache_read, cache_write_5m=cache_write_5m, cache_write_1h=cache_write_1h)
+    if usage and any(counts.values()):
+        raise BadInput("give the counts or --usage, not both")
+    call = {
+        "model": model,
+        "at": at or datetime.now(UTC).isoformat(),
+        "platform": platform or None,
+        "mode": mode or None,
+        "region": region or None,
+        "inference_geo": inference_geo or None,
+        "usage": _loads(usage) if usage else counts,
+    }
+    try:
+        charge = rate_call(call, *settled)
+    except Rejected as error:
+        raise BadInput(str(error)) from error
+    if json:
+        _write(charge_json(charge))
+    else:
+        _print_charge(charge, explain=explain)
+    return 0
+
+
+def _loads(text: str | bytes) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise Rejected(f"not JSON: {error}") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _rate_lines(lines: Any, assume: Mapping[str, str], profiles: Mapping[str, str]) -> int:
+    rejected = 0
+    for line in lines:
+        try:
+            answer = charge_json(rate_call(_loads(line), assume, profiles))
+        except Rejected as error:
+            answer = {"rejected": str(error)}
+            rejected += 1
+        _write(answer)
+    return 2 if rejected else 0
+
+
+def _write(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False, separators=(", ", ": ")) + "\n")
+
+
+_TEXTS = ("platform", "mode", "region", "inference_geo")
+_ALLOWED = {"platform": PLATFORMS, "mode": MODES}
+
+
+def rate_call(call: Any, assume: Mapping[str, str], profiles: Mapping[str, str]) -> Charge:
+    """One call of the JSON contract, rated; Rejected says what is wrong with it."""
+    from farthing import rating
+    from farthing.usage import check_region
+
+    if not isinstance(call, dict):
+        raise Rejected("not a JSON object")
+    if not isinstance(call.get("model"), str) or not call["model"].strip():
+        raise Rejected("no `model`")
+    if not isinstance(call.get("usage"), dict):
+        raise Rejected("no `usage` object")
+    said = {name: call.get(name) or "" for name in _TEXTS}
+    for name, value in said.items():
+        if not isinstance(value, str):
+            raise Rejected(f"`{name}` is no string ({value!r})")
+        if value and value not in _ALLOWED.get(name, (value,)):
+            raise Rejected(f"`{name}` is {value!r}: one of {', '.join(_ALLOWED[name])}")
+    check_region(said["region"])
+    return rating.rate(call["model"], _instant(call.get("at")), call["usage"], assume=assume, profiles=profiles, **said)
+
+
+def _instant(text: Any) -> datetime:
+    if not isinstance(text, str):
+        raise Rejected("no `at`: write the time of the call, as 2026-11-22T09:14:05Z")
+    try:
+        at = datetime.fromisoformat(text.strip())
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Rejected(f"`at` is no time ({text!r}): write 2026-11-22T09:14:05Z") from error
+    if at > datetime.now(UTC) + timedelta(days=366):
+        raise Rejected(f"`at` is {text}: nobody knows prices more than a year ahead")
+    return at
+
+
+def charge_json(charge: Charge) -> dict[str, Any]:
+    """The JSON of one charge; lines add up the parts, and a meter rated twice at two rates shows no single rate."""
+    from farthing.meters import METERS
+
+    if charge.unpriced:
+        return {"unpriced": charge.unpriced}
+    lines: dict[str, Any] = {}
+    for i, meter in enumerate(METERS):
+        parts = [(list(line.tokens)[i], list(line.card.rates)[i], line.card) for line in charge.lines]
+        used = {rate for tokens, rate, _ in parts if tokens} or {rate for _, rate, _ in parts}
+        known = any(card.cached for _, _, card in parts) or i < 2
+        lines[meter] = {
+            "tokens": sum(tokens for tokens, _, _ in parts),
+            "usd_per_mtok": mtok_usd(used.pop()) if len(used) == 1 and known else None,
+            "usd": usd(sum(tokens * rate for tokens, rate, _ in parts)),
+        }
+    assert charge.cost is not None  # not unpriced
+    answer: dict[str, Any] = {
+        "cost_usd": usd(charge.cost),
+        "picodollars": charge.cost,
+        "card": charge.lines[0].card.id,
+        "lines": lines,
+        "assumed": list(charge.assumed),
+    }
+    if len(charge.lines) > 1:
+        answer["parts"] = [{"card": line.card.id, "usd": usd(line.cost)} for line in charge.lines]
+    return answer
+
+
+def _print_charge(charge: Charge, *, explain: bool) -> None:
+    from farthing.meters import METERS
+
+    if charge.unpriced:
+        print(f"unpriced: {charge.unpriced}")
+        return
+    assert charge.cost is not None
+    print(f"{show(charge.cost)}  (exactly ${usd(charge.cost)})")
+    for line in charge.lines:
+        print(f"  {line.card.id}")
+        for meter, tokens, rate in zip(METERS, line.tokens, line.card.rates, strict=True):
+            if tokens:
+                print(f"    {meter:<15}{tokens:>15,} x ${mtok_usd(rate):>8} per million = ${usd(tokens * rate)}")
+        if explain:
+            card = line.card
+            print(f"    factors: {card.factors}")
+            print(f"    source: {card.source}, read {card.accessed}, confidence {card.confidence}")
+            ends = "" if card.ends.year == 9999 else f" until {card.ends:%Y-%m-%d}"
+            print(f"    in force from {card.starts:%Y-%m-%d}{ends}; book {charge.book}")
+    if charge.assumed:
+        print(f"  assumed: {', '.join(charge.assumed)}")
+
+
+# --- import -----------------------------------------------------------------------------------------------------------------

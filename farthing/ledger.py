@@ -1,0 +1,410 @@
+"""The ledger: what was used, appended and never changed, each call counted once.
+
+A folder of Delta tables. `usage` holds one row a part of a call; when a better record of a known call
+arrives, the old row is reversed (the same row, counts negated) and the new one added, so that a plain SUM
+over all rows is always right. `contexts` and `tags` hold what rows share, under a code made from their
+content; `files` holds what was read, so that an unchanged file is not read again and a report can say how
+many rows were rejected and why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from farthing.meters import METERS
+from farthing.usage import Facts, Usage
+
+if TYPE_CHECKING:
+    import duckdb
+
+FORMAT = 1  # of the folder; a ledger of another format is refused, never guessed at
+RANK = {"bedrock_log": 2, "claude_code": 1}  # which source to believe of one call; the gateway will be 3
+
+
+class LedgerError(Exception):
+    """The ledger cannot be read or written: one line that names the folder and the mend."""
+
+
+@dataclass
+class Calls:
+    """Records gathered by call, the best of each kept.
+
+    Two records are one call if they share a request id or a message id and contradict each other in
+    neither. A side-chain copy, or another source, may name another request of the same message.
+    """
+
+    best: list[Usage] = field(default_factory=list)
+    superseded: int = 0  # records that a better one of the same call replaced
+    duplicates: int = 0  # records that said nothing new
+    _places: dict[str, list[int]] = field(default_factory=dict)  # id -> where in `best` its calls are
+
+    def add(self, usage: Usage) -> None:
+        ids = {usage.message_id, usage.request_id} - {""}
+        place = next((place for name in ids for place in self._places.get(name, ()) if self._is(place, usage)), None)
+        if place is None:
+            place = len(self.best)
+            self.best.append(usage)
+        elif better(usage, self.best[place]):
+            self.best[place] = usage
+            self.superseded += 1
+        else:
+            self.duplicates += 1
+        for name in ids:
+            places = self._places.setdefault(name, [])
+            if place not in places:
+                places.append(place)
+
+    def extend(self, usages: Iterable[Usage]) -> None:
+        for usage in usages:
+            self.add(usage)
+
+    def _is(self, place: int, usage: Usage) -> bool:
+        known = self.best[place]
+        if _differ(known.message_id, usage.message_id):
+            return False
+        if _differ(known.request_id, usage.request_id):
+            return known.sidechain or usage.sidechain or known.parts[0][0].source != usage.parts[0][0].source
+        return True
+
+
+def _differ(a: str, b: str) -> bool:
+    return a != b and bool(a) and bool(b)
+
+
+def better(new: Usage, old: Usage) -> bool:
+    """Whether `new` tells more of the call: source first, then output (streams repeat a call as it grows)."""
+    return _worth(new) > _worth(old)
+
+
+def _worth(usage: Usage) -> tuple[int, int, bool, bool, int]:
+    facts = usage.parts[0][0]
+    return (
+        RANK.get(facts.source, 0),
+        sum(tokens[1] for _, tokens in usage.parts),
+        not usage.sidechain,
+        "ttl" not in facts.assumed,
+        sum(sum(tokens) for _, tokens in usage.parts),
+    )
+
+
+# --- storage -------------------------------------------------------------------------------------------------------
+
+_USAGE = {
+    "month": "string", "at": "timestamp", "calls": "int8", "reversal": "bool", "part": "int16",
+    "ctx": "int64", "tags": "int64", **dict.fromkeys(METERS, "int64"),
+    "latency_ms": "int64", "request_id": "string", "message_id": "string", "sidechain": "bool",
+}  # fmt: skip
+_CONTEXTS = {"ctx": "int64", **dict.fromkeys(Facts._fields, "string")}
+_TAGS = {"tags": "int64", "key": "string", "value": "string"}
+_FILES = {
+    "path": "string", "size": "int64", "mtime_ns": "int64", "format": "string", "at": "timestamp",
+    "read": "int64", "rejected": "int64", "reasons": "string",
+}  # fmt: skip
+_TABLES = {"usage": _USAGE, "contexts": _CONTEXTS, "tags": _TAGS, "files": _FILES}
+_DUCK = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "int8": "TINYINT", "int16": "SMALLINT", "int64": "BIGINT",
+         "bool": "BOOLEAN"}  # fmt: skip
+_DAY_US = 86_400_000_000
+
+
+class Added(NamedTuple):
+    """What an append did. `imported` counts calls that were not known."""
+
+    imported: int
+    superseded: int
+    duplicates: int
+
+
+class SourceFile(NamedTuple):
+    """A file as it was read. `reasons` are up to a hundred of its rejected lines, as `line: reason`."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    format: str
+    read: int
+    rejected: int
+    reasons: tuple[str, ...] = ()
+
+
+class Ledger:
+    """A ledger in a folder; made there if there is none.
+
+    Several processes may append at once: a commit that finds another one landed since it looked starts again
+    from what it now sees, so no call is counted twice. LedgerError if the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._contexts: set[int] | None = None
+        self._tagsets: set[int] | None = None
+        marker = self.folder / "farthing.json"
+        try:
+            if not marker.exists():
+                if self.folder.is_dir() and any(self.folder.iterdir()):
+                    raise LedgerError(f"{folder}: not empty and no farthing ledger; name another folder")
+                self.folder.mkdir(parents=True, exist_ok=True)
+                marker.write_text(json.dumps({"format": FORMAT}))
+            found = json.loads(marker.read_text())
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"{folder}: {_os_reason(error)}") from error
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise LedgerError(
+                f"{folder}: a ledger of format {found.get('format') if isinstance(found, dict) else found!r}; this "
+                f"farthing reads format {FORMAT}: use the farthing that wrote it, or import into another folder"
+            )
+
+    # --- reading ---
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The ledger's own DuckDB, in UTC; frames of this ledger join only here."""
+        if self._con is None:
+            import duckdb
+
+            self._con = duckdb.connect()
+            self._con.execute("SET TimeZone = 'UTC'")
+        return self._con
+
+    def table(self, name: str) -> duckdb.DuckDBPyRelation:
+        """A table as it stands: `usage`, `contexts`, `tags` or `files`; empty where nothing was written yet."""
+        columns = _TABLES[name]
+        delta = self._delta(name)
+        uris = delta.file_uris() if delta else []
+        if not uris:
+            columns = {column: kind for column, kind in columns.items() if column != "month"}
+            empty = ", ".join(f'CAST(NULL AS {_DUCK[kind]}) AS "{column}"' for column, kind in columns.items())
+            return self.connection.sql(f"SELECT {empty} LIMIT 0")
+        return self.connection.read_parquet(uris, hive_partitioning=False)
+
+    def rows(self) -> duckdb.DuckDBPyRelation:
+        return self.table("usage")
+
+    def contexts(self) -> duckdb.DuckDBPyRelation:
+        """One row a distinct Facts. Two writers may both have added one: it is given once."""
+        return self.table("contexts").distinct()
+
+    def files(self) -> list[SourceFile]:
+        """Every source file as it was last read."""
+        query = """SELECT path, size, mtime_ns, format, read, rejected, reasons FROM files
+                   QUALIFY row_number() OVER (PARTITION BY path ORDER BY "at" DESC) = 1 ORDER BY path"""
+        rows = self.table("files").query("files", query).fetchall()
+        return [SourceFile(*row[:6], tuple(json.loads(row[6]))) for row in rows]
+
+    def span(self) -> tuple[datetime, datetime] | None:
+        """The first and last time of use; None for an empty ledger."""
+        low, high = self.rows().aggregate('epoch_us(min("at")), epoch_us(max("at"))').fetchall()[0]
+        return None if low is None else (_instant(low), _instant(high))
+
+    # --- writing ---
+
+    def append(self, usages: Sequence[Usage], attempts: int = 20) -> Added:
+        """Add what these records say that is not known yet, in one commit; all of it or nothing."""
+        if not usages:
+            return Added(0, 0, 0)
+        for _ in range(attempts):
+            delta = self._delta("usage")
+            version = delta.transaction_version("farthing") or 0 if delta else 0
+            known = list(self._known(usages)) if delta else []
+            calls = Calls()
+            calls.extend(known)
+            calls.superseded = calls.duplicates = 0
+            calls.extend(usages)
+            replaced = [(old, new) for old, new in zip(known, calls.best, strict=False) if old is not new]
+            fresh = calls.best[len(known) :]
+            if not fresh and not replaced:
+                return Added(0, 0, calls.duplicates)
+            rows = _Rows()
+            for old, new in replaced:
+                rows.add(old, -1)
+                rows.add(new)
+            for usage in fresh:
+                rows.add(usage)
+            self._add_dimensions(rows)
+            if self._commit("usage", rows.columns, delta, version + 1):
+                return Added(len(fresh), calls.superseded, calls.duplicates)
+        raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
+
+    def note_files(self, files: Sequence[SourceFile], at: datetime) -> None:
+        """Remember these files as read; called once their records are in."""
+        if files:
+            columns: dict[str, list[Any]] = {name: [] for name in _FILES}
+            for file in files:
+                row = (*file[:4], _micros(at), *file[4:6], json.dumps(file.reasons[:100]))
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+            self._commit("files", columns, None, None)
+
+    def _known(self, usages: Sequence[Usage]) -> Iterator[Usage]:
+        """The ledger's present records of these calls, found by id within a day of them."""
+        low = min(usage.at_us for usage in usages) - _DAY_US
+        high = max(usage.at_us for usage in usages) + _DAY_US
+        wanted = self.frame({"id": [i for u in usages for i in (u.request_id, u.message_id) if i]}, {"id": "string"})
+        con = self.connection
+        rows = self.rows().filter(f'"at" BETWEEN make_timestamptz({low}) AND make_timestamptz({high})')
+        con.register("wanted_ids", wanted)
+        con.register("ledger_rows", rows)
+        con.register("ledger_contexts", self.contexts())
+        con.register("ledger_tags", self.table("tags").distinct())
+        keys = "request_id, message_id, part, ctx, tags, sidechain, latency_ms"
+        present = con.execute(
+            f"""
+            WITH hits AS (SELECT * FROM ledger_rows WHERE request_id IN (FROM wanted_ids)
+                          OR message_id IN (FROM wanted_ids)),
+                 sums AS (SELECT {keys}, epoch_us("at") AS at_us, {", ".join(f"abs({m}) AS {m}" for m in METERS)},
+                                 sum(CASE WHEN reversal THEN -1 ELSE 1 END) AS net FROM hits GROUP BY ALL),
+                 sets AS (SELECT tags, list([key, value] ORDER BY key) AS pairs FROM ledger_tags GROUP BY tags)
+            SELECT request_id, message_id, at_us, sidechain, latency_ms, pairs,
+                   {", ".join(Facts._fields)}, {", ".join(METERS)}
+            FROM sums JOIN ledger_contexts USING (ctx) LEFT JOIN sets USING (tags)
+            WHERE net > 0 ORDER BY request_id, message_id, at_us, part
+            """
+        )
+        last: Usage | None = None
+        while rows_ := present.fetchmany(10_000):
+            for request, message, at_us, side, latency, pairs, *rest in rows_:
+                part = (Facts(*rest[: len(Facts._fields)]), tuple(rest[len(Facts._fields) :]))
+                if last and (request, message, at_us) == (last.request_id, last.message_id, last.at_us):
+                    last = last._replace(parts=(*last.parts, part))
+                    continue
+                if last:
+                    yield last
+                last = Usage(at_us, request, message, (part,), tuple(map(tuple, pairs or ())), latency, side)
+        if last:
+            yield last
+
+    def _add_dimensions(self, rows: _Rows) -> None:
+        """Contexts and tag sets that no row had before; written first, so that no row lacks its own."""
+        if self._contexts is None:
+            self._contexts = {code for (code,) in self.table("contexts").project("ctx").distinct().fetchall()}
+            self._tagsets = {code for (code,) in self.table("tags").project("tags").distinct().fetchall()}
+        assert self._tagsets is not None
+        new = {code: facts for facts, code in rows.contexts.items() if code not in self._contexts}
+        if new:
+            columns: dict[str, list[Any]] = {"ctx": list(new)}
+            for i, name in enumerate(Facts._fields):
+                columns[name] = [facts[i] for facts in new.values()]
+            self._commit("contexts", columns, None, None)
+            self._contexts |= new.keys()
+        pairs = [(code, *pair) for tags, code in rows.tagsets.items() if code not in self._tagsets for pair in tags]
+        if pairs:
+            self._commit("tags", dict(zip(_TAGS, map(list, zip(*pairs, strict=True)), strict=True)), None, None)
+            self._tagsets |= {code for code, *_ in pairs}
+
+    def _commit(self, name: str, columns: dict[str, Any], delta: Any, version: int | None) -> bool:
+        """Append columns to a table. With a version: False if another commit took it since `delta` was read."""
+        from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        properties = CommitProperties(app_transactions=[Transaction("farthing", version)]) if version else None
+        data = self.frame(columns, _TABLES[name])
+        try:
+            write_deltalake(
+                delta if delta is not None else str(self.folder / name),
+                data,
+                mode="append",
+                partition_by=["month"] if name == "usage" else None,
+                writer_properties=WriterProperties(compression="ZSTD"),
+                commit_properties=properties,
+            )
+        except CommitFailedError:
+            return False
+        except (DeltaError, OSError) as error:
+            raise LedgerError(f"{self.folder}: cannot write: {_os_reason(error)}") from error
+        return True
+
+    def _delta(self, name: str) -> Any:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        path = self.folder / name
+        if not path.exists():
+            return None
+        try:
+            return DeltaTable(str(path))
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise LedgerError(f"{self.folder}: cannot read {name}: {_os_reason(error)}") from error
+
+    def frame(self, columns: dict[str, Any], types: dict[str, str]) -> Any:
+        """Columns as an Arrow table that DuckDB and Delta read: `timestamp` columns hold microseconds."""
+        from arro3.core import Array, DataType, Table
+
+        kinds = {"string": DataType.string(), "int8": DataType.int8(), "int16": DataType.int16(),
+                 "int64": DataType.int64(), "bool": DataType.bool()}  # fmt: skip
+
+        def build(values: Any, kind: str) -> Any:
+            if isinstance(values, array):
+                built = Array.from_buffer(values)
+                return built if kind == "int64" else built.cast(DataType.timestamp("us", tz="UTC"))
+            if kind == "timestamp":
+                return Array(values, DataType.int64()).cast(DataType.timestamp("us", tz="UTC"))
+            return Array(values, kinds[kind])
+
+        return Table.from_pydict({name: build(columns[name], kind) for name, kind in types.items()})
+
+
+class _Rows:
+    """Usage records as columns of the `usage` table, with the contexts and tag sets they need."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Any] = {
+            name: array("q") if kind in ("int64", "timestamp") and name != "latency_ms" else []
+            for name, kind in _USAGE.items()
+        }
+        self.contexts: dict[Facts, int] = {}
+        self.tagsets: dict[tuple[tuple[str, str], ...], int] = {}
+
+    def add(self, usage: Usage, sign: int = 1) -> None:
+        month = _month(usage.at_us // _DAY_US)
+        tags = self._code(self.tagsets, usage.tags) if usage.tags else 0
+        for part, (facts, tokens) in enumerate(usage.parts):
+            ctx = self._code(self.contexts, facts)
+            row = (month, usage.at_us, sign if part == 0 else 0, sign < 0, part, ctx, tags,
+                   *(tokens if sign > 0 else [-count for count in tokens]),
+                   usage.latency_ms, usage.request_id, usage.message_id, usage.sidechain)  # fmt: skip
+            for column, value in zip(self.columns.values(), row, strict=True):
+                column.append(value)
+
+    @staticmethod
+    def _code(codes: dict[Any, int], value: Any) -> int:
+        code = codes.get(value)
+        if code is None:
+            code = codes[value] = content_code(value)
+        return code
+
+
+def content_code(value: Any) -> int:
+    """A 63-bit code made from what it stands for, so that writers need not agree on one; never 0."""
+    digest = hashlib.blake2b(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") >> 1 or 1
+
+
+_MONTHS: dict[int, str] = {}
+
+
+def _month(day: int) -> str:
+    month = _MONTHS.get(day)
+    if month is None:
+        month = _MONTHS[day] = f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"
+    return month
+
+
+def _micros(at: datetime) -> int:
+    return int(at.timestamp()) * 1_000_000 + at.microsecond
+
+
+def _instant(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)
+
+
+def _os_reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,118 @@
+"""The levers: each rewrites usage (never prices), so that what it would have cost is rating again.
+
+A lever is a function from a SKU and its tokens to another SKU and the same tokens, perhaps on other meters;
+it answers None where it cannot apply. Totals are conserved: caching moves tokens, nothing makes or destroys
+any. To add one, write one function under `@lever`: the reports, the docs and the law tests find it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from farthing.meters import Vector
+from farthing.usage import Sku
+
+Rewritten = tuple[Sku, Vector] | None
+Rewrite = Callable[[Sku, Vector], Rewritten]
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """`exact` levers say to the picodollar what the same tokens would have cost; the others are upper limits.
+
+    `undo` rewrites usage that has the lever into what it would be without: that is what it already saves.
+    """
+
+    name: str
+    says: str
+    exact: bool
+    rewrite: Rewrite
+    undo: Rewrite
+
+
+LEVERS: dict[str, Lever] = {}
+
+
+def lever(says: str, *, exact: bool, undo: Rewrite) -> Callable[[Rewrite], Lever]:
+    def register(rewrite: Rewrite) -> Lever:
+        made = LEVERS[rewrite.__name__] = Lever(rewrite.__name__, says, exact, rewrite, undo)
+        return made
+
+    return register
+
+
+# The tier below, same tokens. Within a generation, so that what is compared was on sale together.
+BELOW = {
+    "claude-fable-5-2": "claude-opus-5-5",
+    "claude-fable-5-1": "claude-opus-5-5",
+    "claude-fable-5": "claude-opus-5",
+    "claude-opus-5-5": "claude-sonnet-5-5",
+    "claude-opus-5": "claude-sonnet-5",
+    "claude-opus-4-8": "claude-sonnet-5",
+    "claude-opus-4-7": "claude-sonnet-5",
+    "claude-opus-4-6": "claude-sonnet-4-6",
+    "claude-opus-4-5": "claude-sonnet-4-5",
+    "claude-opus-4-1": "claude-sonnet-4-5",
+    "claude-opus-4": "claude-sonnet-4-5",
+    "claude-3-opus": "claude-sonnet-4-5",
+    "claude-sonnet-5-5": "claude-haiku-5-5",
+    "claude-sonnet-5": "claude-haiku-5-5",
+    "claude-sonnet-4-6": "claude-haiku-4-5",
+    "claude-sonnet-4-5": "claude-haiku-4-5",
+    "claude-sonnet-4": "claude-haiku-4-5",
+    "claude-3-7-sonnet": "claude-haiku-4-5",
+    "claude-3-5-sonnet-v2": "claude-sonnet-4-6",  # at 6/30 a newer Sonnet is the cheaper tier
+    "claude-3-5-sonnet-v1": "claude-sonnet-4-6",
+    "claude-3-sonnet": "claude-haiku-4-5",
+}
+
+
+def _tier_above(sku: Sku, tokens: Vector) -> Rewritten:
+    above = next((high for high, low in BELOW.items() if low == sku.model and "3-5-sonnet" not in high), None)
+    return (sku._replace(model=above), tokens) if above and sku.mode != "fast" else None
+
+
+@lever("Use the tier below, same tokens: ask for its quality first.", exact=True, undo=_tier_above)
+def tier(sku: Sku, tokens: Vector) -> Rewritten:
+    below = BELOW.get(sku.model)
+    if below is None or sku.mode == "fast":
+        return None
+    return sku._replace(model=below, zone=""), tokens
+
+
+def _uncached(sku: Sku, tokens: Vector) -> Rewritten:
+    return (sku, Vector(input=tokens.prompt, output=tokens.output)) if tokens.cached else None
+
+
+@lever("Cache what repeats: every uncached input token read from a cache instead.", exact=False, undo=_uncached)
+def caching(sku: Sku, tokens: Vector) -> Rewritten:
+    if not tokens.input or (sku.platform == "bedrock" and sku.mode == "batch"):
+        return None
+    return sku, tokens.move(tokens.input, "input", "cache_read")
+
+
+def _on_demand(sku: Sku, tokens: Vector) -> Rewritten:
+    return (sku._replace(mode="on_demand"), tokens) if sku.mode == "batch" else None
+
+
+@lever("Send it as a batch: half price; on Bedrock batch forfeits the cache.", exact=False, undo=_on_demand)
+def batch(sku: Sku, tokens: Vector) -> Rewritten:
+    if sku.mode != "on_demand":
+        return None
+    if sku.platform == "bedrock":
+        tokens = Vector(input=tokens.prompt, output=tokens.output)
+    return sku._replace(mode="batch"), tokens
+
+
+def _regional(sku: Sku, tokens: Vector) -> Rewritten:
+    if sku.endpoint != "global":
+        return None
+    return sku._replace(endpoint="regional" if sku.platform == "bedrock" else "geo_us"), tokens
+
+
+@lever("Call the global endpoint: regional is 1.1 times global.", exact=True, undo=_regional)
+def endpoint(sku: Sku, tokens: Vector) -> Rewritten:
+    if sku.endpoint not in ("regional", "geo_us"):
+        return None
+    return sku._replace(endpoint="global"), tokens

@@ -1,0 +1,333 @@
+"""What was used: SKUs, model ids in every form Bedrock and Anthropic write them, and usage blocks in every dialect.
+
+Reading an id is syntax only (this file); which model it names, and at what price, is the book's to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from farthing.meters import METERS, Vector
+
+PLATFORMS = ("bedrock", "anthropic", "claude_aws")
+MODES = ("on_demand", "batch", "fast")
+GEOGRAPHIES = ("us-gov", "us", "eu", "apac", "jp", "au", "in", "ca")  # system profile prefixes beside `global`
+
+
+class Sku(NamedTuple):
+    """What has a price. `zone` is "" unless the model's price differs by region group (3.5 Sonnet)."""
+
+    platform: str
+    model: str
+    endpoint: str
+    zone: str
+    mode: str
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self if part)
+
+
+class Facts(NamedTuple):
+    """What a source said of a part of a call, apart from counts and times. "" is what it did not say.
+
+    Facts only: which SKU they amount to is asked of the book when a report is made, so that a later book,
+    profile map or `--assume` reaches back. Calls share few distinct Facts; the ledger stores each once.
+    """
+
+    source: str  # bedrock_log, claude_code ...
+    platform: str = ""  # bedrock, anthropic, claude_aws; "" leaves it to the id
+    model_id: str = ""  # as called: an id or ARN of any form
+    served_model: str = ""  # as the response body names it
+    region: str = ""  # the caller's: the billing region
+    account: str = ""
+    principal: str = ""
+    mode: str = ""  # "" is on_demand
+    inference_geo: str = ""
+    session: str = ""
+    project: str = ""
+    operation: str = ""
+    status: str = ""  # "" is success, else the error code or why nothing was billed
+    assumed: str = ""  # what of the counts is assumed: "ttl"; several with commas between
+
+
+class Usage(NamedTuple):
+    """One record of one call, as a source saw it. The same call may be seen many times, by many sources."""
+
+    at_us: int  # request time, microseconds since 1970 UTC
+    request_id: str  # the platform's request id, or a digest of the line where it has no id at all
+    message_id: str  # the response's own id
+    parts: tuple[tuple[Facts, tuple[int, int, int, int, int]], ...]  # tokens in the order of METERS
+    tags: tuple[tuple[str, str], ...] = ()  # sorted
+    latency_ms: int | None = None
+    sidechain: bool = False
+
+    @property
+    def at(self) -> datetime:
+        return EPOCH + timedelta(microseconds=self.at_us)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_TOKENS = 2**35  # of one record: beyond it a row times the dearest rate could pass 63 bits
+
+
+# --- model ids ---------------------------------------------------------------------------------------------------
+
+
+class ModelId(NamedTuple):
+    """A model id taken apart. `base` is "" when the id names no model (application profile, provisioned)."""
+
+    base: str
+    routing: str  # in_region, geo:us, geo:eu ..., global, or "" where the id does not say
+    region: str  # of the caller, when the id is an ARN
+    account: str
+    profile: str  # the profile or resource that must be resolved, or the system profile's own id
+    kind: str  # model, application-inference-profile, provisioned-model ...
+
+
+_ARN = re.compile(
+    r"arn:aws(?P<partition>-[a-z-]+)?:bedrock:(?P<region>[a-z0-9-]*):(?P<account>\d{12})?:"
+    r"(?P<kind>[a-z-]+)/(?P<rest>.+)",
+)
+_PROFILE = re.compile(rf"(?:(?P<prefix>global|{'|'.join(GEOGRAPHIES)})\.)?(?P<base>anthropic\.claude.+)")
+_CONTEXT_SUFFIX = re.compile(r"(:\d+k|\[1m\])$")  # `...-v1:0:200k` of provisioned models, `...[1m]` of Claude Code
+
+OPAQUE = ("application-inference-profile", "provisioned-model", "custom-model", "custom-model-deployment",
+          "imported-model", "prompt", "prompt-router", "default-prompt-router")  # fmt: skip
+
+
+def parse_model_id(text: str) -> ModelId:
+    """Take any id apart that an InvokeModel or Converse call, a transcript or a bill may hold (PRICES.md 2).
+
+    >>> parse_model_id("eu.anthropic.claude-sonnet-4-6").routing
+    'geo:eu'
+    >>> parse_model_id("arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-opus-5").region
+    'us-east-1'
+    """
+    text = text.strip()
+    arn = _ARN.fullmatch(text)
+    if arn is None:
+        return _named(text, "", "")
+    region, account, kind, rest = arn["region"], arn["account"] or "", arn["kind"], arn["rest"]
+    if kind in ("foundation-model", "inference-profile"):
+        return _named(rest, region, account)
+    return ModelId("", "", region, account, text, kind)
+
+
+def _named(text: str, region: str, account: str) -> ModelId:
+    text = _CONTEXT_SUFFIX.sub("", text)
+    match = _PROFILE.fullmatch(text)
+    if match is None:
+        return ModelId(text, "", region, account, "", "model")
+    prefix = match["prefix"]
+    if prefix is None:
+        return ModelId(match["base"], "in_region", region, account, "", "model")
+    routing = "global" if prefix == "global" else f"geo:{prefix}"
+    return ModelId(match["base"], routing, region, account, text, "model")
+
+
+# --- usage blocks ------------------------------------------------------------------------------------------------
+
+
+class Rejected(ValueError):
+    """A record that says something impossible: negative or fractional counts, no usage at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One sampling pass of a call. `model` is "" when it is the call's own."""
+
+    tokens: Vector
+    model: str = ""
+
+
+class Reading(NamedTuple):
+    """A usage block understood: its parts, what it left unsaid, and what it says of how the call ran."""
+
+    parts: tuple[Part, ...]
+    assumed: tuple[str, ...] = ()
+    mode: str = ""  # batch or fast, where the block says so
+    inference_geo: str = ""
+
+
+def count(value: Any, name: str) -> int:
+    """A token count, or Rejected: an int of any size, not negative, not a bool, not a fraction."""
+    if value.__class__ is int:
+        if value < 0:
+            raise Rejected(f"{name} is negative ({value})")
+        return value  # type: ignore[no-any-return]
+    if value is None:
+        return 0
+    raise Rejected(f"{name} is no whole number ({value!r})")
+
+
+def read_usage(block: Mapping[str, Any]) -> Reading:
+    """The tokens of any dialect's usage block; Rejected if it is none of them or impossible.
+
+    Native meters, Anthropic (InvokeModel, mantle, Messages), Converse with `cacheDetails` and its twin
+    fields, the counts of an invocation log, OTel gen_ai attributes, LiteLLM and other OpenAI-style blocks.
+    """
+    for known, read in _DIALECTS:
+        if not known.isdisjoint(block):
+            return read(block)
+    raise Rejected(f"no usage block of a known dialect (keys: {', '.join(sorted(map(str, block))[:6]) or 'none'})")
+
+
+def split_writes(written: int, short: int, long: int) -> tuple[int, int, bool]:
+    """(5m, 1h, assumed): what of `written` no TTL is told for counts as 5m (PRICES.md 13)."""
+    untold = written - short - long
+    return (short + untold, long, True) if untold > 0 else (short, long, False)
+
+
+def _native(block: Mapping[str, Any]) -> Reading:
+    unknown = block.keys() - set(METERS)
+    if unknown:
+        raise Rejected(f"no such meter: {', '.join(sorted(map(str, unknown)))} (meters: {', '.join(METERS)})")
+    return Reading((Part(Vector.of(lambda meter: count(block.get(meter), meter))),))
+
+
+def _anthropic(block: Mapping[str, Any]) -> Reading:
+    iterations = block.get("iterations")
+    split_untold = False
+    if iterations:
+        # Top level leaves compaction and advisor work out: each pass is billed at its own model (PRICES.md 4).
+        read = [_anthropic_pass(entry) for entry in iterations]
+        parts = tuple(Part(tokens, str(entry.get("model") or "")) for (tokens, _), entry in zip(read, iterations))
+        split_untold = any(untold for _, untold in read)
+    else:
+        tokens, split_untold = _anthropic_pass(block)
+        parts = (Part(tokens),)
+    mode = ""
+    if block.get("service_tier") == "batch":
+        mode = "batch"
+    elif block.get("speed") == "fast":
+        mode = "fast"
+    geo = block.get("inference_geo") or ""
+    return Reading(parts, ("ttl",) if split_untold else (), mode, "" if geo == "not_available" else str(geo))
+
+
+def _anthropic_pass(block: Mapping[str, Any]) -> tuple[Vector, bool]:
+    split = block.get("cache_creation") or {}
+    short, long, untold = split_writes(
+        count(block.get("cache_creation_input_tokens"), "cache_creation_input_tokens"),
+        count(split.get("ephemeral_5m_input_tokens"), "ephemeral_5m_input_tokens"),
+        count(split.get("ephemeral_1h_input_tokens"), "ephemeral_1h_input_tokens"),
+    )
+    return Vector(
+        count(block.get("input_tokens"), "input_tokens"),
+        count(block.get("output_tokens"), "output_tokens"),
+        count(block.get("cache_read_input_tokens"), "cache_read_input_tokens"),
+        short,
+        long,
+    ), untold  # fmt: skip
+
+
+def _converse(block: Mapping[str, Any]) -> Reading:
+    def either(name: str) -> int:  # the twins are copies: adding both would double the cache
+        return max(count(block.get(name), name), count(block.get(f"{name}Count"), f"{name}Count"))
+
+    details: dict[str, int] = {}
+    for entry in block.get("cacheDetails") or ():
+        ttl = str(entry.get("ttl"))
+        details[ttl] = details.get(ttl, 0) + count(entry.get("inputTokens"), "cacheDetails.inputTokens")
+    short, long, untold = split_writes(
+        either("cacheWriteInputTokens"), details.get("5m", 0), details.get("1h", 0)
+    )
+    tokens = Vector(
+        count(block.get("inputTokens"), "inputTokens"),
+        count(block.get("outputTokens"), "outputTokens"),
+        either("cacheReadInputTokens"),
+        short,
+        long,
+    )
+    return Reading((Part(tokens),), ("ttl",) if untold else ())
+
+
+def _invocation_counts(block: Mapping[str, Any]) -> Reading:
+    written = count(block.get("cacheWriteInputTokenCount"), "cacheWriteInputTokenCount")
+    tokens = Vector(
+        count(block.get("inputTokenCount"), "inputTokenCount"),
+        count(block.get("outputTokenCount"), "outputTokenCount"),
+        count(block.get("cacheReadInputTokenCount"), "cacheReadInputTokenCount"),
+        written,
+    )
+    return Reading((Part(tokens),), ("ttl",) if written else ())
+
+
+def _otel(block: Mapping[str, Any]) -> Reading:
+    def first(*names: str) -> int:
+        return max(count(block.get(f"gen_ai.usage.{name}"), name) for name in names)
+
+    return _inclusive(
+        prompt=first("input_tokens", "prompt_tokens"),
+        output=first("output_tokens", "completion_tokens"),
+        read=first("cache_read.input_tokens", "cache_read_input_tokens"),
+        written=first("cache_creation.input_tokens", "cache_write.input_tokens", "cache_creation_input_tokens"),
+        short=0,
+        long=0,
+        certain=False,
+    )
+
+
+def _openai(block: Mapping[str, Any]) -> Reading:
+    details = block.get("prompt_tokens_details") or {}
+    split = details.get("cache_creation_token_details") or block.get("cache_creation") or {}
+    return _inclusive(
+        prompt=count(block.get("prompt_tokens"), "prompt_tokens"),
+        output=count(block.get("completion_tokens"), "completion_tokens"),
+        read=max(
+            count(block.get("cache_read_input_tokens"), "cache_read_input_tokens"),
+            count(details.get("cached_tokens"), "cached_tokens"),
+        ),
+        written=max(
+            count(block.get("cache_creation_input_tokens"), "cache_creation_input_tokens"),
+            count(details.get("cache_creation_tokens"), "cache_creation_tokens"),
+            count(details.get("cache_write_tokens"), "cache_write_tokens"),
+        ),
+        short=count(split.get("ephemeral_5m_input_tokens"), "ephemeral_5m_input_tokens"),
+        long=count(split.get("ephemeral_1h_input_tokens"), "ephemeral_1h_input_tokens"),
+        certain=True,
+    )
+
+
+def _inclusive(
+    *, prompt: int, output: int, read: int, written: int, short: int, long: int, certain: bool
+) -> Reading:
+    """Sources whose input includes the cached tokens. One that holds less than they do excludes them (FORMATS.md 8)."""
+    short, long, untold = split_writes(written, short, long)
+    cached = read + short + long
+    includes = prompt >= cached
+    tokens = Vector(prompt - cached if includes else prompt, output, read, short, long)
+    assumed = ("ttl",) if untold else ()
+    if cached and includes and not certain:
+        assumed += ("input_includes_cache",)  # the OTel convention says so, not every instrumentation does
+    return Reading((Part(tokens),), assumed)
+
+
+_DIALECTS = (
+    (frozenset({"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"})
+     , lambda b: _openai(b) if "prompt_tokens" in b else _anthropic(b)),
+    (frozenset({"inputTokens", "outputTokens"}), _converse),
+    (frozenset({"inputTokenCount", "outputTokenCount"}), _invocation_counts),
+    (frozenset({"prompt_tokens", "completion_tokens"}), _openai),
+    (frozenset({"gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"}), _otel),
+    (frozenset(METERS), _native),
+)  # fmt: skip
+
+
+
+
+_REGION = re.compile(
+    r"(?:us|eu|ap|sa|ca|me|af|il|mx|cn|us-gov|us-iso[a-z]?|eu-isoe|eusc-de)-"
+    r"(?:north|south|east|west|central|northeast|northwest|southeast|southwest)-[1-9]"
+)
+
+
+def check_region(region: str) -> str:
+    """The region, or Rejected: "" where none is said, else a name of the form AWS gives regions."""
+    if region and not _REGION.fullmatch(region):
+        raise Rejected(f"unknown region {region!r}")
+    return region

@@ -1,0 +1,77 @@
+"""What several tests need: the shared data, golden files, one Spark session."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A slow machine must not fail a law, so no deadline; derandomised, so that a run can be repeated.
+settings.register_profile("farthing", deadline=None, derandomize=True, max_examples=100)
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("farthing")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--golden", action="store_true", help="write the expected files instead of comparing")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests that ask for Spark share one worker, and so one session."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("spark"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of sample data, read in place: it is not part of the repository."""
+    folder = Path(os.environ.get("FARTHING_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"no sample data at {folder}: set FARTHING_SHARED or put it beside the clone")
+    return folder
+
+
+@pytest.fixture
+def golden(request):
+    """golden(path, text): what a person reads stays as it was; `make golden` accepts the change."""
+
+    def check(path, text):
+        path = ROOT / path
+        if request.config.getoption("--golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            assert path.is_file(), f"{path} is missing: make golden writes it"
+            assert text == path.read_text(encoding="utf-8"), f"{path} differs: read it, then make golden"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def spark():
+    """One small Spark session, in UTC, for the whole run."""
+    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        pytest.skip("Spark needs Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)")
+    pyspark_sql = pytest.importorskip("pyspark.sql")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    session = (
+        pyspark_sql.SparkSession.builder.master("local[2]")
+        .appName("farthing")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
