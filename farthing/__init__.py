@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Book", "Ledger", "__version__", "rate", "read"]
 
-_HOMES = {"Book": "farthing.book", "Ledger": "farthing.ledger", "rate": "farthing.rating", "read": "farthing.api"}
+_HOMES = {
+    "Book": "farthing.book",
+    "Ledger": "farthing.ledger",
+    "rate": "farthing.rating",
+    "read": "farthing.api",
+}
 
 
 def __getattr__(name: str) -> Any:  # loaded when first used: `import farthing` stays quick

@@ -402,8 +402,9 @@ def _confidence(model: Model, defaults: Mapping[str, Any], sku: Sku, row: Mappin
 
 
 def _assumed(sku: Sku, offered: Mapping[str, Any]) -> tuple[str, ...]:
-    """A batch rate for which no SKU has been seen is an assumption (PRICES.md 13)."""
-    return ("batch_rate",) if sku.mode == "batch" and offered.get("batch") == "unknown" else ()
+    """A batch rate for which no SKU has been seen is an assumption (PRICES.md 13); in GovCloud none has."""
+    unseen = offered.get("batch") == "unknown" or sku.endpoint == "govcloud"
+    return ("batch_rate",) if sku.mode == "batch" and unseen else ()
 
 
 def _factors(

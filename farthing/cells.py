@@ -97,14 +97,18 @@ def parse_where(text: str) -> Where:
     negated = operator == "=" and key.endswith("!")
     key = key.removesuffix("!").strip()
     if not operator or not (key in KEYS or key.startswith("tag:")):
-        raise QuestionError(f"cannot filter by {text!r}: use KEY=VALUE with KEY of {', '.join(KEYS)}, tag:NAME")
+        raise QuestionError(
+            f"cannot filter by {text!r}: use KEY=VALUE with KEY of {', '.join(KEYS)}, tag:NAME"
+        )
     return Where(key, tuple(value.strip() for value in values.split(",")), negated)
 
 
 def check_key(key: str) -> str:
     if key in (*KEYS, *TIME_KEYS, "meter") or (key.startswith("tag:") and len(key) > 4):
         return key
-    raise QuestionError(f"cannot group by {key!r}: keys are {', '.join((*KEYS, *TIME_KEYS, 'meter'))}, tag:NAME")
+    raise QuestionError(
+        f"cannot group by {key!r}: keys are {', '.join((*KEYS, *TIME_KEYS, 'meter'))}, tag:NAME"
+    )
 
 
 def cells(
@@ -165,7 +169,7 @@ class _Contexts:
         con.register("ctx_places", ledger.frame(columns, types))
         on = ", ".join(_RESOLVING)
         named = ", ".join(
-            f'{"p.sku_" + key if key in SKU_KEYS else "p." + key if key in ("routing", "profile") else "c." + key} AS "{key}"'
+            f'{"p.sku_" if key in SKU_KEYS else "p." if key in ("routing", "profile") else "c."}{key} AS "{key}"'
             for key in KEYS
         )
         named += "".join(f', p."{name}"' for name in self.extra)
@@ -215,7 +219,9 @@ def _sum(
     tags = {key for key in keys if key.startswith("tag:")} | {
         where.key for where in question.where if where.key.startswith("tag:")
     }
-    wanted = dict.fromkeys(("ctx", "place", "assumed", "source", *contexts.extra, *(key for key in keys if key in KEYS)))
+    wanted = dict.fromkeys(
+        ("ctx", "place", "assumed", "source", *contexts.extra, *(key for key in keys if key in KEYS))
+    )
     frame = nw.from_native(ledger.rows())
     frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
     frame = frame.join(nw.from_native(contexts.frame).select(*wanted), on="ctx")
@@ -243,7 +249,7 @@ def _sum(
         )
     )
     order = (*group, "calls", *METERS, *meter_calls)
-    return summed.select(*order).to_native().fetchall()  # type: ignore[no-any-return]
+    return summed.select(*order).to_native().fetchall()
 
 
 def _price(
@@ -257,7 +263,8 @@ def _price(
 ) -> Iterator[Cell]:
     eras, bands = (since, *lines.dates), (0, *lines.prompts)
     shown = list(dict.fromkeys("day" if key in TIME_KEYS else key for key in keys))
-    group = list(dict.fromkeys(("place", "assumed", "source", "era", "band", "cached", *(f"flag_{i}" for i in range(flag_count)), *shown)))
+    flags = [f"flag_{i}" for i in range(flag_count)]
+    group = list(dict.fromkeys(("place", "assumed", "source", "era", "band", "cached", *flags, *shown)))
     for row in summed:
         named = dict(zip(group, row, strict=False))
         calls, *counts = row[len(group) :]
@@ -279,7 +286,7 @@ def _price(
         yield Cell(
             tuple(_time_key(key, named["day"]) if key in TIME_KEYS else named[key] for key in keys),
             place, at, prompt, price, tokens, calls, meter_calls, assumed, named["source"],
-            tuple(bool(named[f"flag_{i}"]) for i in range(flag_count)),
+            tuple(bool(named[flag]) for flag in flags),
         )  # fmt: skip
 
 
@@ -331,5 +338,3 @@ def _literal(text: str) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-

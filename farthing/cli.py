@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import os
@@ -11,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from farthing import __version__
+from farthing.meters import METERS
 from farthing.money import mtok_usd, show, usd
 from farthing.usage import MODES, PLATFORMS, Rejected
 
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from farthing.rating import Charge
     from farthing.reports import Table
 
-app = App(name="farthing", version=__version__, help="What Claude on Amazon Bedrock costs: exact, explained, brought down.")
+app = App(
+    name="farthing",
+    version=lambda: metadata.version("farthing"),
+    help="What Claude on Amazon Bedrock costs: exact, explained, brought down.",
+)
 _SELECT = Group("Selection", sort_key=1)
 _OUTPUT = Group("Output", sort_key=2)
 _CCUSAGE = Group("Accepted for those who come from ccusage", sort_key=3)
@@ -42,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     try:
         code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        code = _fail(_unknown_command(error.unused_tokens or []))
     except CycloptsError as error:
         code = _fail(" ".join(str(error).split()))
     except (BadInput, LedgerError, ValueError) as error:
@@ -54,12 +62,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
+def _unknown_command(tokens: Sequence[str]) -> str:
+    word = tokens[0] if tokens else ""
+    near = difflib.get_close_matches(word, [name for name in app if not name.startswith("-")], n=1)
+    return f"{word!r} is no command or option here" + (f"; did you mean `farthing {near[0]}`?" if near else "; see --help")
+
+
 def _fail(message: str) -> int:
     print(f"farthing: {message}", file=sys.stderr)
     return 2
 
 
-# --- where the ledger is --------------------------------------------------------------------------------------------
+# --- where the ledger is --------------------------------------------------------------------------
 
 
 def default_ledger() -> Path:
@@ -73,7 +87,9 @@ def default_ledger() -> Path:
 
 def transcript_folders() -> list[Path]:
     """Where Claude Code keeps transcripts on this machine."""
-    named = [Path(p.strip()).expanduser() for p in os.environ.get("CLAUDE_CONFIG_DIR", "").split(",") if p.strip()]
+    named = [
+        Path(p.strip()).expanduser() for p in os.environ.get("CLAUDE_CONFIG_DIR", "").split(",") if p.strip()
+    ]
     roots = named or [Path.home() / ".config" / "claude", Path.home() / ".claude"]
     folders = [root if root.name == "projects" else root / "projects" for root in roots]
     return [folder for folder in folders if folder.is_dir()]
@@ -94,11 +110,11 @@ def _ledger_to_read(folder: Path | None) -> Iterator[Ledger]:
     print(f"no ledger yet: pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
         ledger = Ledger(Path(temporary) / "ledger")
-        _import(ledger, [str(folder) for folder in folders], "")
+        _import(ledger, [str(folder) for folder in folders])
         yield ledger
 
 
-# --- options that reports share ---------------------------------------------------------------------------------------
+# --- options that reports share -------------------------------------------------------------------
 
 
 @Parameter(name="*")
@@ -107,21 +123,32 @@ class Asked:
     """Options of every report."""
 
     ledger: Annotated[Path | None, Parameter(group=_SELECT, help="Ledger folder.")] = None
-    since: Annotated[str, Parameter(name=["--since", "-s"], group=_SELECT, help="First day, YYYY-MM-DD or YYYYMMDD.")] = ""
+    since: Annotated[
+        str, Parameter(name=["--since", "-s"], group=_SELECT, help="First day, YYYY-MM-DD or YYYYMMDD.")
+    ] = ""
     until: Annotated[str, Parameter(name=["--until", "-u"], group=_SELECT, help="Last day, included.")] = ""
-    tz: Annotated[str, Parameter(name=["--tz", "--timezone", "-z"], group=_SELECT, help="Time zone of days.")] = "UTC"
+    tz: Annotated[
+        str, Parameter(name=["--tz", "--timezone", "-z"], group=_SELECT, help="Time zone of days.")
+    ] = "UTC"
     where: Annotated[
         list[str] | None,
-        Parameter(group=_SELECT, negative="", help="KEY=VALUE[,VALUE...] or KEY!=VALUE; * matches; may be repeated."),
+        Parameter(
+            group=_SELECT, negative="", help="KEY=VALUE[,VALUE...] or KEY!=VALUE; * matches; may be repeated."
+        ),
     ] = None
     assume: Annotated[
         list[str] | None,
-        Parameter(group=_SELECT, negative="", help="What a source left open: endpoint=eu, region=us-east-1, ttl=1h."),
+        Parameter(
+            group=_SELECT, negative="", help="What a source left open: endpoint=eu, region=us-east-1, ttl=1h."
+        ),
     ] = None
     profiles: Annotated[
-        Path | None, Parameter(group=_SELECT, help="JSON that maps inference profiles to what they were made from.")
+        Path | None,
+        Parameter(group=_SELECT, help="JSON that maps inference profiles to what they were made from."),
     ] = None
-    json: Annotated[bool, Parameter(name=["--json", "-j"], negative="", group=_OUTPUT, help="JSON, exact.")] = False
+    json: Annotated[
+        bool, Parameter(name=["--json", "-j"], negative="", group=_OUTPUT, help="JSON, exact.")
+    ] = False
     csv: Annotated[bool, Parameter(negative="", group=_OUTPUT, help="The rows as CSV, exact.")] = False
 
     def question(self) -> Question:
@@ -182,7 +209,7 @@ def parse_assume(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def read_profiles(path: Path | None) -> dict[str, str]:
-    """Profile ids to what they were made from: {"ARN or id": "model id"}, or the answer of Get/ListInferenceProfiles."""
+    """The profile map of a file; BadInput if it is none."""
     from farthing.profiles import ProfileError, load_profiles
 
     try:
@@ -191,7 +218,7 @@ def read_profiles(path: Path | None) -> dict[str, str]:
         raise BadInput(str(error)) from error
 
 
-# --- reports: one command each ------------------------------------------------------------------------------------------
+# --- reports: one command each --------------------------------------------------------------------
 
 
 def _command(make: Callable[..., Table]) -> Callable[..., int]:
@@ -212,7 +239,10 @@ def _command(make: Callable[..., Table]) -> Callable[..., int]:
             hint: Any = Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.")]
             p = inspect.Parameter("keys", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=hint)
         else:
-            hint = Annotated[bool, Parameter(name=[f"--{p.name}", f"-{p.name[0]}"], negative="", group=_OUTPUT, help="Rows by model too.")]
+            names = [f"--{p.name}", f"-{p.name[0]}"]
+            hint = Annotated[
+                bool, Parameter(name=names, negative="", group=_OUTPUT, help="Rows by model too.")
+            ]
             p = inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=False)
         parameters.append(p)
     shared = inspect.Parameter("asked", inspect.Parameter.KEYWORD_ONLY, annotation=Asked | None, default=None)
@@ -231,12 +261,14 @@ def _add_reports() -> None:
         app.command(run, name=made.name)
 
 
-# --- rate -----------------------------------------------------------------------------------------------------------------
+# --- rate -----------------------------------------------------------------------------------------
 
 
 @app.command
 def rate(
-    model: Annotated[str, Parameter(help="Model id or ARN; leave out with --json to read JSON lines on stdin.")] = "",
+    model: Annotated[
+        str, Parameter(help="Model id or ARN; leave out with --json to read JSON lines on stdin.")
+    ] = "",
     *,
     at: Annotated[str, Parameter(help="Time of the call, ISO; now if left out.")] = "",
     platform: Literal["", "bedrock", "anthropic", "claude_aws"] = "",
@@ -249,18 +281,20 @@ def rate(
     cache_read: int = 0,
     cache_write_5m: int = 0,
     cache_write_1h: int = 0,
-    explain: Annotated[bool, Parameter(negative="", help="Card, source, date and factors of each figure.")] = False,
+    explain: Annotated[
+        bool, Parameter(negative="", help="Card, source, date and factors of each figure.")
+    ] = False,
     assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
     profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
 ) -> int:
-    """Price calls exactly: one by flags, or JSON lines on stdin, one line out for each line in."""
+    """Price calls exactly: one by flags (exit 1 if it has no price), or JSON lines on stdin, a line out for each in."""
     settled = parse_assume(assume or ()), read_profiles(profiles)
     if not model:
         if not json:
             raise BadInput("name a model, or give --json and JSON lines on stdin")
         return _rate_lines(sys.stdin.buffer, *settled)
-    counts = dict(input=input, output=output, cache_read=cache_read, cache_write_5m=cache_write_5m, cache_write_1h=cache_write_1h)
+    counts = dict(zip(METERS, (input, output, cache_read, cache_write_5m, cache_write_1h), strict=True))
     if usage and any(counts.values()):
         raise BadInput("give the counts or --usage, not both")
     call = {
@@ -280,7 +314,7 @@ def rate(
         _write(charge_json(charge))
     else:
         _print_charge(charge, explain=explain)
-    return 0
+    return 1 if charge.unpriced else 0
 
 
 def _loads(text: str | bytes) -> Any:
@@ -332,7 +366,17 @@ def rate_call(call: Any, assume: Mapping[str, str], profiles: Mapping[str, str])
         if value and value not in _ALLOWED.get(name, (value,)):
             raise Rejected(f"`{name}` is {value!r}: one of {', '.join(_ALLOWED[name])}")
     check_region(said["region"])
-    return rating.rate(call["model"], _instant(call.get("at")), call["usage"], assume=assume, profiles=profiles, **said)
+    return rating.rate(
+        call["model"],
+        _instant(call.get("at")),
+        call["usage"],
+        platform=said["platform"],
+        mode=said["mode"],
+        region=said["region"],
+        inference_geo=said["inference_geo"],
+        assume=assume,
+        profiles=profiles,
+    )
 
 
 def _instant(text: Any) -> datetime:
@@ -350,8 +394,6 @@ def _instant(text: Any) -> datetime:
 
 def charge_json(charge: Charge) -> dict[str, Any]:
     """The JSON of one charge; lines add up the parts, and a meter rated twice at two rates shows no single rate."""
-    from farthing.meters import METERS
-
     if charge.unpriced:
         return {"unpriced": charge.unpriced}
     lines: dict[str, Any] = {}
@@ -378,8 +420,6 @@ def charge_json(charge: Charge) -> dict[str, Any]:
 
 
 def _print_charge(charge: Charge, *, explain: bool) -> None:
-    from farthing.meters import METERS
-
     if charge.unpriced:
         print(f"unpriced: {charge.unpriced}")
         return
@@ -389,7 +429,9 @@ def _print_charge(charge: Charge, *, explain: bool) -> None:
         print(f"  {line.card.id}")
         for meter, tokens, rate in zip(METERS, line.tokens, line.card.rates, strict=True):
             if tokens:
-                print(f"    {meter:<15}{tokens:>15,} x ${mtok_usd(rate):>8} per million = ${usd(tokens * rate)}")
+                print(
+                    f"    {meter:<15}{tokens:>15,} x ${mtok_usd(rate):>8} per million = ${usd(tokens * rate)}"
+                )
         if explain:
             card = line.card
             print(f"    factors: {card.factors}")
@@ -400,4 +442,137 @@ def _print_charge(charge: Charge, *, explain: bool) -> None:
         print(f"  assumed: {', '.join(charge.assumed)}")
 
 
-# --- import -----------------------------------------------------------------------------------------------------------------
+# --- import ---------------------------------------------------------------------------------------
+
+
+@app.command(name="import")
+def import_(
+    *paths: Annotated[str, Parameter(help="Files, folders, globs, or - for stdin.")],
+    ledger: Annotated[Path | None, Parameter(help="Ledger folder; made if there is none.")] = None,
+    forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
+    json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
+) -> int:
+    """Read usage into the ledger: Bedrock invocation logs, Claude Code transcripts. Import twice adds nothing."""
+    from farthing.ledger import Ledger
+
+    if not paths:
+        raise BadInput("name what to import: files, folders, globs, or - for stdin")
+    done = _import(Ledger(ledger or default_ledger()), paths, forced)
+    if json:
+        _write(done.as_json())
+    else:
+        print(done.sentence())
+    return 2 if done.errors or done.rejected else 0
+
+
+def _import(ledger: Ledger, paths: Sequence[str], forced: str = "") -> Any:
+    from farthing.api import import_paths
+
+    with _progress("reading") as advance:
+        done = import_paths(ledger, paths, forced=forced, now=datetime.now(UTC), progress=advance)
+    for line in done.errors:
+        print(f"farthing: {line}", file=sys.stderr)
+    return done
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while a person is looking; nothing otherwise."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    share = TextColumn("{task.percentage:>3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# --- demo, profiles, and no command at all --------------------------------------------------------
+
+
+@app.command
+def demo(
+    *,
+    write_logs: Annotated[Path | None, Parameter(help="Only write the logs, into this folder.")] = None,
+    calls: int = 200_000,
+    seed: int = 7,
+) -> int:
+    """A made-up month of a company on Bedrock: its logs in the real format, imported, and its bill."""
+    from farthing import demo as demo_
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+    from farthing.reports import REPORTS
+
+    if calls < 1:
+        raise BadInput(f"--calls {calls}: at least 1")
+    with tempfile.TemporaryDirectory(prefix="farthing-demo-") as temporary:
+        folder = write_logs or Path(temporary) / "logs"
+        with _progress("writing logs") as advance:
+            written = demo_.write_logs(folder, calls=calls, seed=seed, progress=advance)
+        print(f"wrote {written.records:,} invocation log records in {written.files:,} files")
+        if write_logs:
+            return 0
+        ledger = Ledger(Path(temporary) / "ledger")
+        print(_import(ledger, [str(folder)]).sentence())
+        asked = Asked()
+        question = Question()
+        for name, extra in (("bill", {}), ("by", {"keys": ["tag:team"]}), ("levers", {})):
+            print()
+            asked.answer(REPORTS[name].make(ledger, question, **extra))
+        print("\nNext: farthing import PATH, with your own logs; farthing --help")
+    return 0
+
+
+@app.command
+def profiles(
+    *,
+    region: Annotated[str, Parameter(help="Region to ask.")],
+    aws_profile: Annotated[str | None, Parameter(help="Named profile of the AWS configuration.")] = None,
+    endpoint_url: Annotated[str | None, Parameter(help="Another Bedrock endpoint.")] = None,
+) -> int:
+    """Ask Bedrock what this account's application inference profiles were made from, as JSON for --profiles."""
+    from farthing.profiles import fetch_profiles
+    from farthing.usage import check_region
+
+    check_region(region)
+    try:
+        found = fetch_profiles(region, aws_profile, endpoint_url)
+    except ImportError as error:
+        raise BadInput("this asks AWS, which needs boto3: pip install 'farthing[aws]'") from error
+    except Exception as error:  # botocore's errors share no base class; each is one line for a person
+        if not type(error).__module__.startswith("botocore"):
+            raise
+        raise BadInput(f"{region}: {error} (needs bedrock:ListInferenceProfiles)") from error
+    print(json.dumps(found, indent=2))
+    return 0
+
+
+@app.default
+def bare() -> int:
+    """The bill of this machine's Claude Code transcripts; elsewhere, what to do."""
+    from farthing.reports import REPORTS
+
+    folders = transcript_folders()
+    if not folders:
+        print("farthing: no ledger and no Claude Code transcripts here. To start:\n"
+              "  farthing demo                 a made-up month, to see what it does\n"
+              "  farthing import PATH          Bedrock invocation logs or Claude Code transcripts\n"
+              "  farthing bill                 then: the bill, layer by layer\n"
+              "  farthing --help               everything else")  # fmt: skip
+        return 0
+    print(f"pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+
+    with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
+        ledger = Ledger(Path(temporary) / "ledger")
+        done = _import(ledger, [str(folder) for folder in folders])
+        Asked().answer(REPORTS["bill"].make(ledger, Question()))
+    return 2 if done.errors or done.rejected else 0
+
+
+_add_reports()

@@ -47,7 +47,9 @@ class Calls:
 
     def add(self, usage: Usage) -> None:
         ids = {usage.message_id, usage.request_id} - {""}
-        place = next((place for name in ids for place in self._places.get(name, ()) if self._is(place, usage)), None)
+        place = next(
+            (place for name in ids for place in self._places.get(name, ()) if self._is(place, usage)), None
+        )
         if place is None:
             place = len(self.best)
             self.best.append(usage)
@@ -180,7 +182,9 @@ class Ledger:
         uris = delta.file_uris() if delta else []
         if not uris:
             columns = {column: kind for column, kind in columns.items() if column != "month"}
-            empty = ", ".join(f'CAST(NULL AS {_DUCK[kind]}) AS "{column}"' for column, kind in columns.items())
+            empty = ", ".join(
+                f'CAST(NULL AS {_DUCK[kind]}) AS "{column}"' for column, kind in columns.items()
+            )
             return self.connection.sql(f"SELECT {empty} LIMIT 0")
         return self.connection.read_parquet(uris, hive_partitioning=False)
 
@@ -195,8 +199,9 @@ class Ledger:
         """Every source file as it was last read."""
         query = """SELECT path, size, mtime_ns, format, read, rejected, reasons FROM files
                    QUALIFY row_number() OVER (PARTITION BY path ORDER BY "at" DESC) = 1 ORDER BY path"""
-        rows = self.table("files").query("files", query).fetchall()
-        return [SourceFile(*row[:6], tuple(json.loads(row[6]))) for row in rows]
+        self.connection.register("files", self.table("files"))
+        rows = self.connection.execute(query).fetchall()
+        return [SourceFile._make((*row[:6], tuple(json.loads(row[6])))) for row in rows]
 
     def span(self) -> tuple[datetime, datetime] | None:
         """The first and last time of use; None for an empty ledger."""
@@ -246,7 +251,9 @@ class Ledger:
         """The ledger's present records of these calls, found by id within a day of them."""
         low = min(usage.at_us for usage in usages) - _DAY_US
         high = max(usage.at_us for usage in usages) + _DAY_US
-        wanted = self.frame({"id": [i for u in usages for i in (u.request_id, u.message_id) if i]}, {"id": "string"})
+        wanted = self.frame(
+            {"id": [i for u in usages for i in (u.request_id, u.message_id) if i]}, {"id": "string"}
+        )
         con = self.connection
         rows = self.rows().filter(f'"at" BETWEEN make_timestamptz({low}) AND make_timestamptz({high})')
         con.register("wanted_ids", wanted)
@@ -293,9 +300,13 @@ class Ledger:
                 columns[name] = [facts[i] for facts in new.values()]
             self._commit("contexts", columns, None, None)
             self._contexts |= new.keys()
-        pairs = [(code, *pair) for tags, code in rows.tagsets.items() if code not in self._tagsets for pair in tags]
+        pairs = [
+            (code, *pair) for tags, code in rows.tagsets.items() if code not in self._tagsets for pair in tags
+        ]
         if pairs:
-            self._commit("tags", dict(zip(_TAGS, map(list, zip(*pairs, strict=True)), strict=True)), None, None)
+            self._commit(
+                "tags", dict(zip(_TAGS, map(list, zip(*pairs, strict=True)), strict=True)), None, None
+            )
             self._tagsets |= {code for code, *_ in pairs}
 
     def _commit(self, name: str, columns: dict[str, Any], delta: Any, version: int | None) -> bool:
@@ -303,7 +314,9 @@ class Ledger:
         from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
         from deltalake.exceptions import CommitFailedError, DeltaError
 
-        properties = CommitProperties(app_transactions=[Transaction("farthing", version)]) if version else None
+        properties = (
+            CommitProperties(app_transactions=[Transaction("farthing", version)]) if version else None
+        )
         data = self.frame(columns, _TABLES[name])
         try:
             write_deltalake(
@@ -384,7 +397,9 @@ class _Rows:
 
 def content_code(value: Any) -> int:
     """A 63-bit code made from what it stands for, so that writers need not agree on one; never 0."""
-    digest = hashlib.blake2b(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), digest_size=8)
+    digest = hashlib.blake2b(
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), digest_size=8
+    )
     return int.from_bytes(digest.digest(), "big") >> 1 or 1
 
 

@@ -85,7 +85,9 @@ def _uncached(sku: Sku, tokens: Vector) -> Rewritten:
     return (sku, Vector(input=tokens.prompt, output=tokens.output)) if tokens.cached else None
 
 
-@lever("Cache what repeats: every uncached input token read from a cache instead.", exact=False, undo=_uncached)
+@lever(
+    "Cache what repeats: every uncached input token read from a cache instead.", exact=False, undo=_uncached
+)
 def caching(sku: Sku, tokens: Vector) -> Rewritten:
     if not tokens.input or (sku.platform == "bedrock" and sku.mode == "batch"):
         return None

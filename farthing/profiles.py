@@ -9,7 +9,9 @@ from typing import Any
 
 from farthing.usage import parse_model_id
 
-_GEOGRAPHY = (("us-gov-", "us-gov"), ("us-", "us"), ("ca-", "us"), ("eu-", "eu"), ("ap-northeast-", "jp"), ("ap-", "apac"))
+_GEOGRAPHY = (
+    ("us-gov-", "us-gov"), ("us-", "us"), ("ca-", "us"), ("eu-", "eu"), ("ap-northeast-", "jp"), ("ap-", "apac"),
+)  # fmt: skip
 
 
 class ProfileError(ValueError):
@@ -60,17 +62,21 @@ def made_from(model_arns: Iterable[str]) -> str:
         return f"global.{base}"
     if len(regions) == 1:
         return base
-    first = sorted(regions)[0]
+    first = min(regions)
     return f"{next((geo for start, geo in _GEOGRAPHY if first.startswith(start)), 'us')}.{base}"
 
 
-def fetch_profiles(region: str, profile: str | None = None, endpoint_url: str | None = None) -> dict[str, str]:
+def fetch_profiles(
+    region: str, profile: str | None = None, endpoint_url: str | None = None
+) -> dict[str, str]:
     """Ask Bedrock for this account's application profiles in a region (bedrock:ListInferenceProfiles).
 
     Needs boto3 (`pip install farthing[aws]`) and the network; nothing else in farthing calls it by itself.
     """
     import boto3
 
-    client = boto3.Session(profile_name=profile).client("bedrock", region_name=region, endpoint_url=endpoint_url)
+    client = boto3.Session(profile_name=profile).client(
+        "bedrock", region_name=region, endpoint_url=endpoint_url
+    )
     pages = client.get_paginator("list_inference_profiles").paginate(typeEquals="APPLICATION")
     return from_answers(summary for page in pages for summary in page["inferenceProfileSummaries"])

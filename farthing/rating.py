@@ -141,13 +141,20 @@ def grid(book: Book, skus: Sequence[Sku] = (), since: datetime = START, until: d
     """The grid of these SKUs (of all) for calls in [since, until)."""
     cards = [card for card in book.cards(*skus) if card.starts < until and since < card.ends]
     dates = sorted({edge for card in cards for edge in (card.starts, card.ends) if since < edge < until})
-    prompts = sorted({edge for card in cards for edge in (card.prompt_from, card.prompt_to) if 0 < edge < ANY_PROMPT})
+    prompts = sorted(
+        {edge for card in cards for edge in (card.prompt_from, card.prompt_to) if 0 < edge < ANY_PROMPT}
+    )
     split = any(not card.cached for card in cards)
     rows = []
     for card in cards:
         eras = [i for i, era in enumerate((max(since, START), *dates)) if card.starts <= era < card.ends]
         bands = [i for i, size in enumerate((0, *prompts)) if card.prompt_from <= size < card.prompt_to]
-        cells = [(era, band, cached) for era in eras for band in bands for cached in range(1 + (split and card.cached))]
+        cells = [
+            (era, band, cached)
+            for era in eras
+            for band in bands
+            for cached in range(1 + (split and card.cached))
+        ]
         rates = {f"rate_{meter}": rate for meter, rate in zip(METERS, card.rates, strict=True)}
         rows += [
             {**card.sku._asdict(), "era": era, "band": band, "cached": cached, "card": card.id, **rates}
@@ -192,5 +199,3 @@ def bridge(tokens_from: Vector, rates_from: Vector, tokens_to: Vector, rates_to:
     (12, -14)
     """
     return (tokens_to - tokens_from) @ rates_from, tokens_to @ (rates_to - rates_from)
-
-

@@ -56,7 +56,9 @@ def _print_rows(columns: Iterable[str], rows: list[dict[str, Any]], console: Con
     out = RichTable(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in shown:
         number = bool(rows) and _is_number(name, rows)
-        out.add_column(_HEADS.get(name, name), justify="right" if number else "left", no_wrap=number, overflow="fold")
+        out.add_column(
+            _HEADS.get(name, name), justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
     for row in rows:
         out.add_row(*(_shown(name, row[name]) for name in shown))
     if not rows:
@@ -64,7 +66,11 @@ def _print_rows(columns: Iterable[str], rows: list[dict[str, Any]], console: Con
         return
     if "usd" in shown and len(rows) > 1:
         out.add_section()
-        out.add_row(*("total" if i == 0 else _total(name, rows) for i, name in enumerate(shown)), style="bold")
+        skip = {"calls"} if "meter" in shown else set()  # a call uses several meters
+        totals = (
+            "total" if i == 0 else "" if name in skip else _total(name, rows) for i, name in enumerate(shown)
+        )
+        out.add_row(*totals, style="bold")
     console.print(out)
 
 
@@ -88,7 +94,9 @@ def _shown(name: str, value: Any) -> str:
         return "unpriced"
     if name.endswith("usd"):
         return show(value)
-    return f"{value:,}" if isinstance(value, int) else str(value) or "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "…" + value.rsplit(":", 1)[-1] if str(value).startswith("arn:") else str(value) or "-"
 
 
 def _print_waterfall(steps: list[dict[str, Any]], console: Console) -> None:
@@ -109,7 +117,9 @@ def _print_waterfall(steps: list[dict[str, Any]], console: Console) -> None:
         start = 0 if ends else min(reached, reached + amount)
         style = "cyan" if ends else ("red" if amount > 0 else "green")
         text = show(amount) if ends or amount < 0 else "+" + show(amount)
-        out.add_row(step["label"], text, f"[{style}]{_bar(start, abs(amount), peak)}[/]", style="bold" if ends else "")
+        out.add_row(
+            step["label"], text, f"[{style}]{_bar(start, abs(amount), peak)}[/]", style="bold" if ends else ""
+        )
         reached = amount if i == 0 else reached + amount
     console.print()
     console.print(out)
@@ -127,7 +137,9 @@ def footer_lines(footer: Mapping[str, Any]) -> list[str]:
     """What stands under a report, a line each."""
     read, priced, unpriced, rejected = (footer[name] for name in ("read", "priced", "unpriced", "rejected"))
     lines = [f"read {read:,} = priced {priced:,} + unpriced {unpriced:,} + rejected {rejected:,}"]
-    lines += [f"  unpriced {count:,}: {reason}" for reason, count in list(footer["unpriced_reasons"].items())[:8]]
+    lines += [
+        f"  unpriced {count:,}: {reason}" for reason, count in list(footer["unpriced_reasons"].items())[:8]
+    ]
     hidden = len(footer["unpriced_reasons"]) - 8
     lines += [f"  and {hidden} more reasons (--json has all)"] if hidden > 0 else []
     lines += [f"  rejected {reason}" for reason in footer["rejected_reasons"][:5]]

@@ -164,7 +164,9 @@ def by(ledger: Ledger, question: Question, keys: Sequence[str]) -> Table:
     else:
         rows.sort(key=lambda row: (-(row["usd"] or 0), *(str(row[key]) for key in keys)))
     columns = (*keys, "calls", "tokens") + (() if "meter" in keys else METERS) + ("usd",)
-    return Table(f"Spend by {', '.join(keys)}", _heading(found), columns, rows, footer(ledger, question, found))
+    return Table(
+        f"Spend by {', '.join(keys)}", _heading(found), columns, rows, footer(ledger, question, found)
+    )
 
 
 def _by_meter(found: Iterable[Cell], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -210,8 +212,8 @@ def session(ledger: Ledger, question: Question, breakdown: bool = False) -> Tabl
 
 STEPS = (
     ("list", "List price, global endpoint, nothing cached"),
-    ("extended_access", "Extended access of legacy models"),
     ("endpoint_premium", "Endpoint premium"),
+    ("extended_access", "Extended access of legacy models"),
     ("cache_writes", "Cache writes, over plain input"),
     ("cache_reads", "Cache reads saved"),
     ("batch", "Batch saved"),
@@ -243,19 +245,18 @@ def bill(ledger: Ledger, question: Question) -> Table:
 def layers(book: Book, cell: Cell, card: Card) -> dict[str, int]:
     """The cell's cost as the steps that lead to it, in the order of STEPS; they sum to it exactly.
 
-    Each step re-rates the same tokens with one more layer in place. A layer whose neighbour has no price of
-    its own (a model never sold at a global endpoint) adds nothing, and its cost stays in the step before.
+    Each step re-rates the same tokens with one more layer in place. A model never sold at a global endpoint
+    starts from the price it has.
     """
     tokens = cell.tokens
     plain = Vector(input=tokens.prompt, output=tokens.output)
-    at_home = card.sku._replace(mode="on_demand", zone=card.sku.zone)
-    ladder = [
-        ("list", at_home._replace(endpoint="global", zone=""), 0),
-        ("extended_access", at_home._replace(endpoint="global"), 0),
-        ("endpoint_premium", at_home, 0),
-    ]
-    # from dearest-known to cheapest-known base: the first rung that has a price stands for those above it
-    found = [(name, book.find(sku, cell.at, size)) for name, sku, size in ladder]
+    at_home = card.sku._replace(mode="on_demand")
+    ladder = (
+        ("list", at_home._replace(endpoint="global", zone="")),
+        ("endpoint_premium", at_home._replace(zone="")),
+        ("extended_access", at_home),
+    )
+    found = ((name, book.find(sku, cell.at)) for name, sku in ladder)
     base = [(name, rung) for name, rung in found if isinstance(rung, Card)]
     steps: dict[str, int] = {}
     reached = 0
@@ -275,9 +276,9 @@ def layers(book: Book, cell: Cell, card: Card) -> dict[str, int]:
     if card.sku.mode == "fast":
         climb = [("long_prompt", at_home, cell.prompt), ("fast", card.sku, cell.prompt)]
     for name, sku, size in climb:
-        rung = book.find(sku, cell.at, size, cached=tokens.cached > 0)
-        if isinstance(rung, Card):
-            steps[name] = tokens @ rung.rates - reached
+        higher = book.find(sku, cell.at, size, cached=tokens.cached > 0)
+        if isinstance(higher, Card):
+            steps[name] = tokens @ higher.rates - reached
             reached += steps[name]
     return steps
 
@@ -286,7 +287,10 @@ def layers(book: Book, cell: Cell, card: Card) -> dict[str, int]:
 
 _CACHEABLE = TOKENS.prompt.abs() >= nw.col("cache_minimum")
 _BATCH_PAYS = (
-    sum(((nw.col(meter) * nw.col(f"saves_{meter}")) for meter in METERS[1:]), nw.col("input") * nw.col("saves_input"))
+    sum(
+        ((nw.col(meter) * nw.col(f"saves_{meter}")) for meter in METERS[1:]),
+        nw.col("input") * nw.col("saves_input"),
+    )
     * nw.when(nw.col("reversal")).then(nw.lit(-1)).otherwise(nw.lit(1))
     > 0
 )
@@ -353,7 +357,9 @@ def _may(made: Lever, cell: Cell) -> bool:
     return {"caching": cacheable, "batch": batch_pays}.get(made.name, True)
 
 
-def _difference(book: Book, cell: Cell, rewrite: Callable[[Sku, Vector], tuple[Sku, Vector] | None]) -> int | None:
+def _difference(
+    book: Book, cell: Cell, rewrite: Callable[[Sku, Vector], tuple[Sku, Vector] | None]
+) -> int | None:
     """What the cell costs more than it would rewritten; None where the rewrite or its price does not exist."""
     assert isinstance(cell.price, Card)
     moved = rewrite(cell.price.sku, cell.tokens)
@@ -383,5 +389,3 @@ def as_json(table: Table) -> dict[str, Any]:
 
 def _dollars(name: str, value: Any) -> Any:
     return usd(value) if name.endswith("usd") and isinstance(value, int) else value
-
-

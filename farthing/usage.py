@@ -15,7 +15,16 @@ from farthing.meters import METERS, Vector
 
 PLATFORMS = ("bedrock", "anthropic", "claude_aws")
 MODES = ("on_demand", "batch", "fast")
-GEOGRAPHIES = ("us-gov", "us", "eu", "apac", "jp", "au", "in", "ca")  # system profile prefixes beside `global`
+GEOGRAPHIES = (
+    "us-gov",
+    "us",
+    "eu",
+    "apac",
+    "jp",
+    "au",
+    "in",
+    "ca",
+)  # system profile prefixes beside `global`
 
 
 class Sku(NamedTuple):
@@ -93,7 +102,9 @@ _ARN = re.compile(
     r"(?P<kind>[a-z-]+)/(?P<rest>.+)",
 )
 _PROFILE = re.compile(rf"(?:(?P<prefix>global|{'|'.join(GEOGRAPHIES)})\.)?(?P<base>anthropic\.claude.+)")
-_CONTEXT_SUFFIX = re.compile(r"(:\d+k|\[1m\])$")  # `...-v1:0:200k` of provisioned models, `...[1m]` of Claude Code
+_CONTEXT_SUFFIX = re.compile(
+    r"(:\d+k|\[1m\])$"
+)  # `...-v1:0:200k` of provisioned models, `...[1m]` of Claude Code
 
 OPAQUE = ("application-inference-profile", "provisioned-model", "custom-model", "custom-model-deployment",
           "imported-model", "prompt", "prompt-router", "default-prompt-router")  # fmt: skip
@@ -158,7 +169,7 @@ def count(value: Any, name: str) -> int:
     if value.__class__ is int:
         if value < 0:
             raise Rejected(f"{name} is negative ({value})")
-        return value  # type: ignore[no-any-return]
+        return value
     if value is None:
         return 0
     raise Rejected(f"{name} is no whole number ({value!r})")
@@ -173,7 +184,9 @@ def read_usage(block: Mapping[str, Any]) -> Reading:
     for known, read in _DIALECTS:
         if not known.isdisjoint(block):
             return read(block)
-    raise Rejected(f"no usage block of a known dialect (keys: {', '.join(sorted(map(str, block))[:6]) or 'none'})")
+    raise Rejected(
+        f"no usage block of a known dialect (keys: {', '.join(sorted(map(str, block))[:6]) or 'none'})"
+    )
 
 
 def split_writes(written: int, short: int, long: int) -> tuple[int, int, bool]:
@@ -195,7 +208,10 @@ def _anthropic(block: Mapping[str, Any]) -> Reading:
     if iterations:
         # Top level leaves compaction and advisor work out: each pass is billed at its own model (PRICES.md 4).
         read = [_anthropic_pass(entry) for entry in iterations]
-        parts = tuple(Part(tokens, str(entry.get("model") or "")) for (tokens, _), entry in zip(read, iterations))
+        parts = tuple(
+            Part(tokens, str(entry.get("model") or ""))
+            for (tokens, _), entry in zip(read, iterations, strict=True)
+        )
         split_untold = any(untold for _, untold in read)
     else:
         tokens, split_untold = _anthropic_pass(block)
@@ -265,7 +281,9 @@ def _otel(block: Mapping[str, Any]) -> Reading:
         prompt=first("input_tokens", "prompt_tokens"),
         output=first("output_tokens", "completion_tokens"),
         read=first("cache_read.input_tokens", "cache_read_input_tokens"),
-        written=first("cache_creation.input_tokens", "cache_write.input_tokens", "cache_creation_input_tokens"),
+        written=first(
+            "cache_creation.input_tokens", "cache_write.input_tokens", "cache_creation_input_tokens"
+        ),
         short=0,
         long=0,
         certain=False,
@@ -301,7 +319,7 @@ def _inclusive(
     cached = read + short + long
     includes = prompt >= cached
     tokens = Vector(prompt - cached if includes else prompt, output, read, short, long)
-    assumed = ("ttl",) if untold else ()
+    assumed: tuple[str, ...] = ("ttl",) if untold else ()
     if cached and includes and not certain:
         assumed += ("input_includes_cache",)  # the OTel convention says so, not every instrumentation does
     return Reading((Part(tokens),), assumed)
@@ -316,8 +334,6 @@ _DIALECTS = (
     (frozenset({"gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"}), _otel),
     (frozenset(METERS), _native),
 )  # fmt: skip
-
-
 
 
 _REGION = re.compile(

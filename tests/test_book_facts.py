@@ -1,0 +1,384 @@
+"""The price book against what it was made from: the fact base cell by cell, and another catalogue.
+
+Each comparison gathers every difference, and the differences must be exactly those listed here with a reason.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import pytest
+
+from farthing.book import Card, Unpriced, default_book, midnight
+from farthing.meters import CACHE_METERS, METERS
+from farthing.money import mtok_usd
+from farthing.usage import Sku
+
+BOOK = default_book()
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+INSTANT = timedelta(microseconds=1)
+
+# --- the fact base ---------------------------------------------------------------------------------
+
+# Three rules in which the book departs from the fact base on purpose:
+# - a 1h write without a published rate, beside a 5m write with one, costs twice the input rate;
+# - a Bedrock batch whose SKU was seen absent has no price, whatever the fact base works out for it;
+# - what the fact base has as prose is not compared: NOT_COMPARED.
+NOT_COMPARED = {
+    "notes", "fast_note", "periods_note", "cache_in_batch", "prompt_caching", "disputed", "available", "label",
+    "applies_to", "regions",
+    "released_source",  # the release notes were read since
+    "service_tiers",  # no Claude price hangs on one
+}  # fmt: skip
+
+# (model, cell): what the book has, and why it is not what the fact base has.
+EXCEPTIONS: dict[tuple[str, str], tuple[Any, str]] = {
+    ("claude-2.1", "released"): (date(2023, 11, 21), "the announcement"),
+    ("claude-2.0", "released"): (date(2023, 7, 11), "general knowledge, marked so"),
+    ("claude-instant-1.2", "released"): (date(2023, 8, 9), "general knowledge, marked so"),
+    ("claude-fable-5-2", "confidence"): ("medium", "medium-high is no word of the book"),
+    ("claude-3-5-sonnet-v2", "confidence"): ("high", "only its Bedrock price since 2025-12-01 is disputed"),
+    ("claude-3-5-sonnet-v1", "confidence"): ("high", "only its Bedrock price since 2025-12-01 is disputed"),
+    ("claude-3-7-sonnet", "sources"): ({"A_PRICE_2608"}, "the page of 2026-08-21 no longer has it, earlier ones do"),
+    ("claude-3-opus", "min_cacheable_tokens.anthropic"): (1024, "earlier snapshots of the page"),
+    ("claude-3-haiku", "min_cacheable_tokens.anthropic"): (2048, "earlier snapshots of the page"),
+    ("claude-mythos-5", "min_cacheable_tokens.bedrock_docs"): (512, "PRICES.md 4 has it"),
+    ("claude-opus-4-1", "min_cacheable_tokens.bedrock_docs"): (1024, "PRICES.md 4 has it"),
+    ("claude-mythos-preview", "direct.retirement"): ({"2026-06-30"}, "one of two days: _disputed.toml"),
+}
+
+
+class Reader:
+    """Walks the fact base, asks the book for each cell, and keeps the differences."""
+
+    def __init__(self, model: str) -> None:
+        self.model = BOOK.models[model]
+        self.cells = 0
+        self.differences: dict[tuple[str, str], Any] = {}
+
+    def same(self, cell: str, fact: Any, ours: Any) -> None:
+        self.cells += 1
+        if fact != ours:
+            self.differences[self.model.id, cell] = ours
+
+    def rates(self, cell: str, fact: Mapping[str, Any], found: Card | Unpriced, *, priced: bool = True) -> None:
+        """Every rate of a row of the fact base, in dollars; a card without cached tokens has none for them."""
+        for meter, ours in zip(METERS, found.rates if isinstance(found, Card) else [None] * 5, strict=True):
+            if meter not in fact:
+                continue
+            expected = fact[meter] if priced else None
+            if meter == "cache_write_1h" and expected is None and fact["cache_write_5m"] is not None:
+                expected = str(2 * Decimal(fact["input"]))
+            has_rate = isinstance(found, Card) and (found.cached or meter not in CACHE_METERS)
+            actual = Decimal(mtok_usd(ours)) if has_rate else None
+            self.same(f"{cell}.{meter}", expected and Decimal(expected), actual)
+
+    def find(self, endpoint: str, mode: str = "on_demand", *, at: datetime = NOW, prompt: int = 0, zone: str = ""):
+        platform = "bedrock" if endpoint in ("regional", "govcloud") or endpoint.startswith("bedrock:") else "anthropic"
+        sku = Sku(platform, self.model.id, endpoint.removeprefix("bedrock:"), zone, mode)
+        return BOOK.find(sku, at, prompt)
+
+    def periods(self, cell: str, rows: list[dict[str, Any]], endpoint: str, mode: str, *, zone: str = "") -> None:
+        """Dated rows: at the first and the last instant of each, above and below 200,000 tokens."""
+        for row in rows:
+            starts = midnight(date.fromisoformat(row["from"])) if row["from"] else midnight(self.model.released)
+            ends = midnight(date.fromisoformat(row["to"])) if row["to"] else NOW
+            said = {meter: rate for meter, rate in row.items() if meter in METERS and rate is not None}
+            over = row.get("over_200k") or said
+            for at in (starts, ends - INSTANT):
+                below = self.find(endpoint, mode, at=at, prompt=200_000, zone=zone)
+                above = self.find(endpoint, mode, at=at, prompt=200_001, zone=zone)
+                self.rates(f"{cell}@{at}", said, below)
+                self.rates(f"{cell}@{at}>200000", over, above)
+
+
+def read_model(fact: dict[str, Any]) -> Reader:
+    reader = Reader(fact["id"])
+    data = reader.model.data
+    direct, bedrock = fact["direct"], fact["bedrock"]
+    released = fact["released"] and date.fromisoformat(fact["released"])
+    reader.same("name", fact["name"], data["name"])
+    reader.same("released", released, data["released"])
+    reader.same("tokenizer", fact["tokenizer"].removesuffix("-4.7+"), data["tokenizer"])
+    reader.same("context_tokens", fact["context_tokens"], data["context_tokens"])
+    reader.same("limited_availability", fact["limited_availability"], data.get("limited", False))
+    reader.same("confidence", fact["confidence"], data["confidence"])
+    sources = {key for card in BOOK.cards(*(Sku("bedrock", reader.model.id, "regional", zone, "on_demand")
+                                            for zone in ("", "extended"))) for key in card.source.split(", ")}  # fmt: skip
+    reader.same("sources", set(), set(fact["sources"]) - sources - set(data["sources"]))
+    minimum = fact["min_cacheable_tokens"]
+    assert minimum.keys() == {"anthropic", "bedrock_docs"}
+    reader.same("min_cacheable_tokens.anthropic", minimum["anthropic"], reader.model.cache_minimum("anthropic", NOW.date()))
+    read_aws_minimum(reader, minimum["bedrock_docs"])
+    read_direct(reader, direct)
+    read_bedrock(reader, bedrock)
+    known = {"id", "name", "released", "tokenizer", "context_tokens", "limited_availability", "confidence", "direct",
+             "bedrock", "sources", "min_cacheable_tokens"}  # fmt: skip
+    assert fact.keys() <= known | NOT_COMPARED
+    return reader
+
+
+def read_aws_minimum(reader: Reader, fact: int | str | None) -> None:
+    """A number, or the numbers one after the other: `4096 (2026-05) then 1024 (2026-09)`."""
+    rows = [row["tokens"] for row in reader.model.platform("bedrock").get("min_cacheable", ())]
+    if isinstance(fact, str):
+        reader.same("min_cacheable_tokens.bedrock_docs", [int(n) for n in re.findall(r"(\d+) \(", fact)], rows)
+    else:
+        reader.same("min_cacheable_tokens.bedrock_docs", fact, rows[-1] if rows else None)
+
+
+def read_direct(reader: Reader, fact: dict[str, Any]) -> None:
+    known = {"current", "batch", "inference_geo_us_multiplier", "fast", "retirement", "periods", "tiers", "fast_periods"}
+    assert fact.keys() <= known | NOT_COMPARED
+    offered = reader.model.platform("anthropic")
+    geo = fact["inference_geo_us_multiplier"]
+    reader.same("direct.geo_us", geo and Decimal(geo), offered["endpoints"].get("geo_us"))
+    for mode, row in (("on_demand", fact["current"]), ("batch", fact["batch"])):
+        reader.rates(f"direct.{mode}", row, reader.find("global", mode))
+        dearer = {meter: rate and str(Decimal(rate) * Decimal(geo)) for meter, rate in row.items()} if geo else row
+        reader.rates(f"direct.{mode}.geo_us", dearer, reader.find("geo_us", mode), priced=bool(geo))
+    if fact["fast"]:
+        reader.rates("direct.fast", fact["fast"], reader.find("global", "fast"))
+    elif reader.model.id == "claude-opus-4-6":
+        reader.rates("direct.fast", fact["current"], reader.find("global", "fast"))  # runs, and costs, standard
+    else:
+        reader.same("direct.fast", None, None if isinstance(reader.find("global", "fast"), Unpriced) else "a price")
+    reader.periods("direct.periods", fact.get("periods", []), "global", "on_demand")
+    reader.periods("direct.fast_periods", fact.get("fast_periods", []), "global", "fast")
+    read_tiers(reader, "direct.tiers", fact.get("tiers", []), "global")
+    read_dates(reader, "direct.retirement", fact["retirement"], offered.get("lifecycle", {}))
+
+
+def read_tiers(reader: Reader, cell: str, tiers: list[dict[str, Any]], endpoint: str) -> None:
+    for tier in tiers:
+        assert tier.keys() <= {"over_prompt_tokens", *METERS} | NOT_COMPARED
+        limit = tier["over_prompt_tokens"]
+        reader.rates(cell, tier, reader.find(endpoint, prompt=limit + 1))
+        half = {meter: str(Decimal(tier[meter]) * Decimal("0.5")) for meter in METERS}
+        if endpoint == "global":
+            reader.rates(f"{cell}.batch", half, reader.find("global", "batch", prompt=limit + 1))
+        at_limit, at_zero = reader.find(endpoint, prompt=limit), reader.find(endpoint)
+        reader.same(f"{cell}.limit", at_zero, at_limit)
+
+
+def read_dates(reader: Reader, cell: str, fact: str | None, lifecycle: Mapping[str, Any]) -> None:
+    """The days named in a text such as `2026-10-14 (legacy 2026-04-14)`; a month matches any of its days."""
+    days = {str(value) for key, value in lifecycle.items() if key != "source"}
+    named = set(re.findall(r"\d{4}-\d{2}(?:-\d{2})?", fact or ""))
+    matched = {day for day in days if any(day.startswith(name) for name in named)}
+    reader.same(cell, named and {day[: len(min(named))] for day in matched}, {day[: len(min(named or days, default=""))] for day in days})
+    reader.same(f"{cell}.number", len(named), len(days)) if cell != "direct.retirement" else None
+    if named and named != {day[: len(min(named))] for day in days}:
+        reader.differences[reader.model.id, cell] = days
+    vague = {key for key in lifecycle if key.endswith("_not_before")}
+    reader.same(f"{cell}.vague", "no sooner" in (fact or "") or "not sooner" in (fact or ""), bool(vague))
+
+
+def read_bedrock(reader: Reader, fact: dict[str, Any]) -> None:
+    known = {"base_model_id", "mantle_model_id", "profiles", "global", "regional", "regional_multiplier", "govcloud", "batch",
+             "eol", "tiers_global", "tiers_regional", "periods", "periods_global"}  # fmt: skip
+    assert fact.keys() <= known | NOT_COMPARED
+    offered = reader.model.platform("bedrock")
+    endpoints = offered["endpoints"]
+    base = fact["base_model_id"]
+    for id in {base, fact["mantle_model_id"] or base}:
+        reader.same(f"bedrock.id {id}", (reader.model.id, "in_region"), place(id))
+    for id in fact["profiles"]:
+        prefix = id.removesuffix(f".{base}")
+        routing = "global" if prefix == "global" else f"geo:{prefix}"
+        reader.same(f"bedrock.profile {id}", (reader.model.id, routing), place(id))
+    reader.same("bedrock.profiles", {id.partition(".")[0] for id in fact["profiles"]}, set(offered["profiles"]))
+    reader.same("bedrock.endpoints", {"global", "regional", "govcloud"} & fact.keys(), set(endpoints))
+    reader.same("bedrock.regional_multiplier", Decimal(fact["regional_multiplier"]), endpoints["regional"])
+    for endpoint in ("global", "regional", "govcloud"):
+        if endpoint in fact:
+            assert fact[endpoint].keys() <= {*METERS, "multiplier", "confidence"}
+            reader.rates(f"bedrock.{endpoint}", fact[endpoint], reader.find(f"bedrock:{endpoint}"))
+    if "govcloud" in fact:
+        reader.same("bedrock.govcloud.multiplier", Decimal(fact["govcloud"]["multiplier"]), endpoints["govcloud"])
+    read_batch(reader, fact["batch"], offered)
+    read_tiers(reader, "bedrock.tiers_global", fact.get("tiers_global", []), "bedrock:global")
+    read_tiers(reader, "bedrock.tiers_regional", fact.get("tiers_regional", []), "regional")
+    reader.periods("bedrock.periods_global", fact.get("periods_global", []), "bedrock:global", "on_demand")
+    times = Decimal(fact["regional_multiplier"])
+    reader.periods("bedrock.periods_regional", [dearer(row, times) for row in fact.get("periods_global", [])], "regional", "on_demand")
+    for row in fact.get("periods", []):
+        reader.periods("bedrock.periods", [row], "regional", "on_demand", zone="extended")
+    read_dates(reader, "bedrock.eol", fact["eol"], offered.get("lifecycle", {}))
+
+
+def dearer(row: dict[str, Any], times: Decimal) -> dict[str, Any]:
+    """A dated row at another endpoint."""
+    return {
+        key: dearer(value, times) if isinstance(value, dict) else str(Decimal(value) * times) if key in METERS else value
+        for key, value in row.items()
+    }
+
+
+def read_batch(reader: Reader, fact: dict[str, Any], offered: Mapping[str, Any]) -> None:
+    assert fact.keys() <= {"price_list_sku_seen", "global", "regional"} | NOT_COMPARED
+    seen = {"y": "sku", "u": "unknown", "n": "none"}[fact["price_list_sku_seen"][0]]
+    reader.same("bedrock.batch.price_list_sku_seen", seen, offered["batch"])
+    for endpoint in ("global", "regional"):
+        found = reader.find(f"bedrock:{endpoint}", "batch")
+        row = fact[endpoint] or {"input": None, "output": None}
+        reader.rates(f"bedrock.batch.{endpoint}", row, found, priced=seen != "none")
+        if isinstance(found, Card):
+            reader.same(f"bedrock.batch.{endpoint}.assumed", ("batch_rate",) if seen == "unknown" else (), found.assumed)
+            reader.same(f"bedrock.batch.{endpoint}.cached", False, found.cached)
+
+
+def place(id: str) -> tuple[str, str]:
+    resolved = BOOK.resolve(id)
+    return ("", resolved.reason) if isinstance(resolved, Unpriced) else (resolved.sku.model, resolved.routing)
+
+
+@pytest.fixture(scope="module")
+def rates(shared) -> dict[str, Any]:
+    return json.loads((shared / "facts" / "rates.json").read_text(encoding="utf-8"))
+
+
+def test_every_cell_of_the_fact_base(rates):
+    assert [fact["id"] for fact in rates["models"] if fact["id"] not in BOOK.models] == []
+    assert len(rates["models"]) == len(BOOK.models) == 32
+    readers = [read_model(fact) for fact in rates["models"]]
+    differences = {cell: ours for reader in readers for cell, ours in reader.differences.items()}
+    assert differences == {cell: ours for cell, (ours, _) in EXCEPTIONS.items()}
+    assert sum(reader.cells for reader in readers) > 2000
+
+
+def test_what_the_fact_base_says_of_all_models(rates):
+    assert rates["schema"] == "claude-rates/1"
+    assert date.fromisoformat(rates["as_of"]) == BOOK.defaults["as_of"]
+    assert rates["sources"].keys() - {"BOTO"} <= BOOK.defaults["sources"].keys()  # BOTO has shapes, no rates
+    usual, multipliers = BOOK.defaults["factors"], rates["multipliers"]
+    assert usual["meter"] == {
+        "cache_write_5m": Decimal(multipliers["cache_write_5m"]),
+        "cache_write_1h": Decimal(multipliers["cache_write_1h"]),
+        "cache_read": Decimal(multipliers["cache_read_default"]),
+    }
+    assert usual["mode"] == {"on_demand": 1, "batch": Decimal(multipliers["batch"])}
+    for model, multiple in multipliers["cache_read_exceptions"].items():
+        card = BOOK.find(Sku("anthropic", model, "global", "", "on_demand"), NOW)
+        assert isinstance(card, Card)
+        assert card.rates.cache_read == card.rates.input * Decimal(multiple.split()[0])
+    addons = {key: Decimal(value) for key, value in rates["addons"].items() if key != "note"}
+    names = {"ccu_usd": "ccu"}
+    assert {names.get(key, key): value for key, value in addons.items()} == BOOK.defaults["addons"]
+
+
+# --- another catalogue -----------------------------------------------------------------------------
+
+
+class Known(NamedTuple):
+    """Differences that are known: of these models on this platform, in these meters, for this reason."""
+
+    platform: str
+    models: str  # a pattern
+    cells: str  # a pattern: mode, prompt size, day and meter, as `on_demand 0 2026-11-22 input`
+    why: str
+
+
+KNOWN = [
+    Known("bedrock", "claude-(sonnet-4|opus-4|opus-4-1|3-7-sonnet|3-5-haiku)", r".* cache_write_1h", "no 1h rate there"),
+    Known("bedrock", "claude-3-5-sonnet-v2", r".* (2024|2025-0)\S* cache_write_1h", "no 1h rate there"),
+    Known("bedrock", "claude-3-5-sonnet-v2", r".* (2025-12|2026)\S* .*", "extended access is not there"),
+    Known("bedrock", "claude-3-5-sonnet-v1", r".* (2025-12|2026)\S* (input|output)", "extended access is not there"),
+    Known("bedrock", "claude-3-5-sonnet-v1|claude-3-sonnet", r".* cache_(read|write_5m)", "AWS has no cache rate for it"),
+    Known("bedrock", "claude-(sonnet-4|sonnet-4-[56]|opus-4-6)", r".* 200001 .*", "no long context on Bedrock there"),
+    Known("anthropic", "claude-sonnet-4", r".* 200001 (2025-12|2026-0[12])\S* .*", "no long context of Sonnet 4 there"),
+    Known("anthropic", "claude-sonnet-4-5", r".* 200001 2026-(10|11)\S* .*", "its tier stays after the end of the beta"),
+    Known("anthropic|bedrock", "claude-sonnet-5-5", r".* 2026-10-01 cache_read", "no earlier read rate there"),
+]
+
+# Models the other catalogue does not have.
+MISSING = {
+    "anthropic": {"claude-mythos-5-1", "claude-mythos-5", "claude-mythos-preview", "claude-instant-1.2"},
+    "bedrock": {"claude-mythos-5-1", "claude-mythos-5", "claude-mythos-preview", "claude-2.1", "claude-2.0", "claude-instant-1.2"},
+}
+FIELDS = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cache_read": "cache_read_mtok",
+    "cache_write_5m": "cache_write_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
+}
+DAYS = [datetime(*day, tzinfo=UTC) for day in ((2024, 12, 1), (2025, 12, 15), (2026, 2, 20), (2026, 10, 1), (2026, 11, 22))]
+CONTEXT = {"on_demand": None, "batch": {"processing": "batch"}, "fast": {"speed": "fast"}}
+
+
+def their_rates(model: Any, mode: str, at: datetime, prompt: int) -> dict[str, Decimal | None]:
+    prices = model.get_prices(at, CONTEXT[mode])
+    found: dict[str, Decimal | None] = {}
+    for meter, name in FIELDS.items():
+        price = getattr(prices, name, None)
+        for tier in getattr(price, "tiers", ()):
+            price = tier.price if prompt > tier.start else price
+        found[meter] = getattr(price, "base", price)
+    return found
+
+
+def our_rates(found: Card | Unpriced) -> dict[str, Decimal | None] | None:
+    if isinstance(found, Unpriced):
+        return None
+    rates = zip(METERS, found.rates, strict=True)
+    return {m: Decimal(mtok_usd(rate)) if found.cached or m not in CACHE_METERS else None for m, rate in rates}
+
+
+def skus(model: str) -> Iterator[tuple[str, str, Sku]]:
+    """(their provider, the id to ask them for, our SKU)."""
+    ids = BOOK.models[model].ids
+    base = next(id for id in ids if id.startswith("anthropic."))
+    named = next((id for id in ids if not id.startswith("anthropic.") and id != model), model)
+    zone = "extended" if "zones" in BOOK.models[model].platform("bedrock") else ""
+    for mode in ("on_demand", "batch", "fast"):
+        yield "anthropic", named, Sku("anthropic", model, "global", "", mode)
+    yield "aws", f"global.{base}", Sku("bedrock", model, "global", "", "on_demand")
+    yield "aws", f"us.{base}", Sku("bedrock", model, "regional", zone, "on_demand")
+
+
+def test_another_catalogue_agrees_but_for_what_is_known():
+    """genai-prices: every model, platform, mode, day and band; all differences are KNOWN, and all KNOWN differ."""
+    data = pytest.importorskip("genai_prices.data")
+    theirs = {provider.id: provider.models for provider in data.providers}
+    compared = 0
+    used: set[Known] = set()
+    missing: dict[str, set[str]] = {"anthropic": set(), "bedrock": set()}
+    for name in BOOK.models:
+        for provider, id, sku in skus(name):
+            model = next((model for model in theirs[provider] if model.is_match(id)), None)
+            if model is None:
+                if isinstance(BOOK.find(sku, NOW), Card):
+                    missing[sku.platform].add(name)
+                continue
+            for at in DAYS:
+                for prompt in (0, 100_001, 200_001):
+                    ours = our_rates(BOOK.find(sku, at, prompt))
+                    rates = their_rates(model, sku.mode, at, prompt)
+                    if ours is None or not has_mode(model, sku.mode, at):
+                        continue
+                    for meter in METERS:
+                        compared += 1
+                        if ours[meter] != rates[meter]:
+                            cell = f"{sku.mode} {prompt} {at:%Y-%m-%d} {meter}"
+                            used.add(reason_for(sku, cell, ours[meter], rates[meter]))
+    assert missing == MISSING
+    assert used == set(KNOWN)
+    assert compared > 3000
+
+
+def has_mode(model: Any, mode: str, at: datetime) -> bool:
+    """Whether they price the mode at all on that day; without a variant they would answer with the standard."""
+    variants = [v for v in model.price_variants or () if v.constraint is None or v.constraint.active(at)]
+    return mode == "on_demand" or any(variant.when == CONTEXT[mode] for variant in variants)
+
+
+def reason_for(sku: Sku, cell: str, ours: Any, theirs: Any) -> Known:
+    for known in KNOWN:
+        patterns = ((known.platform, sku.platform), (known.models, sku.model), (known.cells, cell))
+        if all(re.fullmatch(pattern, text) for pattern, text in patterns):
+            return known
+    raise AssertionError(f"{sku} {cell}: the book has {ours}, they have {theirs}")

@@ -1,0 +1,68 @@
+"""What exists is documented, and what is documented works."""
+
+import ast
+import doctest
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from farthing import cells, cli
+from farthing.levers import LEVERS
+from farthing.reports import REPORTS
+from tools import docs
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("farthing/**/*.md")))
+
+
+def test_the_reference_is_current():
+    assert docs.reference() == docs.TARGET.read_text(encoding="utf-8"), "make docs writes it anew"
+
+
+def test_the_reference_names_everything():
+    text = docs.TARGET.read_text(encoding="utf-8")
+    for name in (*REPORTS, *LEVERS, *cells.KEYS, *docs.formats()):
+        assert f"`{name}`" in text
+    for name in docs.commands():
+        assert f"### farthing {name}\n" in text
+
+
+@pytest.mark.parametrize("name", docs.commands())
+def test_every_command_has_help(name):
+    assert (cli.app[name].help or "").strip()
+
+
+def test_the_readme_examples_are_true():
+    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert tried
+    assert not failed
+
+
+def test_the_readme_commands_exist():
+    lines = re.findall(r"^farthing\b.*$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if len(words) > 1:
+            assert words[1] in docs.commands(), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_public_functions_have_docstrings():
+    """Of the modules that users import; most short helpers elsewhere need none."""
+    for name in ("rating", "book", "ledger", "usage", "meters", "money", "reports", "cells", "api", "profiles"):
+        module = importlib.import_module(f"farthing.{name}")
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            long = public and (node.end_lineno - node.lineno) > 12
+            assert not long or ast.get_docstring(node), f"{name}.{node.name} says nothing"
