@@ -150,6 +150,7 @@ class Book:
         cards = self._of(sku.model).get(sku)
         if not cards:
             return Unpriced(self._no_sku(sku))
+        prompt = min(prompt, ANY_PROMPT - 1)  # a count may be any int
         for card in cards:
             if card.starts <= at < card.ends and card.prompt_from <= prompt < card.prompt_to:
                 if cached and not card.cached:
@@ -237,7 +238,7 @@ class Book:
         return Unpriced(f"{parsed.kind} {parsed.profile} is not resolved: map it with --profiles FILE")
 
     def _zone(self, name: str, region: str, routing: str) -> tuple[str, bool]:
-        """(zone, whether that is certain). Without a region the geography decides; failing that, the zone is assumed."""
+        """(zone, whether that is certain): by region, else by geography, else assumed."""
         zones: Mapping[str, Any] = self.models[name].platform("bedrock").get("zones", {})
         for zone, holds in zones.items():
             if region:

@@ -10,23 +10,24 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
+from farthing.contract import charge_json, loads, rate_call
 from farthing.meters import METERS
 from farthing.money import mtok_usd, show, usd
-from farthing.usage import MODES, PLATFORMS, Rejected
+from farthing.usage import Rejected
 
 if TYPE_CHECKING:
     from farthing.cells import Question
     from farthing.ledger import Ledger
     from farthing.rating import Charge
-    from farthing.reports import Table
+    from farthing.reports import Report, Table
 
 app = App(
     name="farthing",
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _unknown_command(tokens: Sequence[str]) -> str:
     word = tokens[0] if tokens else ""
     near = difflib.get_close_matches(word, [name for name in app if not name.startswith("-")], n=1)
-    return f"{word!r} is no command or option here" + (f"; did you mean `farthing {near[0]}`?" if near else "; see --help")
+    hint = f"did you mean `farthing {near[0]}`?" if near else "see --help"
+    return f"{word!r} is no command or option here; {hint}"
 
 
 def _fail(message: str) -> int:
@@ -221,34 +223,71 @@ def read_profiles(path: Path | None) -> dict[str, str]:
 # --- reports: one command each --------------------------------------------------------------------
 
 
-def _command(make: Callable[..., Table]) -> Callable[..., int]:
-    """A report as a command: its own parameters, then those that all reports share."""
-    own = [p for p in inspect.signature(make).parameters.values() if p.name not in ("ledger", "question")]
+@Parameter(name="*")
+@dataclass
+class FromCcusage:
+    """Options that ccusage users type. What they ask for is so already, or there is nothing to choose."""
 
-    def run(*args: Any, asked: Asked | None = None, **kwargs: Any) -> int:
+    mode: Annotated[
+        Literal["auto", "calculate", "display"], Parameter(group=_CCUSAGE, help="Always calculated.")
+    ] = "auto"
+    offline: Annotated[bool, Parameter(name=["--offline", "-O"], group=_CCUSAGE, help="Always offline.")] = (
+        True
+    )
+    compact: Annotated[bool, Parameter(negative="", group=_CCUSAGE, help="Tables fit the terminal.")] = False
+    locale: Annotated[str, Parameter(name=["--locale", "-l"], group=_CCUSAGE, help="Dates are ISO.")] = ""
+    project: Annotated[
+        str,
+        Parameter(name=["--project", "-p"], group=_CCUSAGE, help="Only this project, as --where project=..."),
+    ] = ""
+
+
+_HINTS: dict[str, Any] = {
+    "keys": Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.")],
+    "breakdown": Annotated[
+        bool, Parameter(name=["--breakdown", "-b"], negative="", group=_OUTPUT, help="Rows by model too.")
+    ],
+    "order": Annotated[
+        Literal["asc", "desc"], Parameter(name=["--order", "-o"], group=_OUTPUT, help="Of the rows.")
+    ],
+}
+_OVER_TIME = ("daily", "weekly", "monthly", "session")
+
+
+def _command(made: Report) -> Callable[..., int]:
+    """A report as a command: its own parameters, then those that all reports share."""
+    own = [
+        p for p in inspect.signature(made.make).parameters.values() if p.name not in ("ledger", "question")
+    ]
+
+    def run(*args: Any, asked: Asked | None = None, ccusage: FromCcusage | None = None, **kwargs: Any) -> int:
         asked = asked or Asked()
         values = dict(zip((p.name for p in own), args, strict=False)) | kwargs
         if "keys" in values:
             values["keys"] = [key for text in values["keys"] for key in text.split(",") if key]
+        if ccusage and ccusage.project:
+            asked = replace(asked, where=[*(asked.where or ()), f"project=*{ccusage.project}*"])
+        question = asked.question()
         with _ledger_to_read(asked.ledger) as ledger:
-            return asked.answer(make(ledger, asked.question(), **values))
+            return asked.answer(made.make(ledger, question, **values))
 
-    parameters = []
-    for p in own:
-        if p.name == "keys":
-            hint: Any = Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.")]
-            p = inspect.Parameter("keys", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=hint)
-        else:
-            names = [f"--{p.name}", f"-{p.name[0]}"]
-            hint = Annotated[
-                bool, Parameter(name=names, negative="", group=_OUTPUT, help="Rows by model too.")
-            ]
-            p = inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=False)
-        parameters.append(p)
-    shared = inspect.Parameter("asked", inspect.Parameter.KEYWORD_ONLY, annotation=Asked | None, default=None)
-    run.__signature__ = inspect.Signature([*parameters, shared])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*parameters, shared)}
-    run.__doc__ = f"{make.__doc__}"
+    parameters = [
+        inspect.Parameter(
+            p.name,
+            p.POSITIONAL_OR_KEYWORD if p.default is p.empty else p.KEYWORD_ONLY,
+            annotation=_HINTS.get(p.name, p.annotation),
+            default=p.default,
+        )
+        for p in own
+    ]
+    shared = {"asked": Asked | None} | ({"ccusage": FromCcusage | None} if made.name in _OVER_TIME else {})
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=None)
+        for name, kind in shared.items()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__ = made.says
     return run
 
 
@@ -256,9 +295,7 @@ def _add_reports() -> None:
     from farthing.reports import REPORTS
 
     for made in REPORTS.values():
-        run = _command(made.make)
-        run.__doc__ = made.says
-        app.command(run, name=made.name)
+        app.command(_command(made), name=made.name)
 
 
 # --- rate -----------------------------------------------------------------------------------------
@@ -304,7 +341,7 @@ def rate(
         "mode": mode or None,
         "region": region or None,
         "inference_geo": inference_geo or None,
-        "usage": _loads(usage) if usage else counts,
+        "usage": loads(usage) if usage else counts,
     }
     try:
         charge = rate_call(call, *settled)
@@ -317,22 +354,11 @@ def rate(
     return 1 if charge.unpriced else 0
 
 
-def _loads(text: str | bytes) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise Rejected(f"not JSON: {error}") from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
-
-
 def _rate_lines(lines: Any, assume: Mapping[str, str], profiles: Mapping[str, str]) -> int:
     rejected = 0
     for line in lines:
         try:
-            answer = charge_json(rate_call(_loads(line), assume, profiles))
+            answer = charge_json(rate_call(loads(line), assume, profiles))
         except Rejected as error:
             answer = {"rejected": str(error)}
             rejected += 1
@@ -342,81 +368,6 @@ def _rate_lines(lines: Any, assume: Mapping[str, str], profiles: Mapping[str, st
 
 def _write(answer: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer, ensure_ascii=False, separators=(", ", ": ")) + "\n")
-
-
-_TEXTS = ("platform", "mode", "region", "inference_geo")
-_ALLOWED = {"platform": PLATFORMS, "mode": MODES}
-
-
-def rate_call(call: Any, assume: Mapping[str, str], profiles: Mapping[str, str]) -> Charge:
-    """One call of the JSON contract, rated; Rejected says what is wrong with it."""
-    from farthing import rating
-    from farthing.usage import check_region
-
-    if not isinstance(call, dict):
-        raise Rejected("not a JSON object")
-    if not isinstance(call.get("model"), str) or not call["model"].strip():
-        raise Rejected("no `model`")
-    if not isinstance(call.get("usage"), dict):
-        raise Rejected("no `usage` object")
-    said = {name: call.get(name) or "" for name in _TEXTS}
-    for name, value in said.items():
-        if not isinstance(value, str):
-            raise Rejected(f"`{name}` is no string ({value!r})")
-        if value and value not in _ALLOWED.get(name, (value,)):
-            raise Rejected(f"`{name}` is {value!r}: one of {', '.join(_ALLOWED[name])}")
-    check_region(said["region"])
-    return rating.rate(
-        call["model"],
-        _instant(call.get("at")),
-        call["usage"],
-        platform=said["platform"],
-        mode=said["mode"],
-        region=said["region"],
-        inference_geo=said["inference_geo"],
-        assume=assume,
-        profiles=profiles,
-    )
-
-
-def _instant(text: Any) -> datetime:
-    if not isinstance(text, str):
-        raise Rejected("no `at`: write the time of the call, as 2026-11-22T09:14:05Z")
-    try:
-        at = datetime.fromisoformat(text.strip())
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise Rejected(f"`at` is no time ({text!r}): write 2026-11-22T09:14:05Z") from error
-    if at > datetime.now(UTC) + timedelta(days=366):
-        raise Rejected(f"`at` is {text}: nobody knows prices more than a year ahead")
-    return at
-
-
-def charge_json(charge: Charge) -> dict[str, Any]:
-    """The JSON of one charge; lines add up the parts, and a meter rated twice at two rates shows no single rate."""
-    if charge.unpriced:
-        return {"unpriced": charge.unpriced}
-    lines: dict[str, Any] = {}
-    for i, meter in enumerate(METERS):
-        parts = [(list(line.tokens)[i], list(line.card.rates)[i], line.card) for line in charge.lines]
-        used = {rate for tokens, rate, _ in parts if tokens} or {rate for _, rate, _ in parts}
-        known = any(card.cached for _, _, card in parts) or i < 2
-        lines[meter] = {
-            "tokens": sum(tokens for tokens, _, _ in parts),
-            "usd_per_mtok": mtok_usd(used.pop()) if len(used) == 1 and known else None,
-            "usd": usd(sum(tokens * rate for tokens, rate, _ in parts)),
-        }
-    assert charge.cost is not None  # not unpriced
-    answer: dict[str, Any] = {
-        "cost_usd": usd(charge.cost),
-        "picodollars": charge.cost,
-        "card": charge.lines[0].card.id,
-        "lines": lines,
-        "assumed": list(charge.assumed),
-    }
-    if len(charge.lines) > 1:
-        answer["parts"] = [{"card": line.card.id, "usd": usd(line.cost)} for line in charge.lines]
-    return answer
 
 
 def _print_charge(charge: Charge, *, explain: bool) -> None:

@@ -46,10 +46,7 @@ class Calls:
     _places: dict[str, list[int]] = field(default_factory=dict)  # id -> where in `best` its calls are
 
     def add(self, usage: Usage) -> None:
-        ids = {usage.message_id, usage.request_id} - {""}
-        place = next(
-            (place for name in ids for place in self._places.get(name, ()) if self._is(place, usage)), None
-        )
+        place = self._place(usage)
         if place is None:
             place = len(self.best)
             self.best.append(usage)
@@ -58,10 +55,20 @@ class Calls:
             self.superseded += 1
         else:
             self.duplicates += 1
-        for name in ids:
-            places = self._places.setdefault(name, [])
-            if place not in places:
-                places.append(place)
+        for name in (usage.message_id, usage.request_id):
+            if name:
+                places = self._places.get(name)
+                if places is None:
+                    self._places[name] = [place]
+                elif place not in places:
+                    places.append(place)
+
+    def _place(self, usage: Usage) -> int | None:
+        for name in (usage.message_id, usage.request_id):
+            for place in self._places.get(name, ()) if name else ():
+                if self._is(place, usage):
+                    return place
+        return None
 
     def extend(self, usages: Iterable[Usage]) -> None:
         for usage in usages:
@@ -233,7 +240,7 @@ class Ledger:
             for usage in fresh:
                 rows.add(usage)
             self._add_dimensions(rows)
-            if self._commit("usage", rows.columns, delta, version + 1):
+            if self._commit("usage", rows.columns(), delta, version + 1):
                 return Added(len(fresh), calls.superseded, calls.duplicates)
         raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
 
@@ -366,26 +373,29 @@ class Ledger:
 
 
 class _Rows:
-    """Usage records as columns of the `usage` table, with the contexts and tag sets they need."""
+    """Usage records as rows of the `usage` table, with the contexts and tag sets they need."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, Any] = {
-            name: array("q") if kind in ("int64", "timestamp") and name != "latency_ms" else []
-            for name, kind in _USAGE.items()
-        }
+        self.rows: list[tuple[Any, ...]] = []
         self.contexts: dict[Facts, int] = {}
         self.tagsets: dict[tuple[tuple[str, str], ...], int] = {}
 
     def add(self, usage: Usage, sign: int = 1) -> None:
-        month = _month(usage.at_us // _DAY_US)
-        tags = self._code(self.tagsets, usage.tags) if usage.tags else 0
-        for part, (facts, tokens) in enumerate(usage.parts):
+        at_us, request_id, message_id, parts, pairs, latency_ms, sidechain = usage
+        month = _month(at_us // _DAY_US)
+        tags = self._code(self.tagsets, pairs) if pairs else 0
+        calls = sign
+        for part, (facts, tokens) in enumerate(parts):
+            signed = tokens if sign > 0 else tuple(-count for count in tokens)
             ctx = self._code(self.contexts, facts)
-            row = (month, usage.at_us, sign if part == 0 else 0, sign < 0, part, ctx, tags,
-                   *(tokens if sign > 0 else [-count for count in tokens]),
-                   usage.latency_ms, usage.request_id, usage.message_id, usage.sidechain)  # fmt: skip
-            for column, value in zip(self.columns.values(), row, strict=True):
-                column.append(value)
+            self.rows.append((month, at_us, calls, sign < 0, part, ctx, tags, *signed,
+                              latency_ms, request_id, message_id, sidechain))  # fmt: skip
+            calls = 0  # the call is counted once, on its first part
+
+    def columns(self) -> dict[str, Any]:
+        columns = dict(zip(_USAGE, zip(*self.rows, strict=True), strict=True))
+        numbers = (name for name, kind in _USAGE.items() if kind in ("int64", "timestamp") and name != "latency_ms")
+        return columns | {name: array("q", columns[name]) for name in numbers}
 
     @staticmethod
     def _code(codes: dict[Any, int], value: Any) -> int:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
 
 from farthing.book import Book, Card, Resolved, Unpriced
 from farthing.cells import TIME_KEYS, Cell, Question, cells, check_key
+from farthing.frames import Frame
 from farthing.ledger import Ledger
 from farthing.levers import LEVERS, Lever
 from farthing.meters import METERS, Vector
@@ -34,6 +35,10 @@ class Table:
     rows: list[dict[str, Any]]
     footer: dict[str, Any]
     parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # further tables, by name
+
+    def frame(self) -> Frame:
+        """The rows, for Arrow, Polars or pandas."""
+        return Frame(self.columns, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,24 +195,38 @@ def _by_meter(found: Iterable[Cell], keys: Sequence[str]) -> list[dict[str, Any]
     return list(rows.values())
 
 
+Order = Literal["asc", "desc"]
+
+
 @report("Spend by day.")
-def daily(ledger: Ledger, question: Question, breakdown: bool = False) -> Table:
-    return by(ledger, question, ("day", "model") if breakdown else ("day",))
+def daily(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
+    return _over_time(ledger, question, ("day",), breakdown, order)
 
 
 @report("Spend by week, from Monday.")
-def weekly(ledger: Ledger, question: Question, breakdown: bool = False) -> Table:
-    return by(ledger, question, ("week", "model") if breakdown else ("week",))
+def weekly(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
+    return _over_time(ledger, question, ("week",), breakdown, order)
 
 
 @report("Spend by month.")
-def monthly(ledger: Ledger, question: Question, breakdown: bool = False) -> Table:
-    return by(ledger, question, ("month", "model") if breakdown else ("month",))
+def monthly(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
+    return _over_time(ledger, question, ("month",), breakdown, order)
 
 
-@report("Spend by session.")
-def session(ledger: Ledger, question: Question, breakdown: bool = False) -> Table:
-    return by(ledger, question, ("session", "project", "model") if breakdown else ("session", "project"))
+@report("Spend by session, dearest first.")
+def session(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
+    return _over_time(ledger, question, ("session", "project"), breakdown, order)
+
+
+def _over_time(
+    ledger: Ledger, question: Question, keys: tuple[str, ...], breakdown: bool, order: Order
+) -> Table:
+    table = by(ledger, question, (*keys, "model") if breakdown else keys)
+    if order == "desc":  # newest first; a session has no order but what it cost
+        table.rows.sort(key=lambda row: str(row[keys[0]]), reverse=True) if keys[
+            0
+        ] in TIME_KEYS else table.rows.reverse()
+    return table
 
 
 STEPS = (

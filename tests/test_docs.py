@@ -15,7 +15,9 @@ from farthing.reports import REPORTS
 from tools import docs
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted(path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("farthing/**/*.md")))
+PAGES = sorted(
+    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("farthing/**/*.md"))
+)
 
 
 def test_the_reference_is_current():
@@ -59,7 +61,18 @@ def test_links_lead_somewhere(page):
 
 def test_public_functions_have_docstrings():
     """Of the modules that users import; most short helpers elsewhere need none."""
-    for name in ("rating", "book", "ledger", "usage", "meters", "money", "reports", "cells", "api", "profiles"):
+    for name in (
+        "rating",
+        "book",
+        "ledger",
+        "usage",
+        "meters",
+        "money",
+        "reports",
+        "cells",
+        "api",
+        "profiles",
+    ):
         module = importlib.import_module(f"farthing.{name}")
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         for node in tree.body:

@@ -23,10 +23,11 @@ LAYERS = [
     {"usage"},
     {"book"},
     {"rating"},
+    {"frames"},
     {"ledger", "cache", "levers"},
     {"cells"},
     {"importers", "exporters", "reports", "statement", "optimise", "profiles"},
-    {"gateway", "emulator", "web", "demo", "render", "api"},
+    {"gateway", "emulator", "web", "demo", "render", "api", "contract"},
     {"cli"},
 ]
 LAYER = {module: depth for depth, row in enumerate(LAYERS) for module in row}

@@ -20,7 +20,9 @@ TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
 
 def formats() -> dict[str, str]:
     """Name and first docstring line of every importer."""
-    names = sorted(found.name for found in pkgutil.iter_modules(importers.__path__) if not found.name.startswith("_"))
+    names = sorted(
+        found.name for found in pkgutil.iter_modules(importers.__path__) if not found.name.startswith("_")
+    )
     return {name: _first_line(importlib.import_module(f"farthing.importers.{name}")) for name in names}
 
 
@@ -42,11 +44,17 @@ def reference() -> str:
         + ", ".join(f"`{key}`" for key in (*cells.KEYS, *cells.TIME_KEYS, "meter", "tag:NAME"))
         + ".",
         "## Levers",
-        "\n".join(f"- `{made.name}` ({'exact' if made.exact else 'upper limit'}): {made.says}" for made in LEVERS.values()),
+        "\n".join(
+            f"- `{made.name}` ({'exact' if made.exact else 'upper limit'}): {made.says}"
+            for made in LEVERS.values()
+        ),
         "## Formats",
         "\n".join(f"- `{name}`: {says}" for name, says in formats().items()),
         "## Python",
-        *(f"### farthing.{name}\n\n```text\n{_signature(name)}\n```\n\n{_doc(name)}" for name in sorted(_public())),
+        *(
+            f"### farthing.{name}\n\n```text\n{_signature(name)}\n```\n\n{_doc(name)}"
+            for name in sorted(_public())
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 

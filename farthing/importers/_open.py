@@ -1,0 +1,241 @@
+"""Files to lines: unpacked by their first bytes, in ranges, with a bound on what one line may take."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol
+
+CHUNK_BYTES = 1 << 17  # larger ones leave the processor's cache, and malloc's pools
+HEAD_BYTES = 1 << 16
+MAX_LINE_BYTES = 1 << 26
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+class Cut(Exception):
+    """Packed data that ends too early or is damaged. What came before it is good."""
+
+
+class _Unpacker(Protocol):
+    eof: bool
+    needs_input: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
+
+
+class File:
+    """An open file, "-" for standard input, with its first bytes looked at but not lost.
+
+    `start` and `end` bound the range in which a line must begin to be read; only a file that is not packed
+    can have them. `taken` counts the bytes read from disk.
+    """
+
+    def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
+        self.taken = 0
+        self.cut: Cut | None = None
+        self._file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb", buffering=0)  # noqa: SIM115
+        self._chunks = self._range(start, end) if start or end is not None else self._unpacked()
+        self._heads: list[bytes] = []
+
+    def close(self) -> None:
+        if self._file is not sys.stdin.buffer:
+            self._file.close()
+
+    def head(self) -> bytes:
+        """Its beginning, unpacked."""
+        while sum(map(len, self._heads)) < HEAD_BYTES and not self.cut:
+            try:
+                chunk = next(self._chunks, b"")
+            except Cut as cut:
+                self.cut = cut
+                break
+            if not chunk:
+                break
+            self._heads.append(chunk)
+        return b"".join(self._heads)[:HEAD_BYTES]
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it, unpacked. Cut where that ends too early."""
+        yield from self._heads
+        if self.cut:
+            raise self.cut
+        yield from self._chunks
+
+    def _raw(self) -> Iterator[bytes]:
+        read = getattr(self._file, "read1", self._file.read)  # of a pipe, what is there
+        while data := read(CHUNK_BYTES):
+            self.taken += len(data)
+            yield data
+
+    def _unpacked(self) -> Iterator[bytes]:
+        raw = self._raw()
+        first = b""
+        while len(first) < len(ZSTD) and (data := next(raw, b"")):
+            first += data
+        if first.startswith(GZIP):
+            yield from _unpack(first, raw, GZIP, "gzip", *_igzip())
+        elif first.startswith(ZSTD):
+            yield from _unpack(first, raw, ZSTD, "zstd", *_zstd())
+        else:
+            first = first.removeprefix(b"\xef\xbb\xbf")
+            if first:
+                yield first
+            yield from raw
+
+    def _range(self, start: int, end: int | None) -> Iterator[bytes]:
+        """What begins in the range: from its first line that does, to the end of its last."""
+        stop = sys.maxsize if end is None else end
+        at = max(start - 1, 0)
+        self._file.seek(at)
+        ours = not start
+        for data in self._raw():
+            begin = 0
+            if not ours:
+                begin = data.find(b"\n") + 1
+                if not begin:
+                    at += len(data)
+                    continue
+                ours = True
+                if at + begin >= stop:
+                    return
+            elif not at:
+                begin = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+            close = -1
+            if at + len(data) >= stop:
+                close = data.find(b"\n", max(stop - 1 - at, begin))
+            if piece := data[begin : close + 1] if close >= 0 else data[begin:]:
+                yield piece
+            if close >= 0:
+                return
+            at += len(data)
+
+
+def _igzip() -> tuple[Callable[[], _Unpacker], type[Exception]]:
+    from isal import igzip_lib
+
+    return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), igzip_lib.IsalError
+
+
+def _zstd() -> tuple[Callable[[], _Unpacker], type[Exception]]:
+    if sys.version_info >= (3, 14):
+        from compression.zstd import ZstdDecompressor, ZstdError
+    else:
+        from backports.zstd import ZstdDecompressor, ZstdError
+
+    return ZstdDecompressor, ZstdError
+
+
+def _unpack(
+    data: bytes,
+    raw: Iterator[bytes],
+    magic: bytes,
+    name: str,
+    unpacker: Callable[[], _Unpacker],
+    broken: type[Exception],
+) -> Iterator[bytes]:
+    """Members or frames one after the other, with zeros allowed between and after them (tapes, block devices)."""
+    unpack = unpacker()
+    while True:
+        try:
+            out = unpack.decompress(data, CHUNK_BYTES)
+        except (broken, EOFError, ValueError) as error:
+            raise Cut(f"the {name} data is damaged here ({error}): copy the file again") from None
+        if out:
+            yield out
+        if not unpack.eof:
+            data = next(raw, b"") if unpack.needs_input else b""
+            if unpack.needs_input and not data:
+                raise Cut(f"the {name} data ends here, too early: the file was cut short; copy it again")
+            continue
+        data = unpack.unused_data.lstrip(b"\0")
+        while len(data) < len(magic) and (more := next(raw, b"")):
+            data = (data + more).lstrip(b"\0")
+        if not data:
+            return
+        if not data.startswith(magic):
+            raise Cut(f"something that is no {name} data follows the {name} data here: copy the file again")
+        unpack = unpacker()
+
+
+class Numbered:
+    """Numbered lines of chunks. A line over the bound is never held: its number goes to `long`.
+
+    `number` and `line` are those handed out last. One iterator serves all: a second `iter` goes on where the
+    first one was.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], most_bytes: int = MAX_LINE_BYTES) -> None:
+        self.number = 0
+        self.line = b""
+        self.long: list[int] = []
+        self._most_bytes = most_bytes
+        self._lines = self._split(chunks)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        return self._lines
+
+    def _split(self, chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+        pieces: list[bytes] = []  # of the line that a chunk's end has cut
+        held_bytes = 0
+        for chunk in chunks:
+            first, *rest = chunk.split(b"\n")
+            held_bytes += len(first)
+            if held_bytes > self._most_bytes:
+                pieces.clear()
+            else:
+                pieces.append(first)
+            if not rest:
+                continue
+            last = rest.pop()
+            yield from self._whole(pieces, held_bytes)
+            for line in rest:
+                self.number += 1
+                if line and (line[0] > 32 or line.strip()):
+                    self.line = line
+                    yield self.number, line
+            pieces = [last]
+            held_bytes = len(last)
+        if held_bytes:
+            yield from self._whole(pieces, held_bytes)
+
+    def _whole(self, pieces: list[bytes], held_bytes: int) -> Iterator[tuple[int, bytes]]:
+        self.number += 1
+        if held_bytes > self._most_bytes:
+            self.long.append(self.number)
+            return
+        line = b"".join(pieces)
+        if line.strip():
+            self.line = line
+            yield self.number, line
+
+
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"BZh": "bzip2 data: unpack it first (bunzip2)",
+    b"\xfd7zXZ": "xz data: unpack it first (unxz)",
+    b"PAR1": "a Parquet file, where JSON lines are expected",
+    b"\xff\xfe": "UTF-16 text: `iconv -f UTF-16 -t UTF-8 FILE` mends it",
+    b"\xfe\xff": "UTF-16 text: `iconv -f UTF-16 -t UTF-8 FILE` mends it",
+}
+_OPENS_ONLY = re.compile(rb"\s*\{\s*\n")
+
+
+def flawed(head: bytes, cut: Cut | None) -> str:
+    """Why a file that begins so cannot have any format of lines, and what mends that; "" if it can."""
+    if cut:
+        return str(cut)
+    if not head.strip():
+        return "empty"
+    for magic, what in _ARCHIVES.items():
+        if head.startswith(magic):
+            return what
+    if b"\0" in head:
+        return "binary data, where JSON lines are expected"
+    if head.lstrip().startswith(b"["):
+        return "a JSON array, where lines are expected: `jq -c '.[]' FILE` mends it"
+    if _OPENS_ONLY.match(head):
+        return "JSON spread over several lines, where each record needs its own: `jq -c . FILE` mends it"
+    return ""

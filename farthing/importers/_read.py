@@ -1,0 +1,136 @@
+"""What formats share: a line that is rejected, times, digests, and a look at the first lines of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from farthing.usage import EPOCH, Reading, Rejected, Usage, read_usage
+
+Lines = Iterable[tuple[int, bytes]]  # numbered from 1; blank lines are left out
+
+
+class Reject(NamedTuple):
+    """A line that should be a usage record and cannot be read as one."""
+
+    line: int
+    reason: str
+
+
+class Format(Protocol):
+    """A file of this folder whose name has no underscore in front.
+
+    `read` goes through the lines one by one and yields what each holds before it takes the next: nothing,
+    a Usage, a Reject or several. An exception rejects the line that was taken last, and reading goes on with a
+    new `read` at the next. Times, regions and sizes of counts are checked for all formats alike (_task.py).
+    """
+
+    __doc__: str | None
+
+    def sniff(self, head: bytes) -> bool:
+        """Whether a file that begins so (some 64 KB of it, unpacked) has this format."""
+
+    def read(self, lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
+        """The usage in the lines of the file at `path` ("-" or "" if it has none)."""
+
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def instant(text: Any) -> int:
+    """Microseconds since 1970 of an ISO time, which is in UTC where it names no zone.
+
+    >>> instant("2025-08-15T12:44:54.5Z")
+    1755261894500000
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise Rejected("no timestamp" if text is None else f"no time: {str(text)[:40]!r}") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).__sub__(EPOCH) // MICROSECOND
+
+
+def digest(line: bytes) -> str:
+    """An id for a record that has none, the same in every copy of the file."""
+    return "line:" + hashlib.blake2b(line.strip(), digest_size=16).hexdigest()
+
+
+def reading(block: Mapping[str, Any]) -> Reading:
+    """usage.read_usage, with wrong types in deep places rejected too."""
+    try:
+        return read_usage(block)
+    except (AttributeError, TypeError):
+        raise Rejected("the usage block holds something of a wrong type") from None
+
+
+_STANDARD = {"standard", "standard_only", "default", "auto", "on_demand", "none"}
+
+
+def mode(*words: Any) -> str:
+    """The mode that service tiers and latency settings amount to: the first that is not the standard one."""
+    for word in words:
+        if isinstance(word, str) and word and word.lower() not in _STANDARD:
+            return "latency_optimized" if word == "optimized" else word
+    return ""
+
+
+_MALFORMED = "JSON is malformed: "
+
+
+def reason(error: BaseException) -> str:
+    """One short line on what is wrong. It quotes places and counts, never text of a prompt."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, RecursionError):
+        text = "nested too deeply"
+    elif isinstance(error, UnicodeDecodeError):
+        text = f"no UTF-8 (byte {error.start})"
+    elif text == "Input data was truncated":
+        text = "no JSON: the line is cut short"
+    elif text.startswith(_MALFORMED):
+        text = f"no JSON: {text.removeprefix(_MALFORMED)}"
+    return text[:160] or type(error).__name__
+
+
+# Half of a surrogate pair is left where a program cuts a text in the middle of an emoji. JSON allows it and msgspec
+# does not, even in a field that is skipped.
+_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+
+
+def whole(line: bytes) -> bytes:
+    """The line with a replacement character for each half of a surrogate pair; the same object if it has none."""
+    return _SURROGATE.sub(lambda match: match[0] if len(match[0]) == 12 else b"\\ufffd", line)
+
+
+# A string, with its colon if it is a key, or a bracket. A string that the end of the head cuts reaches to the end.
+_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)(\s*:\s*(.))?|[{}\[\]]', re.DOTALL)
+
+
+def objects(head: bytes) -> Iterator[dict[str, str]]:
+    """For each of the first lines that begins an object: its keys, with the first character of their values.
+
+    >>> list(objects(b'{"a": {"b": 1}, "c": [2], "d": "cut'))
+    [{'a': '{', 'c': '[', 'd': '"'}]
+    """
+    for line in head.split(b"\n", 16)[:16]:
+        start = line.find(b"{")
+        if start < 0:
+            continue
+        keys: dict[str, str] = {}
+        depth = 0
+        at = start
+        while match := _TOKEN.search(line, at):
+            at = match.end()
+            if match[0] in b"{[":
+                depth += 1
+            elif match[0] in b"}]":
+                depth -= 1
+                if not depth:
+                    break
+            elif match[2]:
+                at = match.start(3)
+                if depth == 1:
+                    keys[match[1].decode(errors="replace")] = match[3].decode(errors="replace")
+        yield keys

@@ -1,0 +1,277 @@
+"""A task is some files, or a range of one: opened, recognised, read, checked, and gathered into frames.
+
+It runs the same in the calling process and in a worker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from farthing.importers._open import Cut, File, Numbered, flawed
+from farthing.importers._read import Format, Reject, reason
+from farthing.ledger import better
+from farthing.usage import MAX_TOKENS, Facts, Usage
+
+FRAME_RECORDS = 20_000
+MOST_REJECTS = 100  # of one file are told one by one; all are counted
+DAY_US = 86_400_000_000
+FIRST_US = 1_672_531_200_000_000  # 2023-01-01: no call to Claude is older
+REGION = re.compile(
+    r"(?:us|us-gov|us-isob?|us-isof|eu|eu-isoe|eusc-de|ap|sa|ca|me|af|il|mx|cn)-"
+    r"(?:north|south|east|west|central|northeast|northwest|southeast|southwest)-\d{1,2}|"
+)
+
+
+class Range(NamedTuple):
+    """A file, or the lines of it that begin from `start` on and before `end`. A known format is not asked for."""
+
+    path: str
+    named: bool = False  # not met in a folder: a forced format is tried even if it does not recognise the file
+    format: str = ""
+    start: int = 0
+    end: int | None = None
+
+
+class Task(NamedTuple):
+    """`forced` is the only format that may be found, or ""; `latest_us` is the last time a record may have."""
+
+    ranges: list[Range]
+    forced: str
+    latest_us: int
+
+
+class End(NamedTuple):
+    """A range has been read: all its usage has been handed over."""
+
+    place: int  # in Task.ranges
+    format: str = ""  # "" if it has none that is known, and `error` says why
+    lines: int = 0
+    read: int = 0
+    rejected: int = 0
+    rejects: list[Reject] = []  # noqa: RUF012 - never changed
+    error: str = ""
+
+
+class Frame(NamedTuple):
+    """Usage, collapsed, and the ends met since the frame before it."""
+
+    usages: list[Usage]
+    read: int
+    superseded: int
+    duplicates: int
+    rejected: int
+    ends: list[End]
+    taken: int  # bytes read from disk
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """Every format by its name: the files of this folder without an underscore in front."""
+    package = __package__ or "farthing.importers"
+    names = sorted(
+        found.name for found in pkgutil.iter_modules([str(Path(__file__).parent)]) if found.name[0] != "_"
+    )
+    return {name: cast("Format", importlib.import_module(f"{package}.{name}")) for name in names}
+
+
+def recognise(head: bytes, forced: str = "") -> str:
+    """The format of a file that begins so, "" if none is known."""
+    for name in [forced] if forced else formats():
+        if formats()[name].sniff(head):
+            return name
+    return ""
+
+
+def run(task: Task) -> Iterator[Frame]:
+    """The task's frames; the last one holds its last End."""
+    gather = _Gather(task.latest_us)
+    for place, part in enumerate(task.ranges):
+        yield from _read(gather, part, place, task.forced)
+    yield gather.frame()
+
+
+def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Frame]:
+    try:
+        file = File(part.path, part.start, part.end)
+    except OSError as error:
+        gather.ends.append(End(place, error=error.strerror or str(error)))
+        return
+    try:
+        name, error = (part.format, "") if part.format else _recognised(file, forced, named=part.named)
+        if not name:
+            gather.taken += file.taken
+            gather.ends.append(End(place, error=error))
+            return
+        lines = Numbered(file.chunks())
+        gather.begin(lines)
+        taken = 0
+        try:
+            for _ in gather.all(formats()[name], part.path):
+                gather.taken += file.taken - taken
+                taken = file.taken
+                yield gather.frame()
+            if gather.found:
+                error = ""
+        except Cut as cut:
+            gather.reject(Reject(lines.number + 1, str(cut)))
+            error = f"line {lines.number + 1}: {cut}"
+        except OSError as fault:
+            gather.reject(Reject(lines.number + 1, f"reading stopped: {fault.strerror or fault}"))
+            error = f"line {lines.number + 1}: reading stopped: {fault.strerror or fault}"
+        gather.taken += file.taken - taken
+        gather.end(place, name, error)
+    finally:
+        file.close()
+
+
+def _recognised(file: File, forced: str, *, named: bool) -> tuple[str, str]:
+    """The format of an open file, or "" and why it has none. A forced one may stand without being recognised."""
+    head = file.head()
+    name = recognise(head, forced)
+    if name:
+        return name, ""
+    other = recognise(head) if forced else ""
+    if other:
+        return "", f"it is no {forced}: it looks like {other}; leave out the format, or name that one"
+    flaw = flawed(head, file.cut)
+    if flaw:
+        return "", flaw
+    if forced and named:
+        return forced, f"no line of it is a {forced} record"  # unless one is
+    return "", f"it looks like no format known here ({', '.join(formats())})"
+
+
+class _Gather:
+    """Counts and checks what formats yield, and keeps the best record of each pair of ids.
+
+    A call is written once for each block of its answer, or delivered twice: those records share both ids, and
+    are collapsed here, before they cost more. Calls that share only one id are the ledger's to compare.
+    """
+
+    def __init__(self, latest_us: int) -> None:
+        self._latest_us = latest_us
+        self._regions: dict[str, bool] = {}
+        self.ends: list[End] = []
+        self.taken = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._best: list[Usage] = []
+        self._places: dict[tuple[str, str], int] = {}
+        self._seen = self._superseded = self._duplicates = self._rejected = 0
+
+    def frame(self) -> Frame:
+        """What has been gathered since the last frame."""
+        frame = Frame(
+            self._best,
+            self._seen + self._rejected,
+            self._superseded,
+            self._duplicates,
+            self._rejected,
+            self.ends,
+            self.taken,
+        )
+        self.ends = []
+        self.taken = 0
+        self._reset()
+        return frame
+
+    def begin(self, lines: Numbered) -> None:
+        self._lines = lines
+        self._file_seen = self._file_rejected = 0
+        self._rejects: list[Reject] = []
+
+    def end(self, place: int, name: str, error: str) -> None:
+        for number in self._lines.long:
+            self.reject(Reject(number, "a line over 64 MiB"))
+        self._rejects.sort()
+        read = self._file_seen + self._file_rejected
+        lines = self._lines.number
+        self.ends.append(
+            End(place, name, lines, read, self._file_rejected, self._rejects[:MOST_REJECTS], error)
+        )
+
+    @property
+    def found(self) -> bool:
+        """Whether the file had a good record."""
+        return self._file_seen > 0
+
+    def reject(self, reject: Reject) -> None:
+        self._rejected += 1
+        self._file_rejected += 1
+        if len(self._rejects) < 2 * MOST_REJECTS:
+            self._rejects.append(reject)
+
+    def all(self, form: Format, path: str) -> Iterator[None]:
+        """Go through the lines; each stop is a full frame."""
+        while True:
+            try:
+                yield from self._some(form, path)
+            except (Cut, OSError, MemoryError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the promise of Format: it costs a line, not a file
+                self.reject(Reject(self._lines.number, reason(error)))
+            else:
+                return
+
+    def _some(self, form: Format, path: str) -> Iterator[None]:
+        lines = self._lines
+        for item in form.read(lines, path):
+            if item.__class__ is Reject:
+                self.reject(cast("Reject", item))
+                continue
+            usage = cast("Usage", item)
+            fault = self._fault(usage, lines.line)
+            if fault:
+                self.reject(Reject(lines.number, fault))
+                continue
+            self._seen += 1
+            self._file_seen += 1
+            self._keep(usage)
+            if len(self._best) >= FRAME_RECORDS:
+                yield
+
+    def _keep(self, usage: Usage) -> None:
+        best = self._best
+        fresh = len(best)
+        place = self._places.setdefault((usage[1], usage[2]), fresh)
+        if place == fresh:
+            best.append(usage)
+        elif best[place] is not usage and better(usage, best[place]):
+            best[place] = usage
+            self._superseded += 1
+        else:
+            self._duplicates += 1
+
+    def _fault(self, usage: Usage, line: bytes) -> str:
+        """What is impossible about it, whichever format it came from; "" if nothing."""
+        at_us, _, _, parts, _, _, _ = usage
+        if at_us > self._latest_us:
+            return f"its time is in the future ({at_us // 1_000_000} s after 1970)"
+        if at_us < FIRST_US:
+            return "its time is before 2023"
+        for facts, tokens in parts:
+            if min(tokens) < 0:
+                return "a count is negative"
+            if sum(tokens) > MAX_TOKENS:
+                return f"more tokens than one call can have ({sum(tokens)})"
+            if facts[4] not in self._regions and not self._region(facts):
+                return f"unknown region {facts.region[:40]!r}"
+        if not line.isascii():
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return reason(error)
+        return ""
+
+    def _region(self, facts: Facts) -> bool:
+        if REGION.fullmatch(facts.region):
+            self._regions[facts.region] = True
+            return True
+        return False
