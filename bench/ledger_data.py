@@ -47,7 +47,7 @@ class BulkLedger(Ledger):
         return super().frame(columns, types) if isinstance(columns, dict) else columns
 
 
-def make_ledger(folder: Path, rows: int) -> Ledger:
+def make_ledger(folder: Path, rows: int) -> dict[str, Any]:
     """The ledger of so many rows, written if it is not there; `sku_of.parquet` beside it serves the rivals."""
     done = folder.with_suffix(".done")
     if not done.exists():

@@ -87,7 +87,8 @@ class Model:
 
     def cache_minimum(self, platform: str, at: date) -> int | None:
         """Tokens a prefix must have to be cached, on that day; None where nobody has published it."""
-        known = [row for row in self.platform(platform).get("min_cacheable", ()) if row["from"] <= at]
+        rows = self.platform(platform).get("min_cacheable", ())
+        known = [row for row in rows if row.get("from", self.released) <= at]
         return known[-1]["tokens"] if known else None
 
 
@@ -235,6 +236,8 @@ class Book:
                 return opened._replace(region=parsed.region)
         if served_model in self._ids:
             return parse_model_id(served_model)._replace(region=parsed.region, routing="")
+        if not parsed.profile:
+            return Unpriced("no model is named")
         return Unpriced(f"{parsed.kind} {parsed.profile} is not resolved: map it with --profiles FILE")
 
     def _zone(self, name: str, region: str, routing: str) -> tuple[str, bool]:

@@ -6,7 +6,7 @@ A question selects rows and names keys. The engine sums tokens by those keys and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -19,7 +19,7 @@ from farthing.book import FOREVER, START, Book, Card, Resolved, Unpriced, defaul
 from farthing.ledger import Ledger
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
-from farthing.usage import parse_model_id
+from farthing.usage import Sku, parse_model_id, settle_ttl
 
 FACT_KEYS = ("account", "region", "principal", "session", "project", "source", "operation", "status")
 SKU_KEYS = ("platform", "model", "endpoint", "zone", "mode")
@@ -53,6 +53,9 @@ class Question:
     assume: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, str] = field(default_factory=dict)
     book: Book = field(default_factory=default_book)
+
+    def __post_init__(self) -> None:
+        self.zone  # noqa: B018 - an unknown zone is an error even of a question that asks for no day
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -96,7 +99,7 @@ def parse_where(text: str) -> Where:
     key, operator, values = text.partition("=")
     negated = operator == "=" and key.endswith("!")
     key = key.removesuffix("!").strip()
-    if not operator or not (key in KEYS or key.startswith("tag:")):
+    if not operator or not (key in KEYS or (key.startswith("tag:") and len(key) > 4)):
         raise QuestionError(
             f"cannot filter by {text!r}: use KEY=VALUE with KEY of {', '.join(KEYS)}, tag:NAME"
         )
@@ -118,12 +121,14 @@ def cells(
     *,
     flags: Sequence[nw.Expr] = (),
     extra: Callable[[Resolved | Unpriced], Mapping[str, int]] | None = None,
+    beside: Callable[[Sku], Iterable[Sku]] | None = None,
     by_meter: bool = False,
 ) -> list[Cell]:
     """The ledger's usage, summed by `keys` (not `meter`) and by cell of the book, every cell with its card.
 
     `flags` are conditions to tell rows apart by, over the ledger's columns and those that `extra` gives each
-    SKU (it must give all the same); `by_meter` counts the calls that used each meter.
+    SKU (it must give all the same). `beside` gives the SKUs that a cell will be rated by as well, so that it
+    lies in one box of each of them too. `by_meter` counts the calls that used each meter.
     """
     keys = tuple(check_key(key) for key in keys)
     if "meter" in keys:
@@ -136,7 +141,8 @@ def cells(
     if since >= until:
         return []
     contexts = _Contexts(ledger, question, extra)
-    lines = grid(question.book, sorted(contexts.skus), since, until)
+    skus = contexts.skus.union(*(beside(sku) for sku in contexts.skus)) if beside else contexts.skus
+    lines = grid(question.book, sorted(skus), since, until)
     summed = _sum(ledger, question, contexts, lines, keys, (since, until), flags, by_meter)
     return list(_price(summed, question, contexts, lines, keys, since, len(flags)))
 
@@ -234,14 +240,15 @@ def _sum(
     if any(key in TIME_KEYS for key in keys):
         by["day"] = local(nw.col("at"), question.zone, *span).dt.date()
     shown = dict.fromkeys("day" if key in TIME_KEYS else key for key in keys)
-    group = ("place", "assumed", "source", "era", "band", "cached", *(f for f in by if f != "day"), *shown)
+    flagged = (name for name in by if name != "day")
+    group = tuple(dict.fromkeys(("place", "assumed", "source", "era", "band", "cached", *flagged, *shown)))
     meter_calls = {
         f"calls_{meter}": (nw.col("calls") * (nw.col(meter) != 0).cast(nw.Int64())).sum()
         for meter in (METERS if by_meter else ())
     }
     summed = (
         frame.with_columns(**lines.cell(), **by)
-        .group_by(*dict.fromkeys(group))
+        .group_by(*group)
         .agg(
             nw.col("calls").sum(),
             *(nw.col(meter).sum() for meter in METERS),
@@ -273,10 +280,9 @@ def _price(
             continue  # reversed without remainder
         place = contexts.places[named["place"]]
         assumed = tuple(filter(None, named["assumed"].split(",")))
-        if "ttl" in assumed and question.assume.get("ttl"):
-            assumed = tuple(name for name in assumed if name != "ttl")
-            if question.assume["ttl"] == "1h":
-                tokens = tokens.move(tokens.cache_write_5m, "cache_write_5m", "cache_write_1h")
+        ttl = question.assume.get("ttl", "")
+        meter_calls, _ = settle_ttl(meter_calls, assumed, ttl)
+        tokens, assumed = settle_ttl(tokens, assumed, ttl)
         at, prompt = eras[named["era"]], bands[named["band"]]
         price: Card | Unpriced = place if isinstance(place, Unpriced) else question.book.find(
             place.sku, at, prompt, cached=tokens.cached > 0

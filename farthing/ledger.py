@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from farthing.meters import METERS
 from farthing.usage import Facts, Usage
@@ -32,29 +34,77 @@ class LedgerError(Exception):
     """The ledger cannot be read or written: one line that names the folder and the mend."""
 
 
-@dataclass
 class Calls:
     """Records gathered by call, the best of each kept.
 
     Two records are one call if they share a request id or a message id and contradict each other in
-    neither. A side-chain copy, or another source, may name another request of the same message.
+    neither. A side-chain copy, or another source, may name another request of the same message. What the
+    best record lacks of the two ids it takes from the others, so that it is found under either.
     """
 
-    best: list[Usage] = field(default_factory=list)
-    superseded: int = 0  # records that a better one of the same call replaced
-    duplicates: int = 0  # records that said nothing new
-    _places: dict[str, list[int]] = field(default_factory=dict)  # id -> where in `best` its calls are
+    def __init__(self, known: Iterable[Usage] = ()) -> None:
+        """`known` calls keep their places in `kept`, whatever they have in common."""
+        self.kept: list[Usage | None] = []  # None: found to be the same call as another
+        self.superseded = 0  # records that a better one of the same call replaced
+        self.duplicates = 0  # records that said nothing new
+        self._places: dict[str, list[int]] = {}  # id -> where in `kept` its calls are
+        for usage in known:
+            self._name(len(self.kept), usage)
+            self.kept.append(usage)
+
+    @property
+    def best(self) -> list[Usage]:
+        return [usage for usage in self.kept if usage is not None]
 
     def add(self, usage: Usage) -> None:
-        place = self._place(usage)
-        if place is None:
-            place = len(self.best)
-            self.best.append(usage)
-        elif better(usage, self.best[place]):
-            self.best[place] = usage
+        places = self._matching(usage)
+        if not places:
+            self._name(len(self.kept), usage)
+            self.kept.append(usage)
+            return
+        place = places[0]
+        if self._merge(place, usage):
             self.superseded += 1
         else:
             self.duplicates += 1
+        for other in places[1:]:  # this record shows that what looked like two calls is one
+            twin, merged = self.kept[other], self.kept[place]
+            if twin and merged and self._is(other, merged):
+                self._merge(place, twin)
+                self.kept[other] = None
+                self.superseded += 1
+
+    def extend(self, usages: Iterable[Usage]) -> None:
+        for usage in usages:
+            self.add(usage)
+
+    def _matching(self, usage: Usage) -> list[int]:
+        found: list[int] = []
+        for name in (usage.message_id, usage.request_id):
+            for place in self._places.get(name, ()) if name else ():
+                if place not in found and self._is(place, usage):
+                    found.append(place)
+        return found
+
+    def _merge(self, place: int, usage: Usage) -> bool:
+        """Keep the better of two records of a call, under the ids of both; whether it is the new one.
+
+        A copy on a side chain, however much it tells, leaves the call the request it was made by.
+        """
+        old = self.kept[place]
+        assert old is not None
+        wins = better(usage, old)
+        best, other = (usage, old) if wins else (old, usage)
+        if usage.request_id != old.request_id or usage.message_id != old.message_id:
+            self._name(place, usage)
+        main, copy = (other, best) if best.sidechain and not other.sidechain else (best, other)
+        request, message = main.request_id or copy.request_id, best.message_id or other.message_id
+        if (request, message, main.sidechain) != (best.request_id, best.message_id, best.sidechain):
+            best = best._replace(request_id=request, message_id=message, sidechain=main.sidechain)
+        self.kept[place] = best
+        return wins
+
+    def _name(self, place: int, usage: Usage) -> None:
         for name in (usage.message_id, usage.request_id):
             if name:
                 places = self._places.get(name)
@@ -63,20 +113,9 @@ class Calls:
                 elif place not in places:
                     places.append(place)
 
-    def _place(self, usage: Usage) -> int | None:
-        for name in (usage.message_id, usage.request_id):
-            for place in self._places.get(name, ()) if name else ():
-                if self._is(place, usage):
-                    return place
-        return None
-
-    def extend(self, usages: Iterable[Usage]) -> None:
-        for usage in usages:
-            self.add(usage)
-
     def _is(self, place: int, usage: Usage) -> bool:
-        known = self.best[place]
-        if _differ(known.message_id, usage.message_id):
+        known = self.kept[place]
+        if known is None or _differ(known.message_id, usage.message_id):
             return False
         if _differ(known.request_id, usage.request_id):
             return known.sidechain or usage.sidechain or known.parts[0][0].source != usage.parts[0][0].source
@@ -88,8 +127,16 @@ def _differ(a: str, b: str) -> bool:
 
 
 def better(new: Usage, old: Usage) -> bool:
-    """Whether `new` tells more of the call: source first, then output (streams repeat a call as it grows)."""
-    return _worth(new) > _worth(old)
+    """Whether `new` tells more of the call: source first, then output (streams repeat a call as it grows).
+
+    Of two that tell as much, one wins whatever order they come in: the earlier, if their counts are the same.
+    """
+    a, b = _worth(new), _worth(old)
+    return a > b or (a == b and _tie(new) > _tie(old))
+
+
+def _tie(usage: Usage) -> tuple[list[tuple[int, ...]], int]:
+    return [tokens for _, tokens in usage.parts], -usage.at_us
 
 
 def _worth(usage: Usage) -> tuple[int, int, bool, bool, int]:
@@ -120,14 +167,19 @@ _TABLES = {"usage": _USAGE, "contexts": _CONTEXTS, "tags": _TAGS, "files": _FILE
 _DUCK = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "int8": "TINYINT", "int16": "SMALLINT", "int64": "BIGINT",
          "bool": "BOOLEAN"}  # fmt: skip
 _DAY_US = 86_400_000_000
+_UNFIT = re.compile(r"[][%*?{}|^\\]")  # in a path: Delta Lake fails on some, DuckDB takes others for patterns
 
 
 class Added(NamedTuple):
-    """What an append did. `imported` counts calls that were not known."""
+    """What an append did: the calls that were not known, and how many records replaced or repeated known ones."""
 
-    imported: int
-    superseded: int
-    duplicates: int
+    fresh: list[Usage]
+    superseded: int = 0
+    duplicates: int = 0
+
+    @property
+    def imported(self) -> int:
+        return len(self.fresh)
 
 
 class SourceFile(NamedTuple):
@@ -154,21 +206,34 @@ class Ledger:
         self._con: duckdb.DuckDBPyConnection | None = None
         self._contexts: set[int] | None = None
         self._tagsets: set[int] | None = None
+        if _UNFIT.search(self.folder.absolute().as_posix()):
+            raise LedgerError(
+                f"{folder}: a ledger's path has none of {_UNFIT.pattern[1:-1]}; name another folder"
+            )
         marker = self.folder / "farthing.json"
         try:
             if not marker.exists():
-                if self.folder.is_dir() and any(self.folder.iterdir()):
-                    raise LedgerError(f"{folder}: not empty and no farthing ledger; name another folder")
-                self.folder.mkdir(parents=True, exist_ok=True)
-                marker.write_text(json.dumps({"format": FORMAT}))
+                self._begin(marker)
             found = json.loads(marker.read_text())
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise LedgerError(f"{folder}: {_os_reason(error)}") from error
+        except ValueError as error:
+            raise LedgerError(f'{marker} is damaged: it should hold {{"format": {FORMAT}}}') from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise LedgerError(
                 f"{folder}: a ledger of format {found.get('format') if isinstance(found, dict) else found!r}; this "
                 f"farthing reads format {FORMAT}: use the farthing that wrote it, or import into another folder"
             )
+
+    def _begin(self, marker: Path) -> None:
+        """Mark a new or empty folder as a ledger, in one step: this process may be killed, and others may look."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        strange = [path for path in self.folder.iterdir() if not path.name.startswith(marker.name)]
+        if strange and not marker.exists():
+            raise LedgerError(f"{self.folder}: not empty and no farthing ledger; name another folder")
+        draft = self.folder / f"{marker.name}.{os.getpid()}"
+        draft.write_text(json.dumps({"format": FORMAT}))
+        draft.replace(marker)
 
     # --- reading ---
 
@@ -186,14 +251,19 @@ class Ledger:
         """A table as it stands: `usage`, `contexts`, `tags` or `files`; empty where nothing was written yet."""
         columns = _TABLES[name]
         delta = self._delta(name)
-        uris = delta.file_uris() if delta else []
-        if not uris:
+        paths = [unquote(uri) for uri in delta.file_uris()] if delta else []
+        if not paths:
             columns = {column: kind for column, kind in columns.items() if column != "month"}
             empty = ", ".join(
                 f'CAST(NULL AS {_DUCK[kind]}) AS "{column}"' for column, kind in columns.items()
             )
             return self.connection.sql(f"SELECT {empty} LIMIT 0")
-        return self.connection.read_parquet(uris, hive_partitioning=False)
+        import duckdb
+
+        try:
+            return self.connection.read_parquet(paths, hive_partitioning=False)
+        except duckdb.Error as error:
+            raise LedgerError(f"{self.folder}: cannot read {name}: {_os_reason(error)}") from error
 
     def rows(self) -> duckdb.DuckDBPyRelation:
         return self.table("usage")
@@ -220,28 +290,27 @@ class Ledger:
     def append(self, usages: Sequence[Usage], attempts: int = 20) -> Added:
         """Add what these records say that is not known yet, in one commit; all of it or nothing."""
         if not usages:
-            return Added(0, 0, 0)
+            return Added([])
         for _ in range(attempts):
-            delta = self._delta("usage")
-            version = delta.transaction_version("farthing") or 0 if delta else 0
-            known = list(self._known(usages)) if delta else []
-            calls = Calls()
-            calls.extend(known)
-            calls.superseded = calls.duplicates = 0
+            delta = self._delta("usage", make=True)
+            version = delta.transaction_version("farthing") or 0
+            known = list(self._known(usages)) if version else []
+            calls = Calls(known)
             calls.extend(usages)
-            replaced = [(old, new) for old, new in zip(known, calls.best, strict=False) if old is not new]
-            fresh = calls.best[len(known) :]
+            replaced = [(old, new) for old, new in zip(known, calls.kept, strict=False) if old is not new]
+            fresh = [usage for usage in calls.kept[len(known) :] if usage is not None]
             if not fresh and not replaced:
-                return Added(0, 0, calls.duplicates)
+                return Added([], 0, calls.duplicates)
             rows = _Rows()
             for old, new in replaced:
                 rows.add(old, -1)
-                rows.add(new)
+                if new is not None:
+                    rows.add(new)
             for usage in fresh:
                 rows.add(usage)
             self._add_dimensions(rows)
             if self._commit("usage", rows.columns(), delta, version + 1):
-                return Added(len(fresh), calls.superseded, calls.duplicates)
+                return Added(fresh, calls.superseded, calls.duplicates)
         raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
 
     def note_files(self, files: Sequence[SourceFile], at: datetime) -> None:
@@ -252,7 +321,7 @@ class Ledger:
                 row = (*file[:4], _micros(at), *file[4:6], json.dumps(file.reasons[:100]))
                 for column, value in zip(columns.values(), row, strict=True):
                     column.append(value)
-            self._commit("files", columns, None, None)
+            self._commit("files", columns)
 
     def _known(self, usages: Sequence[Usage]) -> Iterator[Usage]:
         """The ledger's present records of these calls, found by id within a day of them."""
@@ -305,54 +374,65 @@ class Ledger:
             columns: dict[str, list[Any]] = {"ctx": list(new)}
             for i, name in enumerate(Facts._fields):
                 columns[name] = [facts[i] for facts in new.values()]
-            self._commit("contexts", columns, None, None)
+            self._commit("contexts", columns)
             self._contexts |= new.keys()
         pairs = [
             (code, *pair) for tags, code in rows.tagsets.items() if code not in self._tagsets for pair in tags
         ]
         if pairs:
-            self._commit(
-                "tags", dict(zip(_TAGS, map(list, zip(*pairs, strict=True)), strict=True)), None, None
-            )
+            self._commit("tags", dict(zip(_TAGS, map(list, zip(*pairs, strict=True)), strict=True)))
             self._tagsets |= {code for code, *_ in pairs}
 
-    def _commit(self, name: str, columns: dict[str, Any], delta: Any, version: int | None) -> bool:
+    def _commit(self, name: str, columns: dict[str, Any], delta: Any = None, version: int = 0) -> bool:
         """Append columns to a table. With a version: False if another commit took it since `delta` was read."""
         from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
         from deltalake.exceptions import CommitFailedError, DeltaError
 
-        properties = (
-            CommitProperties(app_transactions=[Transaction("farthing", version)]) if version else None
-        )
+        transactions = [Transaction("farthing", version)] if version else None
         data = self.frame(columns, _TABLES[name])
         try:
             write_deltalake(
-                delta if delta is not None else str(self.folder / name),
+                self._delta(name, make=True) if delta is None else delta,
                 data,
                 mode="append",
-                partition_by=["month"] if name == "usage" else None,
                 writer_properties=WriterProperties(compression="ZSTD"),
-                commit_properties=properties,
+                commit_properties=CommitProperties(app_transactions=transactions),
             )
-        except CommitFailedError:
-            return False
         except (DeltaError, OSError) as error:
+            if version and isinstance(error, CommitFailedError):
+                return False
             raise LedgerError(f"{self.folder}: cannot write: {_os_reason(error)}") from error
         return True
 
-    def _delta(self, name: str) -> Any:
+    def _delta(self, name: str, *, make: bool = False) -> Any:
+        """A table as it stands; None, or an empty one, if it was never written.
+
+        It is made by itself, not by its first rows: then the first commit of rows is one like any other, and two
+        writers who begin at once see each other.
+        """
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         path = self.folder / name
-        if not path.exists():
-            return None
         try:
-            return DeltaTable(str(path))
+            if path.exists():
+                return DeltaTable(str(path))
         except TableNotFoundError:
-            return None
+            pass
         except (DeltaError, OSError) as error:
             raise LedgerError(f"{self.folder}: cannot read {name}: {_os_reason(error)}") from error
+        if not make:
+            return None
+        columns = _TABLES[name]
+        schema = self.frame({column: [] for column in columns}, columns).schema
+        try:
+            return DeltaTable.create(
+                str(path), schema, partition_by=["month"] if "month" in columns else None
+            )
+        except (DeltaError, OSError) as error:
+            if found := self._delta(name):  # another writer was quicker
+                return found
+            raise LedgerError(f"{self.folder}: cannot write: {_os_reason(error)}") from error
 
     def frame(self, columns: dict[str, Any], types: dict[str, str]) -> Any:
         """Columns as an Arrow table that DuckDB and Delta read: `timestamp` columns hold microseconds."""
@@ -394,7 +474,9 @@ class _Rows:
 
     def columns(self) -> dict[str, Any]:
         columns = dict(zip(_USAGE, zip(*self.rows, strict=True), strict=True))
-        numbers = (name for name, kind in _USAGE.items() if kind in ("int64", "timestamp") and name != "latency_ms")
+        numbers = (
+            name for name, kind in _USAGE.items() if kind in ("int64", "timestamp") and name != "latency_ms"
+        )
         return columns | {name: array("q", columns[name]) for name in numbers}
 
     @staticmethod

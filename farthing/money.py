@@ -15,15 +15,12 @@ _EXACT = Context(prec=400, traps=[Inexact])
 
 
 def per_mtok(usd: Decimal | int) -> int:
-    """Dollars per million tokens, as picodollars per token. ValueError if that is no whole number.
+    """Dollars per million tokens, as picodollars per token, exact. ValueError if that is no whole number.
 
     >>> per_mtok(Decimal("0.1375"))
     137500
     """
-    picos = _EXACT.multiply(Decimal(usd), Decimal(PICOS_PER_MTOK_USD))
-    if picos != picos.to_integral_value():
-        raise ValueError(f"${usd} per million tokens is no whole number of picodollars a token")
-    return int(picos)
+    return _whole(usd, PICOS_PER_MTOK_USD, "per million tokens is no whole number of picodollars a token")
 
 
 def mtok_usd(rate: int) -> str:
@@ -50,7 +47,7 @@ def _plain(amount: Decimal) -> str:
 
 
 def show(picos: int, places: int = 2) -> str:
-    """Dollars for a person: rounded half-even, thousands set apart, and never `0.00` for something.
+    """Dollars for a person: rounded half-even, thousands set apart, and never nothing for something.
 
     >>> show(1_234_567_890_000_000), show(1_500_000_000), show(-5), show(0)
     ('$1,234.57', '$0.0015', '-<$0.0001', '$0.00')
@@ -59,18 +56,22 @@ def show(picos: int, places: int = 2) -> str:
     amount = Decimal(abs(picos)).scaleb(-12, _EXACT)
     if 0 < amount < Decimal("0.0001"):
         return f"{sign}<$0.0001"
-    if 0 < amount < Decimal("0.01"):
-        places = 4
+    if 0 < amount < Decimal(1).scaleb(-places):
+        places = max(places, 2) if amount >= Decimal("0.01") else max(places, 4)
     shown = amount.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=Context(prec=400))
     return f"{sign}${shown:,f}"
 
 
 def from_usd(text: str | Decimal) -> int:
     """Dollars as picodollars, exact. ValueError if it is finer than a picodollar or no number."""
+    return _whole(text, PICOS_PER_USD, "is no whole number of picodollars")
+
+
+def _whole(usd: str | Decimal | int, picos_per_usd: int, fault: str) -> int:
     try:
-        picos = _EXACT.multiply(Decimal(text), Decimal(PICOS_PER_USD))
+        picos = _EXACT.multiply(Decimal(usd), Decimal(picos_per_usd))
     except ArithmeticError as error:
-        raise ValueError(f"{text!r} is no exact amount of dollars") from error
+        raise ValueError(f"{usd!r} is no exact amount of dollars") from error
     if not picos.is_finite() or picos != picos.to_integral_value():
-        raise ValueError(f"${text} is no whole number of picodollars")
+        raise ValueError(f"${usd} {fault}")
     return int(picos)

@@ -9,9 +9,16 @@ from typing import Any
 
 from farthing.usage import parse_model_id
 
-_GEOGRAPHY = (
-    ("us-gov-", "us-gov"), ("us-", "us"), ("ca-", "us"), ("eu-", "eu"), ("ap-northeast-", "jp"), ("ap-", "apac"),
-)  # fmt: skip
+_GEOGRAPHIES = {  # where the regions of a geography's profiles begin so; the narrow ones first
+    "us-gov": ("us-gov-",),
+    "ca": ("ca-",),
+    "us": ("us-", "ca-"),
+    "eu": ("eu-",),
+    "jp": ("ap-northeast-1", "ap-northeast-3"),
+    "au": ("ap-southeast-2", "ap-southeast-4"),
+    "in": ("ap-south-1", "ap-south-2"),
+    "apac": ("ap-",),
+}
 
 
 class ProfileError(ValueError):
@@ -28,10 +35,15 @@ def load_profiles(path: Path | str) -> dict[str, str]:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ProfileError(f"{path}: cannot be read as JSON: {error}") from error
-    if isinstance(found, dict) and "inferenceProfileSummaries" in found:
-        return from_answers(found["inferenceProfileSummaries"])
-    if isinstance(found, dict) and "inferenceProfileArn" in found:
-        return from_answers([found])
+    try:
+        if isinstance(found, dict) and "inferenceProfileSummaries" in found:
+            return from_answers(found["inferenceProfileSummaries"])
+        if isinstance(found, dict) and "inferenceProfileArn" in found:
+            return from_answers([found])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ProfileError(
+            f"{path}: not as Bedrock answers: each profile has an inferenceProfileArn and models"
+        ) from error
     if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
         return found
     raise ProfileError(f'{path}: no profile map: write {{"PROFILE ARN": "MODEL ID"}}')
@@ -62,8 +74,8 @@ def made_from(model_arns: Iterable[str]) -> str:
         return f"global.{base}"
     if len(regions) == 1:
         return base
-    first = min(regions)
-    return f"{next((geo for start, geo in _GEOGRAPHY if first.startswith(start)), 'us')}.{base}"
+    fits = (name for name, starts in _GEOGRAPHIES.items() if all(r.startswith(starts) for r in regions))
+    return f"{next(fits, 'us')}.{base}"
 
 
 def fetch_profiles(

@@ -16,7 +16,7 @@ import narwhals.stable.v2 as nw
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Unpriced, default_book
 from farthing.meters import METERS, Vector
-from farthing.usage import Sku, read_usage
+from farthing.usage import Sku, read_usage, settle_ttl
 
 TOKENS = Vector.of(nw.col)
 RATES = Vector.of(lambda meter: nw.col(f"rate_{meter}"))
@@ -75,9 +75,11 @@ def rate(
     book = book or default_book()
     reading = read_usage(usage)
     lines: list[Line] = []
-    assumed = dict.fromkeys(reading.assumed)
+    ttl = (assume or {}).get("ttl", "")
+    assumed = dict.fromkeys(settle_ttl(Vector(), reading.assumed, ttl)[1])
     routing = ""
     for part in reading.parts:
+        tokens, _ = settle_ttl(part.tokens, reading.assumed, ttl)
         resolved = book.resolve(
             part.model or model,
             platform=platform,
@@ -87,13 +89,13 @@ def rate(
             profiles=profiles,
             assume=assume,
         )
-        card = resolved if isinstance(resolved, Unpriced) else find(book, resolved.sku, at, part.tokens)
+        card = resolved if isinstance(resolved, Unpriced) else find(book, resolved.sku, at, tokens)
         if isinstance(card, Unpriced):
             return Charge((), tuple(assumed), routing, book.digest, card.reason)
         assert not isinstance(resolved, Unpriced)  # the card came from it
         routing = routing or resolved.routing
         assumed |= dict.fromkeys((*resolved.assumed, *card.assumed))
-        lines.append(Line(part.tokens, card))
+        lines.append(Line(tokens, card))
     return Charge(tuple(lines), tuple(assumed), routing, book.digest)
 
 

@@ -92,7 +92,7 @@ def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[st
         "unpriced_reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         "rejected": rejected,
         "rejected_reasons": [f"{file.path}:{reason}" for file in files for reason in file.reasons][:20],
-        "assumed_usd": sum(cell.cost for cell in found if cell.assumed),
+        "assumed_usd": sum(_hanging(cell) for cell in found if cell.assumed),
         "assumed": _assumptions(found),
         "book": question.book.digest,
         "tz": question.tz,
@@ -125,6 +125,11 @@ def _assumptions(found: Sequence[Cell]) -> list[dict[str, Any]]:
     ]
 
 
+def _hanging(cell: Cell) -> int:
+    """What of the cell's cost hangs on any of its assumptions."""
+    return _writes_5m(cell) if set(cell.assumed) == {"ttl"} else cell.cost
+
+
 def _writes_5m(cell: Cell, at_rate_of: str = "cache_write_5m") -> int:
     """What the cell's 5-minute writes cost, at the rate of one meter or another."""
     if isinstance(cell.price, Unpriced):
@@ -140,17 +145,18 @@ def _grouped(found: Iterable[Cell], names: Sequence[str]) -> list[dict[str, Any]
         if row is None:
             row = rows[cell.keys] = {
                 **{name: "" if key is None else key for name, key in zip(names, cell.keys, strict=True)},
-                "calls": 0, "tokens": 0, **dict.fromkeys(METERS, 0), "usd": 0, "unpriced_calls": 0,
+                "calls": 0, "tokens": 0, **dict.fromkeys(METERS, 0), "usd": None, "unpriced_calls": 0,
             }  # fmt: skip
         row["calls"] += cell.calls
         row["tokens"] += cell.tokens.total
         for meter, count in zip(METERS, cell.tokens, strict=True):
             row[meter] += count
-        row["usd"] += cell.cost
-        row["unpriced_calls"] += cell.calls if isinstance(cell.price, Unpriced) else 0
-    for row in rows.values():
-        if row["calls"] and row["unpriced_calls"] == row["calls"]:
-            row["usd"] = None  # unknown, which is not nothing
+        if isinstance(cell.price, Unpriced):
+            row["unpriced_calls"] += (
+                cell.calls
+            )  # dollars stay None if nothing else is there: unknown is not nothing
+        else:
+            row["usd"] = (row["usd"] or 0) + cell.cost
     return list(rows.values())
 
 
@@ -323,10 +329,18 @@ def levers(ledger: Ledger, question: Question) -> Table:
     def extra(place: Resolved | Unpriced) -> dict[str, int]:
         return _lever_facts(question.book, place, span)
 
-    found = cells(ledger, question, ("model",), flags=(_CACHEABLE, _BATCH_PAYS), extra=extra)
+    flags = (_CACHEABLE, _BATCH_PAYS)
+    found = cells(ledger, question, ("model",), flags=flags, extra=extra, beside=_rewritten)
     rows = [_score(question.book, made, found) for made in LEVERS.values()]
     columns = ("lever", "eligible_usd", "applied_usd", "missing_usd", "label")
     return Table("Levers", _heading(found), columns, rows, footer(ledger, question, found))
+
+
+def _rewritten(sku: Sku) -> list[Sku]:
+    """Every SKU that a lever makes of this one, or that this one is made from."""
+    probe = Vector(1, 1, 1, 1, 1)
+    moves = (rewrite(sku, probe) for made in LEVERS.values() for rewrite in (made.rewrite, made.undo))
+    return [moved[0] for moved in moves if moved]
 
 
 def _lever_facts(book: Book, place: Resolved | Unpriced, span: Any) -> dict[str, int]:
@@ -353,7 +367,9 @@ def _score(book: Book, made: Lever, found: Sequence[Cell]) -> dict[str, Any]:
             continue
         now = cell.cost
         saved = _difference(book, cell, made.rewrite)
-        if saved is not None and _may(made, cell):
+        if saved is not None and not _may(made, cell):
+            saved = None
+        if saved is not None:
             eligible += now
             missing += max(saved, 0)
         without = _difference(book, cell, made.undo)

@@ -175,12 +175,37 @@ def count(value: Any, name: str) -> int:
     raise Rejected(f"{name} is no whole number ({value!r})")
 
 
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    """A nested block, empty where it is absent, or Rejected: what it counts must not be lost over its type."""
+    if value.__class__ is dict or isinstance(value, Mapping):
+        return value
+    if value is None:
+        return {}
+    raise Rejected(f"{name} is no object ({type(value).__name__})")
+
+
+def _objects(value: Any, name: str) -> list[Mapping[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple) or None in value:
+        raise Rejected(f"{name} is no list of objects ({type(value).__name__})")
+    return [_object(entry, f"an entry of {name}") for entry in value]
+
+
+def _word(value: Any, name: str) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise Rejected(f"{name} is no text ({type(value).__name__})")
+
+
 def read_usage(block: Mapping[str, Any]) -> Reading:
     """The tokens of any dialect's usage block; Rejected if it is none of them or impossible.
 
     Native meters, Anthropic (InvokeModel, mantle, Messages), Converse with `cacheDetails` and its twin
     fields, the counts of an invocation log, OTel gen_ai attributes, LiteLLM and other OpenAI-style blocks.
     """
+    if block.__class__ is not dict and not isinstance(block, Mapping):
+        raise Rejected(f"the usage block is no object ({type(block).__name__})")
     for known, read in _DIALECTS:
         if not known.isdisjoint(block):
             return read(block)
@@ -195,6 +220,15 @@ def split_writes(written: int, short: int, long: int) -> tuple[int, int, bool]:
     return (short + untold, long, True) if untold > 0 else (short, long, False)
 
 
+def settle_ttl(tokens: Vector, assumed: tuple[str, ...], ttl: str) -> tuple[Vector, tuple[str, ...]]:
+    """What split_writes assumed, settled by someone who knows: 5m, or 1h; "" leaves it assumed."""
+    if not ttl or "ttl" not in assumed:
+        return tokens, assumed
+    if ttl == "1h":
+        tokens = tokens.move(tokens.cache_write_5m, "cache_write_5m", "cache_write_1h")
+    return tokens, tuple(name for name in assumed if name != "ttl")
+
+
 def _native(block: Mapping[str, Any]) -> Reading:
     unknown = block.keys() - set(METERS)
     if unknown:
@@ -203,15 +237,15 @@ def _native(block: Mapping[str, Any]) -> Reading:
 
 
 def _anthropic(block: Mapping[str, Any]) -> Reading:
-    iterations = block.get("iterations")
+    iterations = _objects(block.get("iterations"), "iterations")
     split_untold = False
     if iterations:
         # Top level leaves compaction and advisor work out: each pass is billed at its own model (PRICES.md 4).
+        if any(_ANTHROPIC.isdisjoint(entry) for entry in iterations):
+            raise Rejected("an entry of iterations has no counts")
         read = [_anthropic_pass(entry) for entry in iterations]
-        parts = tuple(
-            Part(tokens, str(entry.get("model") or ""))
-            for (tokens, _), entry in zip(read, iterations, strict=True)
-        )
+        models = [_word(entry.get("model"), "iterations.model") for entry in iterations]
+        parts = tuple(Part(tokens, model) for (tokens, _), model in zip(read, models, strict=True))
         split_untold = any(untold for _, untold in read)
     else:
         tokens, split_untold = _anthropic_pass(block)
@@ -221,12 +255,12 @@ def _anthropic(block: Mapping[str, Any]) -> Reading:
         mode = "batch"
     elif block.get("speed") == "fast":
         mode = "fast"
-    geo = block.get("inference_geo") or ""
-    return Reading(parts, ("ttl",) if split_untold else (), mode, "" if geo == "not_available" else str(geo))
+    geo = _word(block.get("inference_geo"), "inference_geo")
+    return Reading(parts, ("ttl",) if split_untold else (), mode, "" if geo == "not_available" else geo)
 
 
 def _anthropic_pass(block: Mapping[str, Any]) -> tuple[Vector, bool]:
-    split = block.get("cache_creation") or {}
+    split = _object(block.get("cache_creation"), "cache_creation")
     short, long, untold = split_writes(
         count(block.get("cache_creation_input_tokens"), "cache_creation_input_tokens"),
         count(split.get("ephemeral_5m_input_tokens"), "ephemeral_5m_input_tokens"),
@@ -243,15 +277,15 @@ def _anthropic_pass(block: Mapping[str, Any]) -> tuple[Vector, bool]:
 
 def _converse(block: Mapping[str, Any]) -> Reading:
     def either(name: str) -> int:  # the twins are copies: adding both would double the cache
-        return max(count(block.get(name), name), count(block.get(f"{name}Count"), f"{name}Count"))
+        twin = f"{name.removesuffix('s')}Count"
+        return max(count(block.get(name), name), count(block.get(twin), twin))
 
     details: dict[str, int] = {}
-    for entry in block.get("cacheDetails") or ():
-        ttl = str(entry.get("ttl"))
+    for entry in _objects(block.get("cacheDetails"), "cacheDetails"):
+        ttl = _word(entry.get("ttl"), "cacheDetails.ttl")
         details[ttl] = details.get(ttl, 0) + count(entry.get("inputTokens"), "cacheDetails.inputTokens")
-    short, long, untold = split_writes(
-        either("cacheWriteInputTokens"), details.get("5m", 0), details.get("1h", 0)
-    )
+    written = max(either("cacheWriteInputTokens"), sum(details.values()))  # a TTL not known here counts too
+    short, long, untold = split_writes(written, details.get("5m", 0), details.get("1h", 0))
     tokens = Vector(
         count(block.get("inputTokens"), "inputTokens"),
         count(block.get("outputTokens"), "outputTokens"),
@@ -291,8 +325,9 @@ def _otel(block: Mapping[str, Any]) -> Reading:
 
 
 def _openai(block: Mapping[str, Any]) -> Reading:
-    details = block.get("prompt_tokens_details") or {}
-    split = details.get("cache_creation_token_details") or block.get("cache_creation") or {}
+    details = _object(block.get("prompt_tokens_details"), "prompt_tokens_details")
+    split = _object(details.get("cache_creation_token_details"), "cache_creation_token_details")
+    split = split or _object(block.get("cache_creation"), "cache_creation")
     return _inclusive(
         prompt=count(block.get("prompt_tokens"), "prompt_tokens"),
         output=count(block.get("completion_tokens"), "completion_tokens"),
@@ -311,6 +346,25 @@ def _openai(block: Mapping[str, Any]) -> Reading:
     )
 
 
+def _responses(block: Mapping[str, Any]) -> Reading:
+    """OpenAI's newer names: here `input_tokens` includes the cached ones, other than in Anthropic's block."""
+    return _openai(
+        {
+            **block,
+            "prompt_tokens": block.get("input_tokens"),
+            "completion_tokens": block.get("output_tokens"),
+            "prompt_tokens_details": block["input_tokens_details"],
+        }
+    )
+
+
+def _input_tokens(block: Mapping[str, Any]) -> Reading:
+    """`input_tokens` is a name in three dialects, which their other names tell apart."""
+    if "prompt_tokens" in block:
+        return _openai(block)
+    return _anthropic(block) if block.get("input_tokens_details") is None else _responses(block)
+
+
 def _inclusive(
     *, prompt: int, output: int, read: int, written: int, short: int, long: int, certain: bool
 ) -> Reading:
@@ -325,13 +379,15 @@ def _inclusive(
     return Reading((Part(tokens),), assumed)
 
 
+_ANTHROPIC = frozenset(
+    {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}
+)
 _DIALECTS = (
-    (frozenset({"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"})
-     , lambda b: _openai(b) if "prompt_tokens" in b else _anthropic(b)),
+    (_ANTHROPIC, _input_tokens),
     (frozenset({"inputTokens", "outputTokens"}), _converse),
     (frozenset({"inputTokenCount", "outputTokenCount"}), _invocation_counts),
     (frozenset({"prompt_tokens", "completion_tokens"}), _openai),
-    (frozenset({"gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"}), _otel),
+    (frozenset(f"gen_ai.usage.{name}_tokens" for name in ("input", "output", "prompt", "completion")), _otel),
     (frozenset(METERS), _native),
 )  # fmt: skip
 

@@ -283,25 +283,22 @@ def test_every_model_is_whole(model):
     assert data["tokenizer"] in ("v1", "v2")
     assert data["context_tokens"] in (100_000, 200_000, 1_000_000)
     assert model.id in model.ids
-    assert set(data["sources"]) | {data.get("released_source", "GENERAL")} <= SOURCES.keys()
     assert data["confidence"] in ("high", "medium", "disputed")
+    sources = {*data["sources"], data.get("released_source", "GENERAL")}
     for platform in ("anthropic", "bedrock"):
         offered = data[platform]
         assert offered["batch"] in ("sku", "unknown", "none")
         assert offered.get("batch_source") or offered["batch"] == "sku"
-        lifecycle = offered.get("lifecycle", {})
         rows = offered.get("min_cacheable", [])
-        assert {row["source"] for row in rows} | (
-            {lifecycle["source"]} if lifecycle else set()
-        ) <= SOURCES.keys()
-        assert [row["from"] for row in rows] == sorted({model.released, *(row["from"] for row in rows)})[
-            : len(rows)
-        ]
-        assert not set(offered.get("profiles", ())) & set(offered.get("profiles_claimed", ()))
-        assert {*offered.get("profiles", ()), *offered.get("profiles_claimed", ())} <= {
-            "global",
-            *GEOGRAPHIES,
-        }
+        starts = [row.get("from", model.released) for row in rows]
+        assert starts == sorted({model.released, *starts})[: len(rows)]
+        sources |= {row["source"] for row in rows}
+        sources |= {text for key, text in offered.get("lifecycle", {}).items() if key == "source"}
+    assert sources <= SOURCES.keys()
+    profiles, claimed = data["bedrock"]["profiles"], data["bedrock"].get("profiles_claimed", [])
+    assert len({*profiles, *claimed}) == len(profiles) + len(claimed)
+    assert {*profiles, *claimed} <= {"global", *GEOGRAPHIES}
+    assert ("global" in profiles) == ("global" in data["bedrock"]["endpoints"])
 
 
 def test_disputes_are_told():
@@ -311,31 +308,22 @@ def test_disputes_are_told():
         assert set(dispute["models"]) <= BOOK.models.keys(), dispute["question"]
     told = {model for dispute in DISPUTES for model in dispute["models"]}
     assert {card.sku.model for card in CARDS if card.confidence == "disputed"} <= told
-    assert {
-        card.sku.model for card in CARDS if "batch_rate" in card.assumed and card.sku.platform == "bedrock"
-    } <= told
+    assert {model.id for model in BOOK.models.values() if model.data["bedrock"]["batch"] == "unknown"} <= told
 
 
-def test_what_is_less_than_certain_says_so():
-    """GovCloud rests on one source; dates taken over from the direct API are no better than medium on Bedrock."""
+def test_govcloud_rests_on_one_source():
     assert {card.confidence for card in CARDS if card.sku.endpoint == "govcloud"} == {"medium"}
-    for name in (
-        "claude-sonnet-4",
-        "claude-sonnet-4-5",
-        "claude-sonnet-4-6",
-        "claude-opus-4-6",
-        "claude-sonnet-5-5",
-    ):
-        dated = [
-            card
-            for card in CARDS
-            if card.sku.model == name and card.ends != FOREVER and card.sku.mode != "fast"
-        ]
-        banded = [
-            card for card in dated if name.endswith("5-5") or card.prompt_from or card.prompt_to != ANY_PROMPT
-        ]
-        assert banded
-        assert all((card.sku.platform == "bedrock") <= (card.confidence == "medium") for card in banded)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["claude-sonnet-4", "claude-sonnet-4-5", "claude-sonnet-4-6", "claude-opus-4-6", "claude-sonnet-5-5"],
+)
+def test_dates_taken_over_from_the_direct_api_are_less_certain_on_bedrock(model):
+    for one in (one for one in SKUS if one.model == model and one.mode != "fast"):
+        *ended, current = [card for card in BOOK.cards(one) if card.starts >= on("2025-08-12")]
+        assert {card.confidence for card in ended} == {"medium" if one.platform == "bedrock" else "high"}
+        assert current.confidence == ("medium" if one.endpoint == "govcloud" else "high")
 
 
 def test_assumed_batch_rates():
@@ -350,6 +338,7 @@ def test_assumed_batch_rates():
         (c.sku.platform, c.sku.model) for c in CARDS if (c.sku.endpoint, c.sku.mode) == ("govcloud", "batch")
     }
     assert assumed == unknown | govcloud
+    assert ("anthropic", "claude-mythos-preview") in unknown
     assert {card.sku.mode for card in CARDS if card.assumed} == {"batch"}
 
 
@@ -362,14 +351,22 @@ def test_assumed_batch_rates():
         ("claude-opus-4-8", "bedrock", "2026-08-31", 4096),
         ("claude-opus-4-8", "bedrock", "2026-09-01", 1024),
         ("claude-opus-4-8", "anthropic", "2026-05-28", 1024),
-        ("claude-sonnet-4-5", "bedrock", "2026-05-16", 4096),
-        ("claude-sonnet-4-5", "bedrock", "2026-11-22", 1024),
+        ("claude-sonnet-4-5", "bedrock", "2026-08-31", 4096),
+        ("claude-sonnet-4-5", "bedrock", "2026-09-01", 1024),
         ("claude-sonnet-4-6", "anthropic", "2026-02-26", 1024),
         ("claude-sonnet-4-6", "anthropic", "2026-02-27", 2048),
+        ("claude-sonnet-4-6", "claude_aws", "2026-05-13", 2048),
         ("claude-sonnet-4-6", "claude_aws", "2026-05-14", 1024),
+        ("claude-opus-4-7", "anthropic", "2026-06-08", 4096),
         ("claude-opus-4-7", "anthropic", "2026-06-09", 2048),
         ("claude-opus-4-7", "bedrock", "2026-11-22", 4096),
         ("claude-fable-5", "bedrock", "2026-06-09", 1024),
+        ("claude-fable-5", "bedrock", "2026-08-31", 1024),
+        ("claude-fable-5", "bedrock", "2026-09-01", 512),
+        ("claude-mythos-5", "bedrock", "2026-08-31", 1024),
+        ("claude-mythos-5", "bedrock", "2026-09-01", 512),
+        ("claude-mythos-preview", "anthropic", "2026-06-08", 4096),
+        ("claude-mythos-preview", "anthropic", "2026-06-09", 2048),
         ("claude-fable-5-2", "bedrock", "2026-11-22", None),
         ("claude-opus-4-8", "bedrock", "2026-05-27", None),
     ],

@@ -42,20 +42,23 @@ EXCEPTIONS: dict[tuple[str, str], tuple[Any, str]] = {
     ("claude-fable-5-2", "confidence"): ("medium", "medium-high is no word of the book"),
     ("claude-3-5-sonnet-v2", "confidence"): ("high", "only its Bedrock price since 2025-12-01 is disputed"),
     ("claude-3-5-sonnet-v1", "confidence"): ("high", "only its Bedrock price since 2025-12-01 is disputed"),
-    ("claude-3-7-sonnet", "sources"): (
-        {"A_PRICE_2608"},
-        "the page of 2026-08-21 no longer has it, earlier ones do",
-    ),
+    ("claude-3-7-sonnet", "sources"): ({"A_PRICE_2608"}, "that page no longer has it, earlier ones do"),
     ("claude-3-opus", "min_cacheable_tokens.anthropic"): (1024, "earlier snapshots of the page"),
     ("claude-3-haiku", "min_cacheable_tokens.anthropic"): (2048, "earlier snapshots of the page"),
     ("claude-mythos-5", "min_cacheable_tokens.bedrock_docs"): (512, "PRICES.md 4 has it"),
     ("claude-opus-4-1", "min_cacheable_tokens.bedrock_docs"): (1024, "PRICES.md 4 has it"),
     ("claude-mythos-preview", "direct.retirement"): ({"2026-06-30"}, "one of two days: _disputed.toml"),
-    ("claude-3-sonnet", "bedrock.eol"): (
-        {"2026-01-30", "2026-07-30"},
-        "PRICES.md 1.4 has the legacy date too",
-    ),
+    ("claude-3-sonnet", "bedrock.eol"): ({"2026-01-30", "2026-07-30"}, "PRICES.md 1.4 has its legacy date"),
 }
+
+
+def our_rates(found: Card | Unpriced) -> dict[str, Decimal | None] | None:
+    if isinstance(found, Unpriced):
+        return None
+    rates = zip(METERS, found.rates, strict=True)
+    return {
+        m: Decimal(mtok_usd(rate)) if found.cached or m not in CACHE_METERS else None for m, rate in rates
+    }
 
 
 class Reader:
@@ -71,52 +74,37 @@ class Reader:
         if fact != ours:
             self.differences[self.model.id, cell] = ours
 
-    def rates(
-        self, cell: str, fact: Mapping[str, Any], found: Card | Unpriced, *, priced: bool = True
-    ) -> None:
-        """Every rate of a row of the fact base, in dollars; a card without cached tokens has none for them."""
-        for meter, ours in zip(METERS, found.rates if isinstance(found, Card) else [None] * 5, strict=True):
-            if meter not in fact:
-                continue
-            expected = fact[meter] if priced else None
-            if (
-                priced
-                and meter == "cache_write_1h"
-                and expected is None
-                and fact["cache_write_5m"] is not None
-            ):
-                expected = str(2 * Decimal(fact["input"]))
-            has_rate = isinstance(found, Card) and (found.cached or meter not in CACHE_METERS)
-            actual = Decimal(mtok_usd(ours)) if has_rate else None
-            self.same(f"{cell}.{meter}", expected and Decimal(expected), actual)
+    def rates(self, cell: str, fact: Mapping[str, Any], found: Card | Unpriced) -> None:
+        """Every rate in a row of the fact base, in dollars; a card without cached tokens has none for them."""
+        ours = our_rates(found) or dict.fromkeys(METERS)
+        for meter in (meter for meter in METERS if meter in fact):
+            rate = fact[meter]
+            if meter == "cache_write_1h" and rate is None and fact["cache_write_5m"] is not None:
+                rate = 2 * Decimal(fact["input"])
+            self.same(f"{cell}.{meter}", rate and Decimal(rate), ours[meter])
 
     def find(
-        self, endpoint: str, mode: str = "on_demand", *, at: datetime = NOW, prompt: int = 0, zone: str = ""
+        self, place: str, mode: str = "on_demand", *, at: datetime = NOW, prompt: int = 0, zone: str = ""
     ):
-        platform = (
-            "bedrock"
-            if endpoint in ("regional", "govcloud") or endpoint.startswith("bedrock:")
-            else "anthropic"
-        )
-        sku = Sku(platform, self.model.id, endpoint.removeprefix("bedrock:"), zone, mode)
-        return BOOK.find(sku, at, prompt)
+        """The book's answer at a place such as bedrock/regional."""
+        platform, endpoint = place.split("/")
+        return BOOK.find(Sku(platform, self.model.id, endpoint, zone, mode), at, prompt)
 
     def periods(
-        self, cell: str, rows: list[dict[str, Any]], endpoint: str, mode: str, *, zone: str = ""
+        self, cell: str, rows: list[dict[str, Any]], place: str, mode: str, *, zone: str = ""
     ) -> None:
         """Dated rows: at the first and the last instant of each, above and below 200,000 tokens."""
         for row in rows:
-            starts = (
-                midnight(date.fromisoformat(row["from"])) if row["from"] else midnight(self.model.released)
-            )
+            starts = date.fromisoformat(row["from"]) if row["from"] else self.model.released
             ends = midnight(date.fromisoformat(row["to"])) if row["to"] else NOW
             said = {meter: rate for meter, rate in row.items() if meter in METERS and rate is not None}
-            over = row.get("over_200k") or said
-            for at in (starts, ends - INSTANT):
-                below = self.find(endpoint, mode, at=at, prompt=200_000, zone=zone)
-                above = self.find(endpoint, mode, at=at, prompt=200_001, zone=zone)
-                self.rates(f"{cell}@{at}", said, below)
-                self.rates(f"{cell}@{at}>200000", over, above)
+            for at in (midnight(starts), ends - INSTANT):
+                for prompt, rates in ((200_000, said), (200_001, row.get("over_200k") or said)):
+                    found = self.find(place, mode, at=at, prompt=prompt, zone=zone)
+                    self.rates(f"{cell} {at} {prompt}", rates, found)
+
+
+UNPRICED = dict.fromkeys(METERS)
 
 
 def read_model(fact: dict[str, Any]) -> Reader:
@@ -135,11 +123,8 @@ def read_model(fact: dict[str, Any]) -> Reader:
     reader.same("sources", set(), set(fact["sources"]) - sources)
     minimum = fact["min_cacheable_tokens"]
     assert minimum.keys() == {"anthropic", "bedrock_docs"}
-    reader.same(
-        "min_cacheable_tokens.anthropic",
-        minimum["anthropic"],
-        reader.model.cache_minimum("anthropic", NOW.date()),
-    )
+    ours = reader.model.cache_minimum("anthropic", NOW.date())
+    reader.same("min_cacheable_tokens.anthropic", minimum["anthropic"], ours)
     read_aws_minimum(reader, minimum["bedrock_docs"])
     read_direct(reader, direct)
     read_bedrock(reader, bedrock)
@@ -152,61 +137,52 @@ def read_model(fact: dict[str, Any]) -> Reader:
 def read_aws_minimum(reader: Reader, fact: int | str | None) -> None:
     """A number, or the numbers one after the other: `4096 (2026-05) then 1024 (2026-09)`."""
     rows = [row["tokens"] for row in reader.model.platform("bedrock").get("min_cacheable", ())]
+    cell = "min_cacheable_tokens.bedrock_docs"
     if isinstance(fact, str):
-        reader.same(
-            "min_cacheable_tokens.bedrock_docs", [int(n) for n in re.findall(r"(\d+) \(", fact)], rows
-        )
+        reader.same(cell, [int(tokens) for tokens in re.findall(r"(\d+) \(", fact)], rows)
     else:
-        reader.same("min_cacheable_tokens.bedrock_docs", fact, rows[-1] if rows else None)
+        reader.same(cell, fact, rows[-1] if rows else None)
 
 
 def read_direct(reader: Reader, fact: dict[str, Any]) -> None:
-    known = {
-        "current",
-        "batch",
-        "inference_geo_us_multiplier",
-        "fast",
-        "retirement",
-        "periods",
-        "tiers",
-        "fast_periods",
-    }
+    known = {"current", "batch", "inference_geo_us_multiplier", "fast", "retirement", "periods", "tiers",
+             "fast_periods"}  # fmt: skip
     assert fact.keys() <= known | NOT_COMPARED
     offered = reader.model.platform("anthropic")
     geo = fact["inference_geo_us_multiplier"]
     reader.same("direct.geo_us", geo and Decimal(geo), offered["endpoints"].get("geo_us"))
     for mode, row in (("on_demand", fact["current"]), ("batch", fact["batch"])):
-        reader.rates(f"direct.{mode}", row, reader.find("global", mode))
-        dearer = (
-            {meter: rate and str(Decimal(rate) * Decimal(geo)) for meter, rate in row.items()} if geo else row
-        )
-        reader.rates(f"direct.{mode}.geo_us", dearer, reader.find("geo_us", mode), priced=bool(geo))
-    if fact["fast"]:
-        reader.rates("direct.fast", fact["fast"], reader.find("global", "fast"))
-    elif reader.model.id == "claude-opus-4-6":
-        reader.rates(
-            "direct.fast", fact["current"], reader.find("global", "fast")
-        )  # runs, and costs, standard
-    else:
-        reader.same(
-            "direct.fast", None, None if isinstance(reader.find("global", "fast"), Unpriced) else "a price"
-        )
-    reader.periods("direct.periods", fact.get("periods", []), "global", "on_demand")
-    reader.periods("direct.fast_periods", fact.get("fast_periods", []), "global", "fast")
-    read_tiers(reader, "direct.tiers", fact.get("tiers", []), "global")
+        reader.rates(f"direct.{mode}", row, reader.find("anthropic/global", mode))
+        in_us = times(row, Decimal(geo)) if geo else UNPRICED
+        reader.rates(f"direct.{mode}.geo_us", in_us, reader.find("anthropic/geo_us", mode))
+    fast = fact["fast"] or UNPRICED
+    if reader.model.id == "claude-opus-4-6":
+        fast = fact["current"]  # runs, and costs, standard
+    reader.rates("direct.fast", fast, reader.find("anthropic/global", "fast"))
+    reader.periods("direct.periods", fact.get("periods", []), "anthropic/global", "on_demand")
+    reader.periods("direct.fast_periods", fact.get("fast_periods", []), "anthropic/global", "fast")
+    read_tiers(reader, "direct.tiers", fact.get("tiers", []), "anthropic/global")
     read_dates(reader, "direct.retirement", fact["retirement"], offered.get("lifecycle", {}))
 
 
-def read_tiers(reader: Reader, cell: str, tiers: list[dict[str, Any]], endpoint: str) -> None:
+def times(row: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:
+    """A row at another endpoint or in another mode: its rates, and those of its band, by the factor."""
+    return {
+        key: times(value, factor) if isinstance(value, dict) else value and Decimal(value) * factor
+        for key, value in row.items()
+        if key in METERS or key == "over_200k"
+    }
+
+
+def read_tiers(reader: Reader, cell: str, tiers: list[dict[str, Any]], place: str) -> None:
     for tier in tiers:
         assert tier.keys() <= {"over_prompt_tokens", *METERS} | NOT_COMPARED
         limit = tier["over_prompt_tokens"]
-        reader.rates(cell, tier, reader.find(endpoint, prompt=limit + 1))
-        half = {meter: str(Decimal(tier[meter]) * Decimal("0.5")) for meter in METERS}
-        if endpoint == "global":
-            reader.rates(f"{cell}.batch", half, reader.find("global", "batch", prompt=limit + 1))
-        at_limit, at_zero = reader.find(endpoint, prompt=limit), reader.find(endpoint)
-        reader.same(f"{cell}.limit", at_zero, at_limit)
+        reader.rates(cell, tier, reader.find(place, prompt=limit + 1))
+        reader.same(f"{cell}.over_prompt_tokens", reader.find(place), reader.find(place, prompt=limit))
+        if place == "anthropic/global":
+            batch = reader.find(place, "batch", prompt=limit + 1)
+            reader.rates(f"{cell}.batch", times(tier, Decimal("0.5")), batch)
 
 
 def read_dates(reader: Reader, cell: str, fact: str | None, lifecycle: Mapping[str, Any]) -> None:
@@ -224,52 +200,44 @@ def read_bedrock(reader: Reader, fact: dict[str, Any]) -> None:
     assert fact.keys() <= known | NOT_COMPARED
     offered = reader.model.platform("bedrock")
     endpoints = offered["endpoints"]
-    base = fact["base_model_id"]
-    for id in {base, fact["mantle_model_id"] or base}:
-        reader.same(f"bedrock.id {id}", (reader.model.id, "in_region"), place(id))
-    for id in fact["profiles"]:
-        prefix = id.removesuffix(f".{base}")
-        routing = "global" if prefix == "global" else f"geo:{prefix}"
-        reader.same(f"bedrock.profile {id}", (reader.model.id, routing), place(id))
+    read_bedrock_ids(reader, fact)
     reader.same(
         "bedrock.profiles", {id.partition(".")[0] for id in fact["profiles"]}, set(offered["profiles"])
     )
     reader.same("bedrock.endpoints", {"global", "regional", "govcloud"} & fact.keys(), set(endpoints))
-    reader.same("bedrock.regional_multiplier", Decimal(fact["regional_multiplier"]), endpoints["regional"])
-    for endpoint in ("global", "regional", "govcloud"):
-        if endpoint in fact:
-            assert fact[endpoint].keys() <= {*METERS, "multiplier", "confidence"}
-            reader.rates(f"bedrock.{endpoint}", fact[endpoint], reader.find(f"bedrock:{endpoint}"))
+    factor = Decimal(fact["regional_multiplier"])
+    reader.same("bedrock.regional_multiplier", factor, endpoints["regional"])
+    for endpoint in endpoints.keys() & fact.keys():
+        assert fact[endpoint].keys() <= {*METERS, "multiplier", "confidence"}
+        reader.rates(f"bedrock.{endpoint}", fact[endpoint], reader.find(f"bedrock/{endpoint}"))
     if "govcloud" in fact:
         reader.same(
             "bedrock.govcloud.multiplier", Decimal(fact["govcloud"]["multiplier"]), endpoints["govcloud"]
         )
     read_batch(reader, fact["batch"], offered)
-    read_tiers(reader, "bedrock.tiers_global", fact.get("tiers_global", []), "bedrock:global")
-    read_tiers(reader, "bedrock.tiers_regional", fact.get("tiers_regional", []), "regional")
-    reader.periods("bedrock.periods_global", fact.get("periods_global", []), "bedrock:global", "on_demand")
-    times = Decimal(fact["regional_multiplier"])
+    dated = fact.get("periods_global", [])
+    reader.periods("bedrock.periods_global", dated, "bedrock/global", "on_demand")
+    regional = [{**row, **times(row, factor)} for row in dated]
+    reader.periods("bedrock.periods_regional", regional, "bedrock/regional", "on_demand")
     reader.periods(
-        "bedrock.periods_regional",
-        [dearer(row, times) for row in fact.get("periods_global", [])],
-        "regional",
-        "on_demand",
+        "bedrock.periods", fact.get("periods", []), "bedrock/regional", "on_demand", zone="extended"
     )
-    for row in fact.get("periods", []):
-        reader.periods("bedrock.periods", [row], "regional", "on_demand", zone="extended")
+    for endpoint in ("global", "regional"):
+        tiers = fact.get(f"tiers_{endpoint}", [])
+        read_tiers(reader, f"bedrock.tiers_{endpoint}", tiers, f"bedrock/{endpoint}")
     read_dates(reader, "bedrock.eol", fact["eol"], offered.get("lifecycle", {}))
 
 
-def dearer(row: dict[str, Any], times: Decimal) -> dict[str, Any]:
-    """A dated row at another endpoint."""
-    return {
-        key: dearer(value, times)
-        if isinstance(value, dict)
-        else str(Decimal(value) * times)
-        if key in METERS
-        else value
-        for key, value in row.items()
-    }
+def read_bedrock_ids(reader: Reader, fact: dict[str, Any]) -> None:
+    base = fact["base_model_id"]
+    routings = {base: "in_region", fact["mantle_model_id"] or base: "in_region"}
+    for id in fact["profiles"]:
+        prefix = id.removesuffix(f".{base}")
+        routings[id] = "global" if prefix == "global" else f"geo:{prefix}"
+    for id, routing in routings.items():
+        resolved = BOOK.resolve(id)
+        ours = resolved if isinstance(resolved, Unpriced) else (resolved.sku.model, resolved.routing)
+        reader.same(f"bedrock.id {id}", (reader.model.id, routing), ours)
 
 
 def read_batch(reader: Reader, fact: dict[str, Any], offered: Mapping[str, Any]) -> None:
@@ -277,21 +245,12 @@ def read_batch(reader: Reader, fact: dict[str, Any], offered: Mapping[str, Any])
     seen = {"y": "sku", "u": "unknown", "n": "none"}[fact["price_list_sku_seen"][0]]
     reader.same("bedrock.batch.price_list_sku_seen", seen, offered["batch"])
     for endpoint in ("global", "regional"):
-        found = reader.find(f"bedrock:{endpoint}", "batch")
-        row = fact[endpoint] or {"input": None, "output": None}
-        reader.rates(f"bedrock.batch.{endpoint}", row, found, priced=seen != "none")
+        found = reader.find(f"bedrock/{endpoint}", "batch")
+        row = UNPRICED if seen == "none" else fact[endpoint] or UNPRICED
+        reader.rates(f"bedrock.batch.{endpoint}", row, found)
         if isinstance(found, Card):
-            reader.same(
-                f"bedrock.batch.{endpoint}.assumed",
-                ("batch_rate",) if seen == "unknown" else (),
-                found.assumed,
-            )
-            reader.same(f"bedrock.batch.{endpoint}.cached", False, found.cached)
-
-
-def place(id: str) -> tuple[str, str]:
-    resolved = BOOK.resolve(id)
-    return ("", resolved.reason) if isinstance(resolved, Unpriced) else (resolved.sku.model, resolved.routing)
+            assumed = ("batch_rate",) if seen == "unknown" else ()
+            reader.same(f"bedrock.batch.{endpoint}.assumed", (assumed, False), (found.assumed, found.cached))
 
 
 @pytest.fixture(scope="module")
@@ -419,15 +378,6 @@ def their_rates(model: Any, mode: str, at: datetime, prompt: int) -> dict[str, D
             price = tier.price if prompt > tier.start else price
         found[meter] = getattr(price, "base", price)
     return found
-
-
-def our_rates(found: Card | Unpriced) -> dict[str, Decimal | None] | None:
-    if isinstance(found, Unpriced):
-        return None
-    rates = zip(METERS, found.rates, strict=True)
-    return {
-        m: Decimal(mtok_usd(rate)) if found.cached or m not in CACHE_METERS else None for m, rate in rates
-    }
 
 
 def skus(model: str) -> Iterator[tuple[str, str, Sku]]:

@@ -24,6 +24,7 @@ class Fault(NamedTuple):
 
     path: str
     reason: str
+    folder: str = ""
 
 
 def find(paths: Sequence[str]) -> Iterator[Found | Fault]:
@@ -63,7 +64,7 @@ def _walk(top: str, status: os.stat_result) -> Iterator[Found | Fault]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield Fault(folder, _why(folder, error))
+            yield Fault(folder, _why(folder, error), top)
             continue
         inner = []
         for entry in entries:

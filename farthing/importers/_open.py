@@ -26,7 +26,7 @@ class _Unpacker(Protocol):
     def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
-class File:
+class Source:
     """An open file, "-" for standard input, with its first bytes looked at but not lost.
 
     `start` and `end` bound the range in which a line must begin to be read; only a file that is not packed
@@ -35,6 +35,7 @@ class File:
 
     def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
         self.taken = 0
+        self.packed = False  # known once the head has been looked at
         self.cut: Cut | None = None
         self._file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb", buffering=0)  # noqa: SIM115
         self._chunks = self._range(start, end) if start or end is not None else self._unpacked()
@@ -75,6 +76,7 @@ class File:
         first = b""
         while len(first) < len(ZSTD) and (data := next(raw, b"")):
             first += data
+        self.packed = first.startswith((GZIP, ZSTD))
         if first.startswith(GZIP):
             yield from _unpack(first, raw, GZIP, "gzip", *_igzip())
         elif first.startswith(ZSTD):

@@ -6,7 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from farthing.usage import EPOCH, Reading, Rejected, Usage, read_usage
 
@@ -50,7 +53,9 @@ def instant(text: Any) -> int:
         at = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         raise Rejected("no timestamp" if text is None else f"no time: {str(text)[:40]!r}") from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).__sub__(EPOCH) // MICROSECOND
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return (at - EPOCH) // MICROSECOND
 
 
 def digest(line: bytes) -> str:
@@ -106,31 +111,42 @@ def whole(line: bytes) -> bytes:
 
 # A string, with its colon if it is a key, or a bracket. A string that the end of the head cuts reaches to the end.
 _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)(\s*:\s*(.))?|[{}\[\]]', re.DOTALL)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def objects(head: bytes) -> Iterator[dict[str, str]]:
-    """For each of the first lines that begins an object: its keys, with the first character of their values.
+@lru_cache(maxsize=1)  # each format asks of the same head
+def objects(head: bytes) -> tuple[dict[str, str], ...]:
+    """For each of the first lines that is an object: its keys, with the first character of their values.
 
-    >>> list(objects(b'{"a": {"b": 1}, "c": [2], "d": "cut'))
-    [{'a': '{', 'c': '[', 'd': '"'}]
+    >>> objects(b'{"a": {"b": 1}, "c": [2], "d": "cut')
+    ({'a': '{', 'c': '[', 'd': '"'},)
     """
+    found = []
     for line in head.split(b"\n", 16)[:16]:
         start = line.find(b"{")
-        if start < 0:
-            continue
-        keys: dict[str, str] = {}
-        depth = 0
-        at = start
-        while match := _TOKEN.search(line, at):
-            at = match.end()
-            if match[0] in b"{[":
-                depth += 1
-            elif match[0] in b"}]":
-                depth -= 1
-                if not depth:
-                    break
-            elif match[2]:
-                at = match.start(3)
-                if depth == 1:
-                    keys[match[1].decode(errors="replace")] = match[3].decode(errors="replace")
-        yield keys
+        if start >= 0:
+            try:
+                whole_line = _OBJECT.decode(line[start:])
+            except (msgspec.DecodeError, RecursionError):  # the last line, most likely: the head ends within
+                found.append(_keys(line, start))
+            else:
+                found.append({name: chr(memoryview(value)[0]) for name, value in whole_line.items()})
+    return tuple(found)
+
+
+def _keys(line: bytes, at: int) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    depth = 0
+    while match := _TOKEN.search(line, at):
+        at = match.end()
+        if match[0] in b"{[":
+            depth += 1
+        elif match[0] in b"}]":
+            depth -= 1
+            if not depth:
+                break
+        elif match[2]:
+            at = match.start(3)
+            if depth == 1:
+                keys[match[1].decode(errors="replace")] = match[3].decode(errors="replace")
+    return keys

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from farthing.importers._open import Cut, File, Numbered, flawed
+from farthing.importers._open import Cut, Numbered, Source, flawed
 from farthing.importers._read import Format, Reject, reason
 from farthing.ledger import better
-from farthing.usage import MAX_TOKENS, Facts, Usage
+from farthing.usage import MAX_TOKENS, Usage
 
 FRAME_RECORDS = 20_000
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
@@ -41,6 +41,7 @@ class Range(NamedTuple):
 class Task(NamedTuple):
     """`forced` is the only format that may be found, or ""; `latest_us` is the last time a record may have."""
 
+    number: int
     ranges: list[Range]
     forced: str
     latest_us: int
@@ -50,12 +51,13 @@ class End(NamedTuple):
     """A range has been read: all its usage has been handed over."""
 
     place: int  # in Task.ranges
-    format: str = ""  # "" if it has none that is known, and `error` says why
+    format: str = ""
     lines: int = 0
     read: int = 0
     rejected: int = 0
-    rejects: list[Reject] = []  # noqa: RUF012 - never changed
-    error: str = ""
+    rejects: tuple[Reject, ...] = ()
+    error: str = ""  # why it was not read, or not to its end
+    unlike: str = ""  # why it has no known format
 
 
 class Frame(NamedTuple):
@@ -98,7 +100,7 @@ def run(task: Task) -> Iterator[Frame]:
 
 def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Frame]:
     try:
-        file = File(part.path, part.start, part.end)
+        file = Source(part.path, part.start, part.end)
     except OSError as error:
         gather.ends.append(End(place, error=error.strerror or str(error)))
         return
@@ -106,7 +108,7 @@ def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Fra
         name, error = (part.format, "") if part.format else _recognised(file, forced, named=part.named)
         if not name:
             gather.taken += file.taken
-            gather.ends.append(End(place, error=error))
+            gather.ends.append(End(place, unlike=error))
             return
         lines = Numbered(file.chunks())
         gather.begin(lines)
@@ -120,17 +122,17 @@ def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Fra
                 error = ""
         except Cut as cut:
             gather.reject(Reject(lines.number + 1, str(cut)))
-            error = f"line {lines.number + 1}: {cut}"
+            error = f"read no further than line {lines.number + 1}"
         except OSError as fault:
             gather.reject(Reject(lines.number + 1, f"reading stopped: {fault.strerror or fault}"))
-            error = f"line {lines.number + 1}: reading stopped: {fault.strerror or fault}"
+            error = f"read no further than line {lines.number + 1}"
         gather.taken += file.taken - taken
         gather.end(place, name, error)
     finally:
         file.close()
 
 
-def _recognised(file: File, forced: str, *, named: bool) -> tuple[str, str]:
+def _recognised(file: Source, forced: str, *, named: bool) -> tuple[str, str]:
     """The format of an open file, or "" and why it has none. A forced one may stand without being recognised."""
     head = file.head()
     name = recognise(head, forced)
@@ -156,7 +158,7 @@ class _Gather:
 
     def __init__(self, latest_us: int) -> None:
         self._latest_us = latest_us
-        self._regions: dict[str, bool] = {}
+        self._regions: set[str] = set()
         self.ends: list[End] = []
         self.taken = 0
         self._reset()
@@ -194,7 +196,7 @@ class _Gather:
         read = self._file_seen + self._file_rejected
         lines = self._lines.number
         self.ends.append(
-            End(place, name, lines, read, self._file_rejected, self._rejects[:MOST_REJECTS], error)
+            End(place, name, lines, read, self._file_rejected, tuple(self._rejects[:MOST_REJECTS]), error)
         )
 
     @property
@@ -222,32 +224,41 @@ class _Gather:
 
     def _some(self, form: Format, path: str) -> Iterator[None]:
         lines = self._lines
+        regions = self._regions
         for item in form.read(lines, path):
             if item.__class__ is Reject:
                 self.reject(cast("Reject", item))
                 continue
             usage = cast("Usage", item)
-            fault = self._fault(usage, lines.line)
-            if fault:
-                self.reject(Reject(lines.number, fault))
-                continue
+            at_us, request_id, message_id, parts, _, _, _ = usage
+            # The usual record has one part and nothing wrong; _fault looks closer at all others.
+            facts, tokens = parts[0]
+            if not (
+                FIRST_US <= at_us <= self._latest_us
+                and len(parts) == 1
+                and facts[4] in regions
+                and min(tokens) >= 0
+                and sum(tokens) <= MAX_TOKENS
+                and lines.line.isascii()
+            ):
+                fault = self._fault(usage, lines.line)
+                if fault:
+                    self.reject(Reject(lines.number, fault))
+                    continue
             self._seen += 1
             self._file_seen += 1
-            self._keep(usage)
-            if len(self._best) >= FRAME_RECORDS:
-                yield
-
-    def _keep(self, usage: Usage) -> None:
-        best = self._best
-        fresh = len(best)
-        place = self._places.setdefault((usage[1], usage[2]), fresh)
-        if place == fresh:
-            best.append(usage)
-        elif best[place] is not usage and better(usage, best[place]):
-            best[place] = usage
-            self._superseded += 1
-        else:
-            self._duplicates += 1
+            best = self._best
+            fresh = len(best)
+            place = self._places.setdefault((request_id, message_id), fresh)
+            if place == fresh:
+                best.append(usage)
+                if fresh == FRAME_RECORDS:
+                    yield
+            elif _better(usage, best[place]):
+                best[place] = usage
+                self._superseded += 1
+            else:
+                self._duplicates += 1
 
     def _fault(self, usage: Usage, line: bytes) -> str:
         """What is impossible about it, whichever format it came from; "" if nothing."""
@@ -261,8 +272,10 @@ class _Gather:
                 return "a count is negative"
             if sum(tokens) > MAX_TOKENS:
                 return f"more tokens than one call can have ({sum(tokens)})"
-            if facts[4] not in self._regions and not self._region(facts):
-                return f"unknown region {facts.region[:40]!r}"
+            if facts.region not in self._regions:
+                if not REGION.fullmatch(facts.region):
+                    return f"unknown region {facts.region[:40]!r}"
+                self._regions.add(facts.region)
         if not line.isascii():
             try:
                 line.decode()
@@ -270,8 +283,11 @@ class _Gather:
                 return reason(error)
         return ""
 
-    def _region(self, facts: Facts) -> bool:
-        if REGION.fullmatch(facts.region):
-            self._regions[facts.region] = True
-            return True
-        return False
+
+def _better(new: Usage, old: Usage) -> bool:
+    """ledger.better, sooner for the copies that differ in counts or not at all."""
+    (facts, tokens), *more = new[3]
+    (old_facts, old_tokens), *old_more = old[3]
+    if facts is not old_facts or more or old_more or new[6] is not old[6]:
+        return better(new, old)
+    return tokens[1] > old_tokens[1] or (tokens[1] == old_tokens[1] and sum(tokens) > sum(old_tokens))

@@ -1,7 +1,6 @@
-"""A process that runs tasks: frames of msgpack on standard input and output, each after its length.
+"""A process that runs tasks: each is answered with its frames and an empty one, until the input ends.
 
-`python -m farthing.importers._worker` says hello, answers each task with its frames and an empty one, and ends
-when its input does. It is started by _pool.py, never by hand.
+_pool.py starts it as `python -m farthing.importers._worker`; nobody else needs to.
 """
 
 from __future__ import annotations
@@ -10,92 +9,9 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterable
-from typing import Any, BinaryIO
 
-import msgspec
-
-from farthing.importers._read import Reject
-from farthing.importers._task import End, Frame, Range, Task, run
-from farthing.usage import Facts, Usage
-
-LENGTH_BYTES = 4
-HELLO = b"farthing"
-
-_encode = msgspec.msgpack.encode
-_decode = msgspec.msgpack.decode
-
-
-def send(pipe: BinaryIO, data: bytes) -> None:
-    pipe.write(len(data).to_bytes(LENGTH_BYTES, "big"))
-    pipe.write(data)
-    pipe.flush()
-
-
-def receive(pipe: BinaryIO) -> bytes | None:
-    """The next frame; None if the other side has gone."""
-    length = pipe.read(LENGTH_BYTES)
-    if len(length) < LENGTH_BYTES:
-        return None
-    data = pipe.read(int.from_bytes(length, "big"))
-    return data if len(data) == int.from_bytes(length, "big") else None
-
-
-def pack_task(task: Task) -> bytes:
-    return _encode(task)
-
-
-def unpack_task(data: bytes) -> Task:
-    return msgspec.msgpack.decode(data, type=Task)
-
-
-Row = tuple[int, str, str, list[tuple[int, tuple[int, int, int, int, int]]], tuple[tuple[str, str], ...], Any, bool]
-
-
-def pack_frame(frame: Frame) -> bytes:
-    """Each Facts goes once: the parts of a call hold its place in the list."""
-    places: dict[int, int] = {}  # by identity: a format hands out one object for equal facts, or nearly so
-    table: list[Facts] = []
-    rows = []
-    for at_us, request_id, message_id, parts, tags, latency_ms, sidechain in frame.usages:
-        coded = []
-        for facts, tokens in parts:
-            place = places.get(id(facts))
-            if place is None:
-                place = places[id(facts)] = len(table)
-                table.append(facts)
-            coded.append((place, tokens))
-        rows.append((at_us, request_id, message_id, coded, tags, latency_ms, sidechain))
-    return _encode((table, rows, frame[1:]))
-
-
-class _Packed(msgspec.Struct, array_like=True):
-    table: list[Facts]
-    rows: list[
-        tuple[
-            int,
-            str,
-            str,
-            list[tuple[int, tuple[int, int, int, int, int]]],
-            tuple[tuple[str, str], ...],
-            int | None,
-            bool,
-        ]
-    ]
-    rest: tuple[int, int, int, int, list[End], int]
-
-
-_frames = msgspec.msgpack.Decoder(_Packed)
-
-
-def unpack_frame(data: bytes) -> Frame:
-    packed = _frames.decode(data)
-    table = packed.table
-    usages = [
-        Usage(at_us, request_id, message_id, tuple([(table[i], tokens) for i, tokens in parts]), *rest)
-        for at_us, request_id, message_id, parts, *rest in packed.rows
-    ]
-    return Frame(usages, *packed.rest)
+from farthing.importers._task import run
+from farthing.importers._wire import HELLO, pack_frame, receive, send, unpack_task
 
 
 def main() -> None:

@@ -1,0 +1,174 @@
+"""What the command line and Python callers do with usage: read it into records, or import it into a ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from farthing.book import Book, Unpriced, default_book
+from farthing.frames import Frame
+from farthing.importers import Batch, File, read_paths
+from farthing.ledger import Calls, Ledger, SourceFile
+from farthing.meters import METERS, Vector
+from farthing.rating import find
+from farthing.usage import Facts, Usage
+
+SHOWN_REJECTS = 20  # of one file, in the errors of an import
+
+
+@dataclass
+class Imported:
+    """What an import did: read = imported + superseded + duplicates + rejected. `imported` counts calls."""
+
+    files: int = 0
+    skipped: int = 0
+    read: int = 0
+    imported: int = 0
+    superseded: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    unpriced: int = 0
+    errors: list[str] = field(default_factory=list)  # a line each: file, line, what is wrong
+
+    def as_json(self) -> dict[str, int]:
+        return {name: value for name, value in vars(self).items() if name != "errors"}
+
+    def sentence(self) -> str:
+        said = [
+            f"{self.files:,} files read",
+            f"{self.imported:,} calls imported",
+            f"{self.superseded:,} records superseded" if self.superseded else "",
+            f"{self.duplicates:,} known already" if self.duplicates else "",
+            f"{self.rejected:,} rejected" if self.rejected else "",
+            f"{self.unpriced:,} without a price" if self.unpriced else "",
+            f"{self.skipped:,} other files skipped" if self.skipped else "",
+        ]
+        return ", ".join(filter(None, said))
+
+
+def import_paths(
+    ledger: Ledger,
+    paths: Sequence[str | Path],
+    *,
+    now: datetime,
+    forced: str = "",
+    profiles: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Import files, folders and globs ("-" is stdin) into a ledger. What is there already adds nothing.
+
+    A file that has not changed since it was read without fault is not read again. Interrupted, an import
+    loses nothing: what had been committed stays, and the rest is read by the next.
+    """
+    done = Imported()
+    known = {file.path: file for file in ledger.files()}
+    prices = _Prices(profiles or {})
+
+    def unchanged(path: str, size: int, mtime_ns: int) -> bool:
+        file = known.get(os.path.abspath(path))
+        if file is None or (file.size, file.mtime_ns) != (size, mtime_ns) or file.rejected:
+            return False
+        done.files += 1
+        done.read += file.read
+        done.duplicates += file.read
+        return True
+
+    places = [str(path) for path in paths]
+    batches = read_paths(places, format=forced, now=now, workers=workers, known=unchanged, progress=progress)
+    for batch in batches:
+        _add(ledger, batch, done, prices, now)
+    return done
+
+
+def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: datetime) -> None:
+    added = ledger.append(batch.usages)
+    done.read += batch.read
+    done.skipped += batch.skipped
+    done.imported += len(added.fresh)
+    done.superseded += batch.superseded + added.superseded
+    done.duplicates += batch.duplicates + added.duplicates
+    done.rejected += batch.rejected
+    done.unpriced += sum(map(prices.lacks, added.fresh))
+    for file in batch.files:
+        done.files += bool(file.format)
+        done.errors += _errors(file)
+    ledger.note_files([_noted(file) for file in batch.files if file.format and file.path != "-"], now)
+
+
+def _noted(file: File) -> SourceFile:
+    """The file as the ledger remembers it; one that could not be read to its end never counts as unchanged."""
+    reasons = tuple(f"{reject.line}: {reject.reason}" for reject in file.rejects)
+    path = os.path.abspath(file.path)
+    return SourceFile(path, file.size, -1 if file.error else file.mtime_ns, file.format, file.read, file.rejected, reasons)
+
+
+def _errors(file: File) -> list[str]:
+    lines = [f"{file.path}:{reject.line}: {reject.reason}" for reject in file.rejects[:SHOWN_REJECTS]]
+    if file.rejected > len(lines):
+        lines.append(f"{file.path}: and {file.rejected - len(lines):,} more lines rejected")
+    if file.error:
+        lines.append(f"{file.path}: {file.error}")
+    return lines
+
+
+class _Prices:
+    """Whether records have a price; asked of the book once a (facts, day)."""
+
+    def __init__(self, profiles: Mapping[str, str], book: Book | None = None) -> None:
+        self._book = book or default_book()
+        self._profiles = profiles
+        self._known: dict[Any, bool] = {}
+
+    def lacks(self, usage: Usage) -> bool:
+        return any(self._lacks(usage, facts, tokens) for facts, tokens in usage.parts)
+
+    def _lacks(self, usage: Usage, facts: Facts, tokens: tuple[int, ...]) -> bool:
+        place = (usage.at_us // 86_400_000_000, facts, tokens[2] + tokens[3] + tokens[4] > 0)
+        if place not in self._known:
+            resolved = self._book.resolve(
+                facts.model_id,
+                platform=facts.platform,
+                region=facts.region,
+                mode=facts.mode,
+                inference_geo=facts.inference_geo,
+                served_model=facts.served_model,
+                profiles=self._profiles,
+            )
+            self._known[place] = isinstance(resolved, Unpriced) or isinstance(
+                find(self._book, resolved.sku, usage.at, Vector(*tokens)), Unpriced
+            )
+        return self._known[place]
+
+
+def read(
+    *paths: str | Path,
+    forced: str = "",
+    now: datetime | None = None,
+    errors: Callable[[str], None] | None = None,
+) -> Frame:
+    """Usage files as a frame, one row a part of a call, each call once. No ledger is touched.
+
+    Columns: at_us (a UTC timestamp), the ids, the facts, the five meters. `errors` is told of each line or
+    file that could not be read; without it the first one is raised as ValueError.
+    """
+    calls = Calls()
+    places = [str(path) for path in paths]
+    for batch in read_paths(places, format=forced, now=now or datetime.now(UTC)):
+        for line in (line for file in batch.files for line in _errors(file)):
+            if errors is None:
+                raise ValueError(line)
+            errors(line)
+        calls.extend(batch.usages)
+    rows = [
+        {"at_us": usage.at_us, "request_id": usage.request_id, "message_id": usage.message_id, "part": part}
+        | facts._asdict()
+        | dict(zip(METERS, tokens, strict=True))
+        for usage in calls.best
+        for part, (facts, tokens) in enumerate(usage.parts)
+    ]
+    return Frame(("at_us", "request_id", "message_id", "part", *Facts._fields, *METERS), rows)

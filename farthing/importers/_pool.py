@@ -1,0 +1,160 @@
+"""Tasks to worker processes and their frames back, in whatever order they come.
+
+Workers are programs of their own, started with subprocess: a caller needs no `__main__` guard, and may have
+threads. Callbacks and walking stay in the caller's thread; a thread of ours per worker only carries frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+from farthing.importers._task import End, Frame, Task, run
+from farthing.importers._wire import HELLO, pack_task, receive, send, unpack_frame
+
+FRAMES_WAITING = 4  # for a caller that is slower than the workers, which then wait at their pipes
+
+
+class Done(NamedTuple):
+    """A frame of a task; `last` if no other follows."""
+
+    task: Task
+    frame: Frame
+    last: bool
+
+
+def here(tasks: Iterator[Task]) -> Iterator[Done]:
+    """Run the tasks in this process."""
+    for task in tasks:
+        for frame in run(task):
+            yield Done(task, frame, last=False)
+        yield Done(task, _NOTHING, last=True)
+
+
+def in_workers(tasks: Iterator[Task], count: int) -> Iterator[Done]:
+    """Run the tasks in `count` processes; in this one if they cannot be started."""
+    pool = _Pool(count)
+    try:
+        yield from pool.run(tasks) if pool.places else here(tasks)
+    finally:
+        pool.close()
+
+
+class _Pool:
+    def __init__(self, count: int) -> None:
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._frames: queue.Queue[Done] = queue.Queue(FRAMES_WAITING)
+        self._closed = threading.Event()
+        self._workers = [worker for worker in [_start() for _ in range(count)] if worker]  # all start at once
+        self.places = [place for place, worker in enumerate(self._workers) if _greets(worker)]
+        self._threads = [threading.Thread(target=self._serve, args=(at,), daemon=True) for at in self.places]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, tasks: Iterator[Task]) -> Iterator[Done]:
+        """Keep every worker busy, and one task more for each waiting."""
+        under_way = 0
+        more = True
+        while more or under_way:
+            while more and under_way < 2 * len(self.places):
+                task = next(tasks, None)
+                if task is None:
+                    more = False
+                else:
+                    self._tasks.put(task)
+                    under_way += 1
+            if under_way:
+                done = self._frames.get()
+                under_way -= done.last
+                yield done
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing: what they have not handed over was not counted."""
+        self._closed.set()
+        for _ in self._threads:
+            self._tasks.put(None)
+        while any(thread.is_alive() for thread in self._threads):
+            for worker in list(self._workers):
+                worker.kill()
+            try:
+                self._frames.get(timeout=0.01)  # a thread may be waiting to put
+            except queue.Empty:
+                continue
+        for worker in self._workers:
+            _end(worker)
+
+    def _serve(self, place: int) -> None:
+        """Frames of one worker after the other: one that dies is replaced, and the files it was at say so."""
+        alive = True
+        while (task := self._tasks.get()) is not None and not self._closed.is_set():
+            worker = self._workers[place]
+            ended: set[int] = set()
+            data: bytes | None = None
+            try:
+                if alive:
+                    send(cast("BinaryIO", worker.stdin), pack_task(task))
+                    while data := receive(_out(worker)):
+                        frame = unpack_frame(data)
+                        ended |= {end.place for end in frame.ends}
+                        self._frames.put(Done(task, frame, last=False))
+            except OSError:
+                data = None
+            if data is not None:
+                self._frames.put(Done(task, _NOTHING, last=True))
+                continue
+            _end(worker)
+            self._frames.put(Done(task, _failed(task, ended, worker.returncode), last=True))
+            fresh = None if self._closed.is_set() else _start()
+            if fresh:
+                self._workers[place] = fresh
+            alive = fresh is not None and _greets(fresh)
+
+
+_NOTHING = Frame([], 0, 0, 0, 0, [], 0)
+
+
+def _failed(task: Task, ended: set[int], status: int) -> Frame:
+    """A worker has died (killed for its memory, most likely). Its files say so, and the next import reads them."""
+    why = f"the process that read it ended early (status {status}): import it again"
+    ends = [End(place, error=why) for place in range(len(task.ranges)) if place not in ended]
+    return _NOTHING._replace(ends=ends)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    worker.wait()
+    for pipe in (worker.stdin, worker.stdout):
+        if pipe:
+            with contextlib.suppress(OSError):  # what could not be written matters no longer
+                pipe.close()
+
+
+def _greets(worker: subprocess.Popen[bytes]) -> bool:
+    return receive(_out(worker)) == HELLO
+
+
+def _out(worker: subprocess.Popen[bytes]) -> BinaryIO:
+    return cast("BinaryIO", worker.stdout)
+
+
+def _start() -> subprocess.Popen[bytes] | None:
+    """A worker that finds modules where this process does."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return None
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "farthing.importers._worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except OSError:
+        return None
