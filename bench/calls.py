@@ -52,7 +52,9 @@ def blocks(count: int) -> list[dict[str, Any]]:
 def probes() -> list[Probe]:
     """Global Sonnet 4.6 has one price that all know; the others differ by endpoint, date or prompt size."""
     usual = block(412, 650, 18_000, 1_200)
-    settled = [Probe(f"global Sonnet 4.6, block {i}", MODEL, NOW, one, True) for i, one in enumerate(blocks(50))]
+    settled = [
+        Probe(f"global Sonnet 4.6, block {i}", MODEL, NOW, one, True) for i, one in enumerate(blocks(50))
+    ]
     return [
         *settled,
         Probe("us. Sonnet 4.6", "us.anthropic.claude-sonnet-4-6", NOW, usual),

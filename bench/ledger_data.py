@@ -48,35 +48,40 @@ class BulkLedger(Ledger):
 
 
 def make_ledger(folder: Path, rows: int) -> dict[str, Any]:
-    """The ledger of so many rows, written if it is not there; `sku_of.parquet` beside it serves the rivals."""
+    """A ledger of so many rows, unless it is there; two small files beside it serve hand-written SQL."""
     done = folder.with_suffix(".done")
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         _write(folder, rows)
         done.write_text(json.dumps({"rows": rows}))
-    return Ledger(folder)
+    told: dict[str, Any] = json.loads(done.read_text())
+    return told
 
 
 def _write(folder: Path, rows: int) -> None:
     ledger = BulkLedger(folder)
     con = ledger.connection
     contexts, tags = _contexts(), _tags()
-    columns = dict(zip(("ctx", *Facts._fields), zip(*((code, *facts) for _, code, facts in contexts), strict=True)))
-    ledger._commit("contexts", {name: list(values) for name, values in columns.items()}, None, None)
-    pairs = [(code, *pair) for code, told in tags for pair in told]
-    ledger._commit("tags", dict(zip(("tags", "key", "value"), map(list, zip(*pairs, strict=True)), strict=True)), None, None)
-    con.execute("CREATE TABLE made_contexts (place INTEGER, ctx BIGINT, early BIGINT, kind TINYINT)")
+    facts = zip(*(facts for _, _, facts in contexts), strict=True)
+    ledger._commit(
+        "contexts", {"ctx": [code for _, code, _ in contexts]} | dict(zip(Facts._fields, facts, strict=True))
+    )
+    pairs = zip(*((code, *pair) for code, told in tags for pair in told), strict=True)
+    ledger._commit("tags", dict(zip(("tags", "key", "value"), pairs, strict=True)))
     codes = {facts: code for _, code, facts in contexts}
-    for place, (kind, code, facts) in enumerate(contexts[:CONTEXTS]):
+    con.execute("CREATE TABLE made_contexts (place INTEGER, ctx BIGINT, early BIGINT, kind TINYINT)")
+    for place, (kind, code, said) in enumerate(contexts[:CONTEXTS]):
         early = SKUS[place % len(SKUS)][2]
-        old = codes[facts._replace(model_id=early)] if early else code
+        old = codes[said._replace(model_id=early)] if early else code
         con.execute("INSERT INTO made_contexts VALUES (?, ?, ?, ?)", [place, code, old, kind])
     con.execute("CREATE TABLE made_tags (place INTEGER, tags BIGINT)")
-    con.executemany("INSERT INTO made_tags VALUES (?, ?)", [(place, code) for place, (code, _) in enumerate(tags)])
+    con.executemany(
+        "INSERT INTO made_tags VALUES (?, ?)", [(place, code) for place, (code, _) in enumerate(tags)]
+    )
     for start in range(0, rows, CHUNK):
-        delta = ledger._delta("usage")
-        version = delta.transaction_version("farthing") or 0 if delta else 0
-        chunk = con.sql(_rows(start, min(start + CHUNK, rows), rows))
+        delta = ledger._delta("usage", make=True)
+        version = delta.transaction_version("farthing") or 0
+        chunk: Any = con.sql(_rows(start, min(start + CHUNK, rows), rows))
         if not ledger._commit("usage", chunk, delta, version + 1):
             raise RuntimeError(f"{folder}: another writer is at work")
     _write_skus(con, contexts, folder.with_suffix(".skus.parquet"), folder.with_suffix(".cards.parquet"))
@@ -113,7 +118,11 @@ def _contexts() -> list[tuple[int, int, Facts]]:
 
 def _tags() -> list[tuple[int, tuple[tuple[str, str], ...]]]:
     """Three apps a team: (code, pairs)."""
-    sets = [(("app", f"app-{team}-{app}"), ("team", f"team-{team:02}")) for app in range(3) for team in range(TEAMS)]
+    sets = [
+        (("app", f"app-{team}-{app}"), ("team", f"team-{team:02}"))
+        for app in range(3)
+        for team in range(TEAMS)
+    ]
     return [(content_code(pairs), pairs) for pairs in sets]
 
 

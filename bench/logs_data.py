@@ -43,8 +43,8 @@ def make_logs(folder: Path, size: int) -> dict[str, Any]:
             for told in pool.map(partial(_day, folder, records), range(DAYS)):
                 totals.update(told)
         done.write_text(json.dumps(dict(totals)))
-    told: dict[str, Any] = json.loads(done.read_text())
-    return told
+    found: dict[str, Any] = json.loads(done.read_text())
+    return found
 
 
 def _day(folder: Path, records: int, day: int) -> dict[str, int]:
@@ -61,7 +61,11 @@ def _day(folder: Path, records: int, day: int) -> dict[str, int]:
         account, region = PLACES[place]
         content = b"\n".join(lines) + b"\n"
         name = f"202610{day + 1:02}T{hour:02}5959000Z_{random.getrandbits(64):016x}.json.gz"
-        path = folder / f"AWSLogs/{account}/BedrockModelInvocationLogs/{region}/2026/10/{day + 1:02}/{hour:02}" / name
+        path = (
+            folder
+            / f"AWSLogs/{account}/BedrockModelInvocationLogs/{region}/2026/10/{day + 1:02}/{hour:02}"
+            / name
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(content, 6, mtime=0))
         totals.update(objects=1, bytes=len(content), compressed=path.stat().st_size)
@@ -103,7 +107,7 @@ def _record(
 
 def _asked(random: Random, filler: Filler, size: int, anthropic: bool) -> str:
     """A request: a system prompt, then turns of a user, a model that calls tools, and their results."""
-    turns = []
+    turns: list[str] = []
     left = size - size // 4
     while left > 0:
         length = min(left, random.randrange(200, 5_000))
@@ -148,7 +152,9 @@ def _answer(filler: Filler, operation: str, request: str, size: int, counts: dic
         f'"cache_read_input_tokens":{counts["read"]},"cache_creation":{{"ephemeral_5m_input_tokens":'
         f'{counts["written"]},"ephemeral_1h_input_tokens":0}}'
     )
-    head = f'"id":"msg_bdrk_01{request[:8]}{request[-12:]}","type":"message","role":"assistant","model":"claude"'
+    head = (
+        f'"id":"msg_bdrk_01{request[:8]}{request[-12:]}","type":"message","role":"assistant","model":"claude"'
+    )
     if operation == "InvokeModel":
         return (
             f'{{{head},"content":[{{"type":"text","text":"{filler.text(size)}"}}],"stop_reason":"end_turn",'

@@ -28,7 +28,9 @@ def litellm_rates(seconds: float) -> dict[str, Any]:
         return config.calculate_usage(usage, reasoning_content=None)
 
     def price(usage: Any, model: str = MODEL) -> float:
-        return float(sum(litellm.cost_per_token(model=model, custom_llm_provider="bedrock", usage_object=usage)))
+        return float(
+            sum(litellm.cost_per_token(model=model, custom_llm_provider="bedrock", usage_object=usage))
+        )
 
     speed = per_second(price, [read(usage) for usage in blocks(500)], seconds)
     return {"per_s": speed, "answers": _answers(lambda probe: price(read(probe.usage), probe.model))}

@@ -44,7 +44,7 @@ JOIN_THEN_PRICE = f"""
 
 # The same without the calendar: casting a time with zone to a date is slow, dividing its microseconds is not.
 JOIN_THEN_PRICE_NUMBERED_DAYS = JOIN_THEN_PRICE.replace(
-    'CAST(u."at" AS DATE)', f'DATE \'1970-01-01\' + CAST(epoch_us(u."at") // {DAY_US} AS INTEGER)'
+    'CAST(u."at" AS DATE)', f"DATE '1970-01-01' + CAST(epoch_us(u.\"at\") // {DAY_US} AS INTEGER)"
 )
 
 # Sum tokens by the raw keys of the ledger, join and price the sums.

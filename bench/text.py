@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 from random import Random
 
-_WORDS = (
-    "the of and to in is that for it as with on be by this are or from at an was which you not have can "
-    "request response model token cache prefix session account region budget report ledger invoice rate card "
-    "value return function class import self result error index buffer thread column table query filter "
-    "customer order shipment contract clause party summary section policy review change branch commit test"
-).split()
-_MARKS = ("\n", "\n\n", "\t", ' "quoted" ', " naïve ", " → ", " C:\\path\\file ", '\n{"usage": {"input_tokens": 9}}\n', "é")
+_TEXT = """
+    the of and to in is that for it as with on be by this are or from at an was which you not have can
+    request response model token cache prefix session account region budget report ledger invoice rate card
+    value return function class import self result error index buffer thread column table query filter
+    customer order shipment contract clause party summary section policy review change branch commit test
+"""
+_WORDS = _TEXT.split()
+_MARKS = (
+    "\n",
+    "\n\n",
+    "\t",
+    ' "quoted" ',
+    " naïve ",
+    " → ",
+    " C:\\path\\file ",
+    '\n{"usage": {"input_tokens": 9}}\n',
+    "é",
+)
 
 
 class Filler:
@@ -34,7 +45,9 @@ class Filler:
     def text(self, size: int) -> str:
         """About so many characters: whole paragraphs if it takes one or more, else whole words."""
         pieces, each = (
-            (self.words, self.word_size) if size < self.paragraph_size else (self.paragraphs, self.paragraph_size)
+            (self.words, self.word_size)
+            if size < self.paragraph_size
+            else (self.paragraphs, self.paragraph_size)
         )
         count = max(1, round(size / each))
         first = int(self.random.random() * (len(pieces) - count))

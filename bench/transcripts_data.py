@@ -38,8 +38,8 @@ def make_transcripts(folder: Path, size: int) -> dict[str, Any]:
             for told in pool.map(partial(_batch, folder), range(max(1, size // BATCH_BYTES))):
                 totals.update(told)
         done.write_text(json.dumps(dict(totals)))
-    told: dict[str, Any] = json.loads(done.read_text())
-    return told
+    found: dict[str, Any] = json.loads(done.read_text())
+    return found
 
 
 def _batch(folder: Path, number: int) -> Counter[str]:
@@ -143,7 +143,9 @@ class _Session:
 
     def _progress(self, agent: str) -> str:
         data = f'{{"type":"bash_progress","output":"{self.filler.text(500)}","elapsedTimeSeconds":3,"totalLines":40}}'
-        return self._line("progress", f'"data":{data},"toolUseID":"toolu_01{self.random.getrandbits(64):016x}"', agent)
+        return self._line(
+            "progress", f'"data":{data},"toolUseID":"toolu_01{self.random.getrandbits(64):016x}"', agent
+        )
 
     def _snapshot(self) -> str:
         files = ",".join(f'"src/file_{i}.py":{{"backupFileName":"{i}@v1","version":1}}' for i in range(12))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from farthing.book import Book, Unpriced, default_book
 from farthing.frames import Frame
@@ -15,8 +14,9 @@ from farthing.importers import Batch, File, read_paths
 from farthing.ledger import Calls, Ledger, SourceFile
 from farthing.meters import METERS, Vector
 from farthing.rating import find
-from farthing.usage import Facts, Usage
+from farthing.usage import Facts, Sku, Usage
 
+DAY_US = 86_400_000_000
 SHOWN_REJECTS = 20  # of one file, in the errors of an import
 
 
@@ -104,7 +104,9 @@ def _noted(file: File) -> SourceFile:
     """The file as the ledger remembers it; one that could not be read to its end never counts as unchanged."""
     reasons = tuple(f"{reject.line}: {reject.reason}" for reject in file.rejects)
     path = os.path.abspath(file.path)
-    return SourceFile(path, file.size, -1 if file.error else file.mtime_ns, file.format, file.read, file.rejected, reasons)
+    return SourceFile(
+        path, file.size, -1 if file.error else file.mtime_ns, file.format, file.read, file.rejected, reasons
+    )
 
 
 def _errors(file: File) -> list[str]:
@@ -117,32 +119,40 @@ def _errors(file: File) -> list[str]:
 
 
 class _Prices:
-    """Whether records have a price; asked of the book once a (facts, day)."""
+    """Whether records have a price. A SKU is asked for once a Facts, a card once a day and SKU."""
 
     def __init__(self, profiles: Mapping[str, str], book: Book | None = None) -> None:
         self._book = book or default_book()
         self._profiles = profiles
-        self._known: dict[Any, bool] = {}
+        self._skus: dict[Facts, Sku | None] = {}
+        self._cards: dict[tuple[Sku, int, bool], bool] = {}
 
     def lacks(self, usage: Usage) -> bool:
-        return any(self._lacks(usage, facts, tokens) for facts, tokens in usage.parts)
+        day = usage.at_us // DAY_US
+        for facts, tokens in usage.parts:
+            sku = self._skus[facts] if facts in self._skus else self._resolve(facts)
+            if sku is None:
+                return True
+            box = (sku, day, tokens[2] + tokens[3] + tokens[4] > 0)
+            if box not in self._cards:
+                card = find(self._book, sku, usage.at, Vector(*tokens))
+                self._cards[box] = isinstance(card, Unpriced)
+            if self._cards[box]:
+                return True
+        return False
 
-    def _lacks(self, usage: Usage, facts: Facts, tokens: tuple[int, ...]) -> bool:
-        place = (usage.at_us // 86_400_000_000, facts, tokens[2] + tokens[3] + tokens[4] > 0)
-        if place not in self._known:
-            resolved = self._book.resolve(
-                facts.model_id,
-                platform=facts.platform,
-                region=facts.region,
-                mode=facts.mode,
-                inference_geo=facts.inference_geo,
-                served_model=facts.served_model,
-                profiles=self._profiles,
-            )
-            self._known[place] = isinstance(resolved, Unpriced) or isinstance(
-                find(self._book, resolved.sku, usage.at, Vector(*tokens)), Unpriced
-            )
-        return self._known[place]
+    def _resolve(self, facts: Facts) -> Sku | None:
+        resolved = self._book.resolve(
+            facts.model_id,
+            platform=facts.platform,
+            region=facts.region,
+            mode=facts.mode,
+            inference_geo=facts.inference_geo,
+            served_model=facts.served_model,
+            profiles=self._profiles,
+        )
+        self._skus[facts] = None if isinstance(resolved, Unpriced) else resolved.sku
+        return self._skus[facts]
 
 
 def read(

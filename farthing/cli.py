@@ -398,7 +398,7 @@ def _print_charge(charge: Charge, *, explain: bool) -> None:
 
 @app.command(name="import")
 def import_(
-    *paths: Annotated[str, Parameter(help="Files, folders, globs, or - for stdin.")],
+    *paths: Annotated[str, Parameter(help="Files, folders, globs, or - for stdin.", allow_leading_hyphen=True)],
     ledger: Annotated[Path | None, Parameter(help="Ledger folder; made if there is none.")] = None,
     forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
@@ -408,6 +408,9 @@ def import_(
 
     if not paths:
         raise BadInput("name what to import: files, folders, globs, or - for stdin")
+    for path in paths:
+        if path.startswith("--") and not Path(path).exists():
+            raise BadInput(f"unknown option {path}; see farthing import --help")
     done = _import(Ledger(ledger or default_ledger()), paths, forced)
     if json:
         _write(done.as_json())

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from farthing.usage import Facts, Usage
 if TYPE_CHECKING:
     import duckdb
 
+_MARKER = "farthing.json"
 FORMAT = 1  # of the folder; a ledger of another format is refused, never guessed at
 RANK = {"bedrock_log": 2, "claude_code": 1}  # which source to believe of one call; the gateway will be 3
 
@@ -98,7 +100,9 @@ class Calls:
         if usage.request_id != old.request_id or usage.message_id != old.message_id:
             self._name(place, usage)
         main, copy = (other, best) if best.sidechain and not other.sidechain else (best, other)
-        request, message = main.request_id or copy.request_id, best.message_id or other.message_id
+        request, message = main.request_id, best.message_id or other.message_id
+        if not request and _one_request(main, copy):
+            request = copy.request_id
         if (request, message, main.sidechain) != (best.request_id, best.message_id, best.sidechain):
             best = best._replace(request_id=request, message_id=message, sidechain=main.sidechain)
         self.kept[place] = best
@@ -117,9 +121,12 @@ class Calls:
         known = self.kept[place]
         if known is None or _differ(known.message_id, usage.message_id):
             return False
-        if _differ(known.request_id, usage.request_id):
-            return known.sidechain or usage.sidechain or known.parts[0][0].source != usage.parts[0][0].source
-        return True
+        return not (_differ(known.request_id, usage.request_id) and _one_request(known, usage))
+
+
+def _one_request(a: Usage, b: Usage) -> bool:
+    """Whether two records of one message must name the same request."""
+    return not (a.sidechain or b.sidechain) and a.parts[0][0].source == b.parts[0][0].source
 
 
 def _differ(a: str, b: str) -> bool:
@@ -210,7 +217,7 @@ class Ledger:
             raise LedgerError(
                 f"{folder}: a ledger's path has none of {_UNFIT.pattern[1:-1]}; name another folder"
             )
-        marker = self.folder / "farthing.json"
+        marker = self.folder / _MARKER
         try:
             if not marker.exists():
                 self._begin(marker)
@@ -231,7 +238,7 @@ class Ledger:
         strange = [path for path in self.folder.iterdir() if not path.name.startswith(marker.name)]
         if strange and not marker.exists():
             raise LedgerError(f"{self.folder}: not empty and no farthing ledger; name another folder")
-        draft = self.folder / f"{marker.name}.{os.getpid()}"
+        draft = self._draft()
         draft.write_text(json.dumps({"format": FORMAT}))
         draft.replace(marker)
 
@@ -408,7 +415,8 @@ class Ledger:
         """A table as it stands; None, or an empty one, if it was never written.
 
         It is made by itself, not by its first rows: then the first commit of rows is one like any other, and two
-        writers who begin at once see each other.
+        writers who begin at once see each other. Delta lets both of two who make a table succeed, so it is renamed
+        into its place.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -425,14 +433,20 @@ class Ledger:
             return None
         columns = _TABLES[name]
         schema = self.frame({column: [] for column in columns}, columns).schema
+        draft = self._draft()
         try:
-            return DeltaTable.create(
-                str(path), schema, partition_by=["month"] if "month" in columns else None
-            )
+            DeltaTable.create(str(draft), schema, partition_by=["month"] if "month" in columns else None)
+            draft.rename(path)  # in one step, and only if no other writer was quicker
+            return DeltaTable(str(path))
         except (DeltaError, OSError) as error:
-            if found := self._delta(name):  # another writer was quicker
+            shutil.rmtree(draft, ignore_errors=True)
+            if found := self._delta(name):
                 return found
             raise LedgerError(f"{self.folder}: cannot write: {_os_reason(error)}") from error
+
+    def _draft(self) -> Path:
+        """A name for something that will be renamed once it is whole; what a killed process leaves of it is ignored."""
+        return self.folder / f"{_MARKER}.{os.urandom(8).hex()}"
 
     def frame(self, columns: dict[str, Any], types: dict[str, str]) -> Any:
         """Columns as an Arrow table that DuckDB and Delta read: `timestamp` columns hold microseconds."""

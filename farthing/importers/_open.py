@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
-CHUNK_BYTES = 1 << 17  # larger ones leave the processor's cache, and malloc's pools
+import msgspec
+
+T = TypeVar("T")
+CHUNK_BYTES = 1 << 17  # larger ones leave the processor's cache
 HEAD_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 26
 GZIP = b"\x1f\x8b"
@@ -162,56 +165,143 @@ def _unpack(
         unpack = unpacker()
 
 
-class Numbered:
-    """Numbered lines of chunks. A line over the bound is never held: its number goes to `long`.
+class Bad(NamedTuple):
+    """A line that does not decode, and why."""
 
-    `number` and `line` are those handed out last. One iterator serves all: a second `iter` goes on where the
-    first one was.
+    line: bytes
+    error: Exception
+
+
+class Numbered:
+    """The lines of chunks, numbered from 1, blank ones left out: as bytes (`iter`), or decoded.
+
+    `number`, `line` and `is_utf8` are about the line handed out last. A line over the bound is never held: its
+    number goes to `long`. There is one iterator: asked for again, it goes on where it was.
     """
 
-    def __init__(self, chunks: Iterator[bytes], most_bytes: int = MAX_LINE_BYTES) -> None:
-        self.number = 0
-        self.line = b""
+    def __init__(self, chunks: Iterable[bytes], most_bytes: int = MAX_LINE_BYTES) -> None:
         self.long: list[int] = []
         self._most_bytes = most_bytes
-        self._lines = self._split(chunks)
+        self._before = 0  # lines in blocks that are done with
+        self._at = -1
+        self._data = b""
+        self._starts: list[int] = []  # of the lines in `_data`, and one past the end of the last one's newline
+        self._ascii = True
+        self._blocks = self._split(chunks)
+        self._iterator: Iterator[Any] | None = None
+
+    @classmethod
+    def of(cls, lines: Iterable[tuple[int, bytes]]) -> Numbered:
+        """These lines, unless they are of this class already."""
+        if isinstance(lines, cls):
+            return lines
+        new = cls(())
+        new._blocks = new._given(lines)
+        return new
+
+    @property
+    def number(self) -> int:
+        return self._before + self._at + 1
+
+    @property
+    def line(self) -> bytes:
+        return self._data[self._starts[self._at] : self._starts[self._at + 1] - 1]
+
+    def is_utf8(self) -> bool:
+        """Whether all of the line is text: decoding does not look at what it skips."""
+        if self._ascii:
+            return True
+        line = self.line
+        if not line.isascii():
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return False
+        return True
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        return self._lines
+        self._iterator = self._iterator or ((self.number, self.line) for _ in self._each())
+        return self._iterator
 
-    def _split(self, chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-        pieces: list[bytes] = []  # of the line that a chunk's end has cut
+    def decoded(self, decoder: msgspec.json.Decoder[T]) -> Iterator[T | Bad]:
+        """The lines decoded, many at a time, for that takes half the time."""
+        self._iterator = self._iterator or self._decode(decoder)
+        return self._iterator
+
+    def _each(self) -> Iterator[None]:
+        for _ in self._blocks:
+            yield from self._each_of_block()
+
+    def _each_of_block(self) -> Iterator[None]:
+        data, starts = self._data, self._starts
+        for at in range(len(starts) - 1):
+            if data[starts[at]] <= 32 and not data[starts[at] : starts[at + 1]].strip():
+                continue
+            self._at = at
+            yield
+
+    def _decode(self, decoder: msgspec.json.Decoder[T]) -> Iterator[T | Bad]:
+        for _ in self._blocks:
+            starts = self._starts
+            try:
+                records = decoder.decode_lines(memoryview(self._data)[starts[0] : starts[-1]])
+            except (msgspec.DecodeError, RecursionError):
+                records = []
+            if len(records) == len(starts) - 1:
+                for self._at, record in enumerate(records):  # noqa: B007 - number and line depend on it
+                    yield record
+                continue
+            # A bad line among them, a blank one, or two values in one.
+            for _ in self._each_of_block():
+                try:
+                    record = decoder.decode(self.line)
+                except (msgspec.DecodeError, RecursionError) as error:
+                    yield Bad(self.line, error)
+                else:
+                    yield record
+
+    def _split(self, chunks: Iterable[bytes]) -> Iterator[None]:
+        """Blocks of whole lines: what a chunk has of them, and between two chunks the line that they share."""
+        pieces: list[bytes] = []
         held_bytes = 0
         for chunk in chunks:
-            first, *rest = chunk.split(b"\n")
-            held_bytes += len(first)
+            start = chunk.find(b"\n") + 1
+            held_bytes += start or len(chunk)
             if held_bytes > self._most_bytes:
                 pieces.clear()
             else:
-                pieces.append(first)
-            if not rest:
+                pieces.append(chunk[:start] if start else chunk)
+            if not start:
                 continue
-            last = rest.pop()
-            yield from self._whole(pieces, held_bytes)
-            for line in rest:
-                self.number += 1
-                if line and (line[0] > 32 or line.strip()):
-                    self.line = line
-                    yield self.number, line
-            pieces = [last]
-            held_bytes = len(last)
+            yield from self._shared(pieces, held_bytes)
+            starts = [start]
+            while start := chunk.find(b"\n", start) + 1:
+                starts.append(start)
+            if len(starts) > 1:
+                yield from self._block(chunk, starts)
+            pieces = [chunk[starts[-1] :]]
+            held_bytes = len(pieces[0])
         if held_bytes:
-            yield from self._whole(pieces, held_bytes)
+            yield from self._shared([*pieces, b"\n"], held_bytes)
 
-    def _whole(self, pieces: list[bytes], held_bytes: int) -> Iterator[tuple[int, bytes]]:
-        self.number += 1
+    def _shared(self, pieces: list[bytes], held_bytes: int) -> Iterator[None]:
         if held_bytes > self._most_bytes:
-            self.long.append(self.number)
-            return
-        line = b"".join(pieces)
-        if line.strip():
-            self.line = line
-            yield self.number, line
+            self._before += 1
+            self.long.append(self._before)
+        else:
+            line = b"".join(pieces)
+            yield from self._block(line, [0, len(line)])
+
+    def _block(self, data: bytes, starts: list[int]) -> Iterator[None]:
+        self._data, self._starts, self._ascii = data, starts, data.isascii()
+        yield
+        self._before += len(starts) - 1
+        self._at = -1
+
+    def _given(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[None]:
+        for number, line in lines:
+            self._before = number - 1
+            yield from self._block(line + b"\n", [0, len(line) + 1])
 
 
 _ARCHIVES = {

@@ -122,7 +122,7 @@ def objects(head: bytes) -> tuple[dict[str, str], ...]:
     ({'a': '{', 'c': '[', 'd': '"'},)
     """
     found = []
-    for line in head.split(b"\n", 16)[:16]:
+    for line in head.split(b"\n", 8)[:8]:
         start = line.find(b"{")
         if start >= 0:
             try:

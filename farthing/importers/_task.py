@@ -239,9 +239,9 @@ class _Gather:
                 and facts[4] in regions
                 and min(tokens) >= 0
                 and sum(tokens) <= MAX_TOKENS
-                and lines.line.isascii()
+                and lines.is_utf8()
             ):
-                fault = self._fault(usage, lines.line)
+                fault = self._fault(usage, lines)
                 if fault:
                     self.reject(Reject(lines.number, fault))
                     continue
@@ -260,14 +260,13 @@ class _Gather:
             else:
                 self._duplicates += 1
 
-    def _fault(self, usage: Usage, line: bytes) -> str:
+    def _fault(self, usage: Usage, lines: Numbered) -> str:
         """What is impossible about it, whichever format it came from; "" if nothing."""
-        at_us, _, _, parts, _, _, _ = usage
-        if at_us > self._latest_us:
-            return f"its time is in the future ({at_us // 1_000_000} s after 1970)"
-        if at_us < FIRST_US:
+        if usage.at_us > self._latest_us:
+            return f"its time is in the future ({usage.at_us // 1_000_000} s after 1970)"
+        if usage.at_us < FIRST_US:
             return "its time is before 2023"
-        for facts, tokens in parts:
+        for facts, tokens in usage.parts:
             if min(tokens) < 0:
                 return "a count is negative"
             if sum(tokens) > MAX_TOKENS:
@@ -276,12 +275,7 @@ class _Gather:
                 if not REGION.fullmatch(facts.region):
                     return f"unknown region {facts.region[:40]!r}"
                 self._regions.add(facts.region)
-        if not line.isascii():
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                return reason(error)
-        return ""
+        return "" if lines.is_utf8() else "no UTF-8"
 
 
 def _better(new: Usage, old: Usage) -> bool:

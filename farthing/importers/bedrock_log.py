@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from farthing.importers._open import Cut, Source
+from farthing.importers._open import Bad, Cut, Numbered, Source
 from farthing.importers._read import Lines, Reject, digest, instant, mode, objects, reading, reason, whole
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
@@ -127,7 +127,8 @@ class _Bodiless(_Line, gc=False):
     output: _OutputAlone | None = None
 
 
-_decode = msgspec.json.Decoder(_Whole).decode
+_Record = _Whole | _Bodiless
+_decoder = msgspec.json.Decoder(_Whole)
 _decode_bodiless = msgspec.json.Decoder(_Bodiless).decode
 _decode_answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -165,15 +166,17 @@ def sniff(head: bytes) -> bool:
 
 
 def read(lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
+    lines = Numbered.of(lines)
     reader = _Reader(path)
-    for number, line in lines:
-        try:
-            text = _bare(line)
-        except ValueError as error:
-            yield Reject(number, reason(error))
+    for record in lines.decoded(_decoder):
+        number = lines.number
+        if record.__class__ is Bad:
+            try:
+                yield from reader.text(number, _bare(record.line))
+            except ValueError as error:
+                yield Reject(number, reason(error))
         else:
-            if text:
-                yield from reader.line(number, text)
+            yield from reader.record(number, record, lines)
 
 
 _STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z\s+")  # of an export task, before each message
@@ -212,23 +215,29 @@ class _Reader:
         self._path = path
         self._facts: dict[tuple[str, ...], Facts] = {}
 
-    def line(self, number: int, line: bytes) -> Iterator[Usage | Reject]:
-        """What a line holds: a record, or the records of a CloudWatch result or delivery."""
+    def text(self, number: int, text: bytes) -> Iterator[Usage | Reject]:
+        """What a text holds that should be a record, or a CloudWatch result or delivery."""
+        if not text:
+            return
         try:
-            record = _decode(line)
+            record = _decoder.decode(text)
         except (msgspec.DecodeError, RecursionError) as error:
-            several = line.split(b'}{"messageType"')
+            several = text.split(b'}{"messageType"')
             if len(several) > 1:  # Firehose puts deliveries next to each other, with nothing between
-                yield from self.line(number, several[0] + b"}")
+                yield from self.text(number, several[0] + b"}")
                 for one in several[1:-1]:
-                    yield from self.line(number, b'{"messageType"' + one + b"}")
-                yield from self.line(number, b'{"messageType"' + several[-1])
+                    yield from self.text(number, b'{"messageType"' + one + b"}")
+                yield from self.text(number, b'{"messageType"' + several[-1])
                 return
             try:
-                record = _mended(line, error)
+                record = _mended(text, error)
             except (msgspec.DecodeError, RecursionError) as fault:
                 yield Reject(number, reason(fault))
                 return
+        yield from self.record(number, record, text)
+
+    def record(self, number: int, record: _Record, line: bytes | Numbered) -> Iterator[Usage | Reject]:
+        """`line` is where the record is from, for one without ids."""
         if record.schemaType == RECORD or (record.schemaType is None and record.modelId is not None):
             try:
                 yield self._usage(record, line)
@@ -237,16 +246,16 @@ class _Reader:
         elif record.schemaType is None:
             for text in _wrapped(record):
                 if text.lstrip().startswith("{"):
-                    yield from self.line(number, text.encode())
+                    yield from self.text(number, text.encode())
 
-    def _usage(self, record: _Whole | _Bodiless, line: bytes) -> Usage:
+    def _usage(self, record: _Record, line: bytes | Numbered) -> Usage:
         told = self._told(record)
         at_us = instant(record.timestamp)
         if not record.modelId:
             raise Rejected("no modelId")
         request_id = record.requestId or ""
         if not request_id and not told.id:
-            request_id = digest(line)
+            request_id = digest(line if isinstance(line, bytes) else line.line)
         metadata = record.requestMetadata or {}
         status, billed = _status(record, told)
         if billed:
@@ -299,7 +308,7 @@ class _Reader:
             )
         return facts
 
-    def _told(self, record: _Whole | _Bodiless) -> _Told:
+    def _told(self, record: _Record) -> _Told:
         output = record.output
         if output is None:
             return _NOTHING
@@ -330,10 +339,10 @@ class _Reader:
         return _answer(bytes(body))
 
 
-def _mended(line: bytes, error: Exception) -> _Whole | _Bodiless:
+def _mended(line: bytes, error: Exception) -> _Record:
     if isinstance(error, msgspec.ValidationError):
         return _decode_bodiless(whole(line))
-    return _decode(whole(line))
+    return _decoder.decode(whole(line))
 
 
 def _wrapped(record: _Line) -> Iterator[str]:
@@ -449,7 +458,7 @@ def _status(record: _Line, told: _Told) -> tuple[str, bool]:
     return ("guardrail_intervened" if told.stop == "guardrail_intervened" else ""), True
 
 
-def _counts(record: _Whole | _Bodiless, read: Reading | None) -> tuple[Tokens, str]:
+def _counts(record: _Record, read: Reading | None) -> tuple[Tokens, str]:
     """The counts at the top, with what they leave out from the answer; and what is assumed."""
     top = record.input or _Input()
     output = record.output.outputTokenCount if record.output else None

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from farthing.importers._open import Bad, Numbered
 from farthing.importers._read import Lines, Reject, digest, instant, mode, objects, reading, reason, whole
 from farthing.usage import Facts, Rejected, Usage, split_writes
 
@@ -68,7 +69,7 @@ class _Line(msgspec.Struct, gc=False):
     data: _Data | str | None = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decoder = msgspec.json.Decoder(_Line)
 
 
 _NOT_SUMMARIES = frozenset({"sessionId", "parentUuid", "leafUuid", "isSidechain", "isSnapshotUpdate"})
@@ -85,26 +86,23 @@ def sniff(head: bytes) -> bool:
 
 
 def read(lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
-    usage_of = _Reader(path).usage
-    for number, line in lines:
-        try:
-            record: _Line | None = _decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
+    lines = Numbered.of(lines)
+    reader = _Reader(path, lines)
+    for record in lines.decoded(_decoder):
+        if record.__class__ is Bad:
             try:
-                record = _mended(line, error)
-            except (msgspec.DecodeError, RecursionError) as fault:
-                yield Reject(number, reason(fault))
+                record = _mended(record.line, record.error)
+            except (msgspec.DecodeError, RecursionError) as error:
+                yield Reject(lines.number, reason(error))
                 continue
-        if record is None:
-            continue
         if record.data.__class__ is _Data:
             record = _embedded(record)
         message = record.message
         if message.__class__ is _Message and message.usage is not None and message.model != SYNTHETIC:
             try:
-                yield usage_of(record, message, line)
+                yield reader.usage(record, message)
             except Rejected as error:
-                yield Reject(number, reason(error))
+                yield Reject(lines.number, reason(error))
 
 
 def _embedded(record: _Line) -> _Line:
@@ -116,11 +114,11 @@ def _embedded(record: _Line) -> _Line:
     return _Line(inner.message, inner.requestId, at, record.sessionId, record.cwd, isSidechain=True)
 
 
-def _mended(line: bytes, error: Exception) -> _Line | None:
-    """What to make of a line that did not fit: None if it is none of ours, else the error again."""
+def _mended(line: bytes, error: Exception) -> _Line:
+    """What to make of a line that did not fit: an empty record if it is none of ours, else the error again."""
     line = whole(line)
     if not isinstance(error, msgspec.ValidationError):
-        return _decode(line)
+        return _decoder.decode(line)
     # Types are other than expected, somewhere. That matters only where there is usage.
     record = msgspec.json.decode(line)
     if not isinstance(record, dict):
@@ -131,24 +129,25 @@ def _mended(line: bytes, error: Exception) -> _Line | None:
         message = one.get("message") if isinstance(one, dict) else None
         if isinstance(message, dict) and message.get("usage") is not None and message.get("model") != SYNTHETIC:
             raise error
-    return None
+    return _Line()
 
 
 class _Reader:
     """Lines of one file to usage, with one Facts object for all that are equal."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, lines: Numbered) -> None:
+        self._lines = lines
         self._folder = _folder(path)
         self._facts: dict[tuple[object, ...], Facts] = {}
         self._last_key: tuple[object, ...] = ()  # most records are like the one before them
         self._last: Facts | None = None
 
-    def usage(self, record: _Line, message: _Message, line: bytes) -> Usage:
+    def usage(self, record: _Line, message: _Message) -> Usage:
         usage = message.usage
         message_id = message.id or ""
         request_id = record.requestId or ""
         if not message_id and not request_id:
-            request_id = digest(line)
+            request_id = digest(self._lines.line)
         at_us = instant(record.timestamp)
         if usage.iterations:
             parts = self._iterations(record, message)
