@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -56,6 +57,7 @@ class Result:
     size: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rounds: int = 0
+    others: float = 0.0
 
     def times(self, other: float) -> float:
         """How many times as fast as `other` we are."""
@@ -67,7 +69,8 @@ class Result:
             "name": self.name, "ours": self.ours, "unit": self.unit, "peers": self.peers, "floor": self.floor,
             "ratio_to_floor": ratio, "times_as_fast_as": {peer: self.times(v) for peer, v in self.peers.items()},
             "targets": [asdict(target) | {"met": target.met} for target in self.targets],
-            "peak_mb": self.peak_mb, "size": self.size, "rounds": self.rounds, "notes": self.notes,
+            "peak_mb": self.peak_mb, "size": self.size, "rounds": self.rounds, "others": self.others,
+            "notes": self.notes,
         }  # fmt: skip
 
 
@@ -75,7 +78,7 @@ class Result:
 class Sizes:
     """How much of everything; `--quick` takes the small ones, which show that the bench works and no more."""
 
-    label: str
+    tries: int  # of a run, until it has the machine to itself
     rounds: int
     few_rounds: int  # where one takes long
     starts: int  # of programs that do next to nothing
@@ -86,8 +89,8 @@ class Sizes:
     transcript_bytes: int
 
 
-FULL = Sizes("full", 5, 3, 15, 3.0, 10_000_000, 100_000_000, 2_000_000_000, 1_000_000_000)
-QUICK = Sizes("quick", 1, 1, 3, 0.3, 200_000, 400_000, 20_000_000, 16_000_000)
+FULL = Sizes(12, 5, 3, 15, 3.0, 10_000_000, 100_000_000, 2_000_000_000, 1_000_000_000)
+QUICK = Sizes(1, 1, 1, 1, 0.2, 200_000, 400_000, 20_000_000, 16_000_000)
 
 CASES: dict[str, Callable[[Sizes], Result]] = {}
 
@@ -122,9 +125,15 @@ def rate_record(sizes: Sizes) -> Result:
         "farthing": lambda: work("rate", str(sizes.seconds)),
         "floor": lambda: work("ints", str(sizes.seconds)),
     }
-    taken = take_turns(sizes.few_rounds, own | _rivals(sizes.seconds))
+    taken = take_turns(sizes.few_rounds, own | _rivals(sizes.seconds), sizes.tries)
     answers = {name: runs[0]["answers"] for name, runs in taken.items() if name != "floor"}
-    result = Result("rate_record", "records/s", middle(taken["farthing"], "per_s"), rounds=sizes.few_rounds)
+    result = Result(
+        "rate_record",
+        "records/s",
+        middle(taken["farthing"], "per_s"),
+        rounds=sizes.few_rounds,
+        others=taken.others,
+    )
     result.floor = middle(taken["floor"], "per_s")
     result.peers = {n: middle(runs, "per_s") for n, runs in taken.items() if n not in ("farthing", "floor")}
     result.targets = [
@@ -165,21 +174,23 @@ def _dollars(value: float | None) -> str:
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-def _made(kind: str, size: int) -> Path:
-    """The folder of made-up data of that kind and size, made if it is not there."""
+def _made(kind: str, size: int) -> tuple[Path, dict[str, Any]]:
+    """The folder of made-up data of that kind and size, made if it is not there, and what it holds."""
     folder = DATA / f"{kind}-{size}"
-    if not folder.with_suffix(".done").exists():
-        _say(f"making {kind} of {size:,} ...")
-        work("make", kind, folder, str(size))
-    return folder
+    start = time.perf_counter()
+    told = work("make", kind, folder, str(size))
+    if (seconds := time.perf_counter() - start) > 3:
+        _say(f"{kind} of {size:,} made in {seconds:.0f} s")
+    told.pop("peak_mb")
+    return folder, told
 
 
-def _group(name: str, rows: int, rounds: int) -> Result:
-    folder = _made("ledger", rows)
+def _group(name: str, rows: int, rounds: int, tries: int) -> Result:
+    folder, _ = _made("ledger", rows)
     runners: dict[str, Callable[[], Any]] = {"farthing": lambda: work("group", folder)}
     runners |= {variant: partial(work, "sql", folder, variant) for variant in VARIANTS}
     runners["floor"] = lambda: work("scan", folder)
-    taken = take_turns(rounds, runners)
+    taken = take_turns(rounds, runners, tries)
     if len({run["digest"] for name, runs in taken.items() if name != "floor" for run in runs}) != 1:
         raise Failed(f"{name}: the answers are not equal: {taken}")
     seconds = {name: middle(runs, "seconds") for name, runs in taken.items()}
@@ -213,23 +224,25 @@ def rate_group_10m(sizes: Sizes) -> Result:
     besides: resolving SKUs, finding price changes, counting what is unpriced or assumed. The floor reads and
     adds up the five token columns.
     """
-    return _group("rate_group_10m", sizes.rows, sizes.rounds)
+    return _group("rate_group_10m", sizes.rows, sizes.rounds, sizes.tries)
 
 
 @case
 def rate_group_100m(sizes: Sizes) -> Result:
     """The same over 100 million rows."""
-    return _group("rate_group_100m", sizes.many_rows, sizes.few_rounds)
+    return _group("rate_group_100m", sizes.many_rows, sizes.few_rounds, sizes.tries)
 
 
 @case
 def rate_frame(sizes: Sizes) -> Result:
     """Rows a second of the ledger of 10 million, rated and grouped, beside the rivals' records a second."""
-    folder = _made("ledger", sizes.rows)
+    folder, _ = _made("ledger", sizes.rows)
     runners: dict[str, Callable[[], Any]] = {"farthing": lambda: work("group", folder)}
-    taken = take_turns(sizes.few_rounds, runners | _rivals(sizes.seconds))
+    taken = take_turns(sizes.few_rounds, runners | _rivals(sizes.seconds), sizes.tries)
     speed = sizes.rows / middle(taken["farthing"], "seconds")
-    result = Result("rate_frame", "rows/s", speed, rounds=sizes.few_rounds, size={"rows": sizes.rows})
+    result = Result(
+        "rate_frame", "rows/s", speed, rounds=sizes.few_rounds, size={"rows": sizes.rows}, others=taken.others
+    )
     result.peers = {name: middle(runs, "per_s") for name, runs in taken.items() if name != "farthing"}
     result.targets = [
         Target(f"at least 500 times {name}", result.times(value), 500, at_least=True)
@@ -282,8 +295,7 @@ def import_logs(sizes: Sizes) -> Result:
     The floor decompresses the same files with isal on two processes and does nothing else. The rival adds up
     the counts at the top of each record with DuckDB's JSON reader, and keeps nothing.
     """
-    folder = _made("logs", sizes.log_bytes)
-    told = json.loads(folder.with_suffix(".done").read_text())
+    folder, told = _made("logs", sizes.log_bytes)
     rounds = sizes.few_rounds
     taken = take_turns(
         rounds,
@@ -292,8 +304,16 @@ def import_logs(sizes: Sizes) -> Result:
             "floor": lambda: work("gunzip", folder),
             "DuckDB read_json": lambda: work("read_json", folder),
         },
+        sizes.tries,
     )
-    result = Result("import_logs", "s", middle(taken["farthing"], "seconds"), size=dict(told), rounds=rounds)
+    result = Result(
+        "import_logs",
+        "s",
+        middle(taken["farthing"], "seconds"),
+        size=dict(told),
+        rounds=rounds,
+        others=taken.others,
+    )
     result.floor = middle(taken["floor"], "seconds")
     result.peers = {"DuckDB read_json": middle(taken["DuckDB read_json"], "seconds")}
     result.peak_mb = _memory(taken, "farthing") | {
@@ -316,8 +336,7 @@ def import_transcripts(sizes: Sizes) -> Result:
 
     The rival is `ccusage daily --offline --json` on the same files. The floor reads every byte and counts lines.
     """
-    folder = _made("transcripts", sizes.transcript_bytes)
-    told = json.loads(folder.with_suffix(".done").read_text())
+    folder, told = _made("transcripts", sizes.transcript_bytes)
     with _scratch() as home:
         env = {"CLAUDE_CONFIG_DIR": str(folder), "FARTHING_LEDGER": str(home / "none"), "HOME": str(home)}
         _check(json.loads(run([*FARTHING, "monthly", "--json"], env).out), told, "messages")
@@ -331,9 +350,17 @@ def import_transcripts(sizes: Sizes) -> Result:
             notes.append(
                 _ccusage_agrees(json.loads(run([rival, "daily", "--offline", "--json"], env).out), told)
             )
-        taken = take_turns(sizes.few_rounds, runners)
+        taken = take_turns(sizes.few_rounds, runners, sizes.tries)
     ours = middle(taken["farthing"], "seconds")
-    result = Result("import_transcripts", "s", ours, size=dict(told), rounds=sizes.few_rounds, notes=notes)
+    result = Result(
+        "import_transcripts",
+        "s",
+        ours,
+        size=dict(told),
+        rounds=sizes.few_rounds,
+        notes=notes,
+        others=taken.others,
+    )
     result.floor = middle(taken["floor"], "seconds")
     result.peak_mb = _memory(taken, "farthing")
     ratio = None
@@ -396,9 +423,11 @@ def import_time(sizes: Sizes) -> Result:
     if RIVAL_PYTHON.exists():
         runners |= {"bare rival": _start(RIVAL_PYTHON, "pass")}
         runners |= {name: _start(RIVAL_PYTHON, f"import {name}") for name in ("genai_prices", "litellm")}
-    taken = take_turns(sizes.starts, runners)
+    taken = take_turns(sizes.starts, runners, sizes.tries)
     ms = {name: 1_000 * middle(runs, "seconds") for name, runs in taken.items()}
-    result = Result("import_time", "ms", ms["farthing"] - ms["bare"], rounds=sizes.starts)
+    result = Result(
+        "import_time", "ms", ms["farthing"] - ms["bare"], rounds=sizes.starts, others=taken.others
+    )
     result.peers = {name: ms[name] - ms["bare rival"] for name in ("genai_prices", "litellm") if name in ms}
     result.targets = [Target("under 100 ms", result.ours, 100)]
     result.notes = [f"Python alone takes {ms['bare']:.0f} ms here."]
@@ -411,10 +440,12 @@ def help_time(sizes: Sizes) -> Result:
     runners = {"farthing": lambda: run([*FARTHING, "--help"]), "floor": _start(sys.executable, "pass")}
     if rival := ccusage():
         runners["ccusage"] = lambda: run([rival, "--help"])
-    taken = take_turns(sizes.starts, runners)
+    taken = take_turns(sizes.starts, runners, sizes.tries)
     ms = {name: 1_000 * middle(runs, "seconds") for name, runs in taken.items()}
     peers = {name: ms[name] for name in ms if name == "ccusage"}
-    return Result("help_time", "ms", ms["farthing"], peers, ms["floor"], rounds=sizes.starts)
+    return Result(
+        "help_time", "ms", ms["farthing"], peers, ms["floor"], rounds=sizes.starts, others=taken.others
+    )
 
 
 def _say(line: str) -> None:

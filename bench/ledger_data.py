@@ -7,19 +7,20 @@ back another, and a tenth of the contexts leave something assumed. Every number 
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from bench.made import keep
 from farthing.book import default_book
-from farthing.ledger import Ledger, content_code
+from farthing.ledger import _DUCK, _TABLES, Ledger, content_code
 from farthing.usage import Facts
 
 CONTEXTS = 2_000
 TEAMS = 25
-CHUNK = 5_000_000  # rows a commit
+CHUNK = 2_500_000  # rows a commit
 START, DAYS = "2026-10-01", 31
+START_DAY = 20_727  # of that month, counted from 1970
+DAY_US = 86_400_000_000
 APPEARS_DAY = 6  # of the month, counted from 0: when Haiku 5.5 was released
 
 # (platform, id as called, the id called before that model appeared)
@@ -44,18 +45,20 @@ class BulkLedger(Ledger):
     """A ledger that also takes a DuckDB result for the columns of a commit; everything else is the product's."""
 
     def frame(self, columns: Any, types: dict[str, str]) -> Any:
-        return super().frame(columns, types) if isinstance(columns, dict) else columns
+        from arro3.core import Table
+
+        return super().frame(columns, types) if isinstance(columns, dict) else Table.from_arrow(columns)
 
 
 def make_ledger(folder: Path, rows: int) -> dict[str, Any]:
     """A ledger of so many rows, unless it is there; two small files beside it serve hand-written SQL."""
-    done = folder.with_suffix(".done")
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def write() -> dict[str, Any]:
         _write(folder, rows)
-        done.write_text(json.dumps({"rows": rows}))
-    told: dict[str, Any] = json.loads(done.read_text())
-    return told
+        return {"rows": rows}
+
+    made_by = Path(__file__).read_text(encoding="utf-8") + str(_TABLES) + default_book().digest
+    return keep(folder, made_by, write)
 
 
 def _write(folder: Path, rows: int) -> None:
@@ -128,37 +131,39 @@ def _tags() -> list[tuple[int, tuple[tuple[str, str], ...]]]:
 
 def _rows(first: int, last: int, rows: int) -> str:
     """Rows of the `usage` table, in order of time; a context belongs to one team and calls under its apps."""
-    day_us = 86_400_000_000
-    span_us = DAYS * day_us
+    columns = ", ".join(
+        f'CAST("{"at_" if name == "at" else name}" AS {_DUCK[kind]}) AS "{name}"'
+        for name, kind in _TABLES["usage"].items()
+    )
     return f"""
         WITH numbered AS (
             SELECT i, i % 200 = 199 AS reversal, CASE WHEN i % 200 = 199 THEN i - 1 ELSE i END AS j
             FROM range({first}, {last}) t(i)
         ), drawn AS (
             SELECT *, hash(j * 4) AS h1, hash(j * 4 + 1) AS h2, hash(j * 4 + 2) AS h3, hash(j * 4 + 3) AS h4,
-                   CAST(CAST(j AS HUGEINT) * {span_us - 3_600_000_000} // {rows} AS BIGINT)
+                   CAST(CAST(j AS HUGEINT) * {DAYS * DAY_US - 3_600_000_000} // {rows} AS BIGINT)
                    + CAST(hash(j) % 3600000000 AS BIGINT) AS offset_us
             FROM numbered
         ), called AS (
-            SELECT d.*, c.kind, c.place, CASE WHEN offset_us < {APPEARS_DAY * day_us} THEN early ELSE ctx END AS ctx,
+            SELECT d.*, c.kind, c.place, CASE WHEN offset_us < {APPEARS_DAY * DAY_US} THEN early ELSE ctx END AS ctx,
                    CASE WHEN reversal THEN -1 ELSE 1 END AS sign,
                    -- a long tail: the product of three uniform draws
                    (h1 % 1024 + 1) * (h1 // 1024 % 1024 + 1) * (h1 // 1048576 % 1024 + 1) AS tail
             FROM drawn d JOIN made_contexts c ON c.place = (h2 % {CONTEXTS}) * (h2 // 65536 % {CONTEXTS}) // {CONTEXTS}
         )
-        SELECT '{START[:7]}' AS "month",
-               TIMESTAMPTZ '{START} 00:00:00+00' + to_microseconds(offset_us) AS "at",
-               CAST(sign AS TINYINT) AS calls, reversal, CAST(0 AS SMALLINT) AS part, ctx, t.tags,
-               sign * CAST(CASE kind WHEN 0 THEN 200 + tail // 6000 ELSE 3 + h3 % 600 END AS BIGINT) AS input,
-               sign * CAST(20 + tail // 1000000 + h3 // 65536 % 400 AS BIGINT) AS output,
-               sign * CAST(CASE kind WHEN 0 THEN 0 ELSE h4 % 90000 END AS BIGINT) AS cache_read,
-               sign * CAST(CASE kind WHEN 1 THEN h4 // 131072 % 6000 ELSE 0 END AS BIGINT) AS cache_write_5m,
-               sign * CAST(CASE kind WHEN 2 THEN h4 // 131072 % 6000 ELSE 0 END AS BIGINT) AS cache_write_1h,
-               CAST(300 + h3 // 1048576 % 20000 AS BIGINT) AS latency_ms,
-               CAST(CAST(md5(CAST(j AS VARCHAR)) AS UUID) AS VARCHAR) AS request_id,
-               '' AS message_id, false AS sidechain
-        FROM called JOIN made_tags t ON t.place = called.place % {TEAMS} + {TEAMS} * CAST(h4 // 1048576 % 3 AS INTEGER)
-        ORDER BY "at"
+        SELECT {columns} FROM (
+            SELECT '{START[:7]}' AS month, TIMESTAMPTZ '{START} 00:00:00+00' + to_microseconds(offset_us) AS at_,
+                   {START_DAY} + offset_us // {DAY_US} AS day, sign AS calls, reversal, 0 AS part, ctx, t.tags,
+                   CAST(sign AS BIGINT) * CASE kind WHEN 0 THEN 200 + tail // 6000 ELSE 3 + h3 % 600 END AS input,
+                   sign * (20 + tail // 1000000 + h3 // 65536 % 400) AS output,
+                   CAST(sign AS BIGINT) * CASE kind WHEN 0 THEN 0 ELSE h4 % 90000 END AS cache_read,
+                   CAST(sign AS BIGINT) * CASE kind WHEN 1 THEN h4 // 131072 % 6000 ELSE 0 END AS cache_write_5m,
+                   CAST(sign AS BIGINT) * CASE kind WHEN 2 THEN h4 // 131072 % 6000 ELSE 0 END AS cache_write_1h,
+                   300 + h3 // 1048576 % 20000 AS latency_ms,
+                   CAST(md5(CAST(j AS VARCHAR)) AS UUID) AS request_id, '' AS message_id, false AS sidechain
+            FROM called
+            JOIN made_tags t ON t.place = called.place % {TEAMS} + {TEAMS} * CAST(h4 // 1048576 % 3 AS INTEGER)
+        ) ORDER BY "at"
     """
 
 

@@ -7,9 +7,7 @@ what was written are kept, so that an import can be checked.
 from __future__ import annotations
 
 import gzip
-import json
 import os
-import shutil
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from bench.made import keep
 from bench.text import Filler
 
 SEED = 11
@@ -34,17 +33,16 @@ OPERATIONS = ("Converse", "ConverseStream", "InvokeModel", "InvokeModelWithRespo
 
 def make_logs(folder: Path, size: int) -> dict[str, Any]:
     """About `size` bytes of records before compression, unless they are there."""
-    done = folder.with_suffix(".done")
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def write() -> dict[str, Any]:
         records = max(1, round(size / MEAN_BYTES / DAYS))
         totals: Counter[str] = Counter()
         with ProcessPoolExecutor(min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:
             for told in pool.map(partial(_day, folder, records), range(DAYS)):
                 totals.update(told)
-        done.write_text(json.dumps(dict(totals)))
-    found: dict[str, Any] = json.loads(done.read_text())
-    return found
+        return dict(totals)
+
+    return keep(folder, Path(__file__).read_text(encoding="utf-8"), write)
 
 
 def _day(folder: Path, records: int, day: int) -> dict[str, int]:

@@ -20,7 +20,6 @@ def surroundings() -> dict[str, Any]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory_gb()} GB, {platform.system()}",
-        "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version()} | {n: v for n in PACKAGES if (v := _version(n))},
     }
 
@@ -126,9 +125,11 @@ Written by `python bench/run.py --docs` from `bench/results.json`; nothing here 
   under a minute, and leaves the results alone.
 
 How it is measured: rivals, floor and farthing take turns, round by round, in processes of their own, with files in the
-page cache; each figure is the median of its rounds. Data is made from seeds. Where two give the same answer it is
-checked, to the last picodollar or token. A floor is the least that any program would have to do. "Times as fast"
-compares with each rival in its order; below 1 we lose. The machine is small and shared: ratios say more than times.
+page cache; each figure is the median of its rounds. A run during which something else used more than a twentieth of
+the processors is taken again, a dozen times at most, and the calmest counts. Data is made from seeds. Where two give
+the same answer it is checked, to the last picodollar or token. A floor is the least that any program would have to do.
+"Times as fast" compares with each rival in its order; below 1 we lose. The machine is small and shared: ratios say more
+than times.
 """
 
 

@@ -7,9 +7,7 @@ usage of their own. The sums that an exact reader finds are kept; reading the fi
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from bench.made import keep
 from bench.text import Filler
 
 SEED = 13
@@ -30,16 +29,15 @@ VERSION = "2.1.39"
 
 def make_transcripts(folder: Path, size: int) -> dict[str, Any]:
     """About `size` bytes under folder/projects, unless they are there."""
-    done = folder.with_suffix(".done")
-    if not done.exists():
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def write() -> dict[str, Any]:
         totals: Counter[str] = Counter()
         with ProcessPoolExecutor(min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:
             for told in pool.map(partial(_batch, folder), range(max(1, size // BATCH_BYTES))):
                 totals.update(told)
-        done.write_text(json.dumps(dict(totals)))
-    found: dict[str, Any] = json.loads(done.read_text())
-    return found
+        return dict(totals)
+
+    return keep(folder, Path(__file__).read_text(encoding="utf-8"), write)
 
 
 def _batch(folder: Path, number: int) -> Counter[str]:

@@ -19,7 +19,7 @@ from farthing.book import FOREVER, START, Book, Card, Resolved, Unpriced, defaul
 from farthing.ledger import Ledger
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
-from farthing.usage import Sku, parse_model_id, settle_ttl
+from farthing.usage import EPOCH, Sku, parse_model_id, settle_ttl
 
 FACT_KEYS = ("account", "region", "principal", "session", "project", "source", "operation", "status")
 SKU_KEYS = ("platform", "model", "endpoint", "zone", "mode")
@@ -180,16 +180,59 @@ class _Contexts:
         )
         named += "".join(f', p."{name}"' for name in self.extra)
         query = f"SELECT ctx, place, c.assumed, {named} FROM ctx_facts c JOIN ctx_places p USING ({on})"
-        self.frame = con.sql(query)
+        self._named = con.sql(query)
         for where in question.where:
             if not where.key.startswith("tag:"):
-                self.frame = self.frame.filter(_matches(f'"{where.key}"', where))
+                self._named = self._named.filter(_matches(f'"{where.key}"', where))
 
-    def tags(self, name: str) -> Any:
+    def coded(self, keys: Sequence[str]) -> tuple[Any, dict[int, dict[str, Any]]]:
+        """Each context with a small code for what it says of `keys`, and what each code stands for.
+
+        Strings are looked at here once a context; rows are joined and grouped by the code.
+        """
+        con = self.ledger.connection
+        said = ", ".join(_quoted(name) for name in dict.fromkeys(("place", "assumed", "source", *keys)))
+        con.register("ctx_named", self._named)
+        ranked = f"SELECT *, CAST(dense_rank() OVER (ORDER BY {said}) AS INTEGER) AS code FROM ctx_named"
+        con.execute(f"CREATE OR REPLACE TEMP TABLE ctx_coded AS {ranked}")
+        extra = "".join(f', "{name}"' for name in self.extra)
+        return con.sql(f"SELECT ctx, code{extra} FROM ctx_coded"), _meanings(
+            con, f"code, {said} FROM ctx_coded"
+        )
+
+    def tags(self, name: str) -> tuple[Any, dict[int | None, str]]:
+        """Each tag set that has a tag with a code for its value, and the values; none where it has no such tag."""
+        con = self.ledger.connection
+        con.register("tag_values", self._tag_values(name))
+        coded = (
+            "SELECT tags, CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code, value FROM tag_values"
+        )
+        meanings = _meanings(con, f"code, value FROM ({coded})")
+        renamed = con.sql(f"SELECT tags, code AS {_quoted('tag:' + name)} FROM ({coded})")
+        return renamed, {code: said["value"] for code, said in meanings.items()}
+
+    def keep(self, frame: Any, where: Where) -> Any:
+        """The rows whose tag is as asked; a row without the tag has the value ""."""
+        values = self._tag_values(where.key[4:])
+        (without,) = self.ledger.connection.execute(f"SELECT {_matches(chr(39) * 2, where)}").fetchall()[0]
+        if without:
+            return frame.join(
+                nw.from_native(values.filter(f"NOT {_matches('value', where)}")), on="tags", how="anti"
+            )
+        return frame.join(nw.from_native(values.filter(_matches("value", where))), on="tags", how="semi")
+
+    def _tag_values(self, name: str) -> Any:
         con = self.ledger.connection
         con.register("ledger_tags", self.ledger.table("tags").distinct())
-        return con.sql(f"SELECT tags, min(value) AS {_quoted('tag:' + name)} FROM ledger_tags "
-                       f"WHERE key = {_literal(name)} GROUP BY tags")  # fmt: skip
+        return con.sql(
+            f"SELECT tags, min(value) AS value FROM ledger_tags WHERE key = {_literal(name)} GROUP BY tags"
+        )
+
+
+def _meanings(con: Any, selected: str) -> dict[Any, dict[str, Any]]:
+    """Codes and what they stand for: the first column by the rest."""
+    found = con.sql(f"SELECT DISTINCT {selected}")
+    return {row[0]: dict(zip(found.columns[1:], row[1:], strict=True)) for row in found.fetchall()}
 
 
 def _resolve(question: Question, facts: Mapping[str, str]) -> Resolved | Unpriced:
@@ -220,47 +263,37 @@ def _sum(
     span: tuple[datetime, datetime],
     flags: Sequence[nw.Expr],
     by_meter: bool,
-) -> list[tuple[Any, ...]]:
-    """(place, assumed, source, era, band, cached, flags ..., keys ..., calls, tokens ..., calls by meter ...)."""
-    tags = {key for key in keys if key.startswith("tag:")} | {
-        where.key for where in question.where if where.key.startswith("tag:")
-    }
-    wanted = dict.fromkeys(
-        ("ctx", "place", "assumed", "source", *contexts.extra, *(key for key in keys if key in KEYS))
-    )
+) -> Iterator[dict[str, Any]]:
+    """Sums by name: place, assumed, source, era, band, cached, flags, keys; calls, tokens, calls by meter."""
+    coded, meanings = contexts.coded([key for key in keys if key in KEYS])
     frame = nw.from_native(ledger.rows())
     frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
-    frame = frame.join(nw.from_native(contexts.frame).select(*wanted), on="ctx")
-    for key in sorted(tags):
-        frame = frame.join(nw.from_native(contexts.tags(key[4:])), on="tags", how="left")
+    frame = frame.join(nw.from_native(coded), on="ctx")
+    values: dict[str, dict[int | None, str]] = {}
+    for key in keys:
+        if key.startswith("tag:"):
+            tagged, values[key] = contexts.tags(key[4:])
+            frame = frame.join(nw.from_native(tagged), on="tags", how="left")
     for where in question.where:
-        if where.key in tags:
-            frame = nw.from_native(frame.to_native().filter(_matches(_quoted(where.key), where)))
+        if where.key.startswith("tag:"):
+            frame = contexts.keep(frame, where)
     by = {f"flag_{i}": flag for i, flag in enumerate(flags)}
     if any(key in TIME_KEYS for key in keys):
-        by["day"] = local(nw.col("at"), question.zone, *span).dt.date()
-    shown = dict.fromkeys("day" if key in TIME_KEYS else key for key in keys)
-    flagged = (name for name in by if name != "day")
-    group = tuple(dict.fromkeys(("place", "assumed", "source", "era", "band", "cached", *flagged, *shown)))
+        by["local_day"] = local_day(question.zone, *span)
+    group = ("code", "era", "band", "cached", *values, *by)
     meter_calls = {
         f"calls_{meter}": (nw.col("calls") * (nw.col(meter) != 0).cast(nw.Int64())).sum()
         for meter in (METERS if by_meter else ())
     }
-    summed = (
-        frame.with_columns(**lines.cell(), **by)
-        .group_by(*group)
-        .agg(
-            nw.col("calls").sum(),
-            *(nw.col(meter).sum() for meter in METERS),
-            **meter_calls,
-        )
-    )
-    order = (*group, "calls", *METERS, *meter_calls)
-    return summed.select(*order).to_native().fetchall()
+    sums = {name: nw.col(name).sum() for name in ("calls", *METERS)} | meter_calls
+    summed = frame.with_columns(**lines.cell(), **by).group_by(*group).agg(**sums).select(*group, *sums)
+    for row in summed.to_native().fetchall():
+        named = dict(zip((*group, *sums), row, strict=True))
+        yield named | meanings[named["code"]] | {key: said.get(named[key]) for key, said in values.items()}
 
 
 def _price(
-    summed: list[tuple[Any, ...]],
+    summed: Iterable[dict[str, Any]],
     question: Question,
     contexts: _Contexts,
     lines: Grid,
@@ -269,14 +302,10 @@ def _price(
     flag_count: int,
 ) -> Iterator[Cell]:
     eras, bands = (since, *lines.dates), (0, *lines.prompts)
-    shown = list(dict.fromkeys("day" if key in TIME_KEYS else key for key in keys))
-    flags = [f"flag_{i}" for i in range(flag_count)]
-    group = list(dict.fromkeys(("place", "assumed", "source", "era", "band", "cached", *flags, *shown)))
-    for row in summed:
-        named = dict(zip(group, row, strict=False))
-        calls, *counts = row[len(group) :]
-        tokens, meter_calls = Vector(*counts[:5]), Vector(*counts[5:])
-        if not calls and not any(tokens):
+    for named in summed:
+        tokens = Vector.of(lambda meter: named[meter])  # noqa: B023 - used at once
+        meter_calls = Vector.of(lambda meter: named.get(f"calls_{meter}", 0))  # noqa: B023
+        if not named["calls"] and not any(tokens):
             continue  # reversed without remainder
         place = contexts.places[named["place"]]
         assumed = tuple(filter(None, named["assumed"].split(",")))
@@ -290,26 +319,35 @@ def _price(
         if isinstance(place, Resolved):
             assumed += place.assumed + (price.assumed if isinstance(price, Card) else ())
         yield Cell(
-            tuple(_time_key(key, named["day"]) if key in TIME_KEYS else named[key] for key in keys),
-            place, at, prompt, price, tokens, calls, meter_calls, assumed, named["source"],
-            tuple(bool(named[flag]) for flag in flags),
+            tuple(_time_key(key, named["local_day"]) if key in TIME_KEYS else named[key] for key in keys),
+            place, at, prompt, price, tokens, named["calls"], meter_calls, assumed, named["source"],
+            tuple(bool(named[f"flag_{i}"]) for i in range(flag_count)),
         )  # fmt: skip
 
 
-def _time_key(key: str, day: date) -> str:
-    """A day, the Monday of its week, or its month."""
+def _time_key(key: str, day: date | int) -> str:
+    """A day, the Monday of its week, or its month; a UTC day is counted from 1970."""
+    if isinstance(day, int):
+        day = EPOCH.date() + timedelta(days=day)
     if key == "month":
         return f"{day:%Y-%m}"
     return (day - timedelta(days=day.weekday()) if key == "week" else day).isoformat()
 
 
-def local(at: nw.Expr, zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:
-    """A UTC column as wall-clock time of a zone between two instants: no engine converts zones alike, all add."""
+def local_day(zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:
+    """The day of a zone that a row lies in, between two instants: a date, or in UTC its number.
+
+    No two engines convert zones alike, but all add an offset. Casting a time to a date is slow in DuckDB, so
+    the ledger has the UTC day of every row as a number.
+    """
     shifts = _shifts(zone, since, until)
+    if all(not offset for _, offset in shifts):
+        return nw.col("day")
+    at = nw.col("at")
     shifted = at + nw.lit(shifts[0][1])
     for instant, offset in shifts[1:]:
         shifted = nw.when(at >= nw.lit(instant)).then(at + nw.lit(offset)).otherwise(shifted)
-    return shifted
+    return shifted.dt.date()
 
 
 def _shifts(zone: ZoneInfo, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
@@ -334,7 +372,10 @@ def _shifts(zone: ZoneInfo, since: datetime, until: datetime) -> list[tuple[date
 
 
 def _matches(column: str, where: Where) -> str:
-    tests = " OR ".join(f"coalesce({column}, '') GLOB {_literal(value)}" for value in where.values)
+    patterns = (
+        _literal(value.replace("[", "[[]")) for value in where.values
+    )  # GLOB knows [a-z] too; we do not
+    tests = " OR ".join(f"coalesce({column}, '') GLOB {pattern}" for pattern in patterns)
     return f"NOT ({tests})" if where.negated else f"({tests})"
 
 

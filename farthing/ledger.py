@@ -32,6 +32,9 @@ FORMAT = 1  # of the folder; a ledger of another format is refused, never guesse
 RANK = {"bedrock_log": 2, "claude_code": 1}  # which source to believe of one call; the gateway will be 3
 
 
+_ROOM_BYTES = 100_000  # that a commit may take beside its data: the log entry, footers, a block a file
+
+
 class LedgerError(Exception):
     """The ledger cannot be read or written: one line that names the folder and the mend."""
 
@@ -160,7 +163,7 @@ def _worth(usage: Usage) -> tuple[int, int, bool, bool, int]:
 # --- storage -------------------------------------------------------------------------------------------------------
 
 _USAGE = {
-    "month": "string", "at": "timestamp", "calls": "int8", "reversal": "bool", "part": "int16",
+    "month": "string", "at": "timestamp", "day": "int32", "calls": "int8", "reversal": "bool", "part": "int16",
     "ctx": "int64", "tags": "int64", **dict.fromkeys(METERS, "int64"),
     "latency_ms": "int64", "request_id": "string", "message_id": "string", "sidechain": "bool",
 }  # fmt: skip
@@ -171,9 +174,11 @@ _FILES = {
     "read": "int64", "rejected": "int64", "reasons": "string",
 }  # fmt: skip
 _TABLES = {"usage": _USAGE, "contexts": _CONTEXTS, "tags": _TAGS, "files": _FILES}
-_DUCK = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "int8": "TINYINT", "int16": "SMALLINT", "int64": "BIGINT",
-         "bool": "BOOLEAN"}  # fmt: skip
-_DAY_US = 86_400_000_000
+_DUCK = {
+    "string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN",
+    "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+}  # fmt: skip
+DAY_US = 86_400_000_000
 _UNFIT = re.compile(r"[][%*?{}|^\\]")  # in a path: Delta Lake fails on some, DuckDB takes others for patterns
 
 
@@ -332,8 +337,8 @@ class Ledger:
 
     def _known(self, usages: Sequence[Usage]) -> Iterator[Usage]:
         """The ledger's present records of these calls, found by id within a day of them."""
-        low = min(usage.at_us for usage in usages) - _DAY_US
-        high = max(usage.at_us for usage in usages) + _DAY_US
+        low = min(usage.at_us for usage in usages) - DAY_US
+        high = max(usage.at_us for usage in usages) + DAY_US
         wanted = self.frame(
             {"id": [i for u in usages for i in (u.request_id, u.message_id) if i]}, {"id": "string"}
         )
@@ -397,6 +402,12 @@ class Ledger:
 
         transactions = [Transaction("farthing", version)] if version else None
         data = self.frame(columns, _TABLES[name])
+        need = data.nbytes + _ROOM_BYTES
+        free = shutil.disk_usage(self.folder).free
+        if free < need:  # found out by the writer itself, this prints a stack trace of its own
+            raise LedgerError(
+                f"{self.folder}: cannot write: {free:,} bytes free on the disk, {need:,} needed"
+            )
         try:
             write_deltalake(
                 self._delta(name, make=True) if delta is None else delta,
@@ -452,8 +463,10 @@ class Ledger:
         """Columns as an Arrow table that DuckDB and Delta read: `timestamp` columns hold microseconds."""
         from arro3.core import Array, DataType, Table
 
-        kinds = {"string": DataType.string(), "int8": DataType.int8(), "int16": DataType.int16(),
-                 "int64": DataType.int64(), "bool": DataType.bool()}  # fmt: skip
+        kinds = {
+            "string": DataType.string(), "bool": DataType.bool(), "int8": DataType.int8(),
+            "int16": DataType.int16(), "int32": DataType.int32(), "int64": DataType.int64(),
+        }  # fmt: skip
 
         def build(values: Any, kind: str) -> Any:
             if isinstance(values, array):
@@ -476,13 +489,14 @@ class _Rows:
 
     def add(self, usage: Usage, sign: int = 1) -> None:
         at_us, request_id, message_id, parts, pairs, latency_ms, sidechain = usage
-        month = _month(at_us // _DAY_US)
+        day = at_us // DAY_US
+        month = _month(day)
         tags = self._code(self.tagsets, pairs) if pairs else 0
         calls = sign
         for part, (facts, tokens) in enumerate(parts):
             signed = tokens if sign > 0 else tuple(-count for count in tokens)
             ctx = self._code(self.contexts, facts)
-            self.rows.append((month, at_us, calls, sign < 0, part, ctx, tags, *signed,
+            self.rows.append((month, at_us, day, calls, sign < 0, part, ctx, tags, *signed,
                               latency_ms, request_id, message_id, sidechain))  # fmt: skip
             calls = 0  # the call is counted once, on its first part
 

@@ -151,10 +151,10 @@ def _grouped(found: Iterable[Cell], names: Sequence[str]) -> list[dict[str, Any]
         row["tokens"] += cell.tokens.total
         for meter, count in zip(METERS, cell.tokens, strict=True):
             row[meter] += count
-        if isinstance(cell.price, Unpriced):
-            row["unpriced_calls"] += (
-                cell.calls
-            )  # dollars stay None if nothing else is there: unknown is not nothing
+        if isinstance(
+            cell.price, Unpriced
+        ):  # dollars stay None if there is nothing else: unknown is not nothing
+            row["unpriced_calls"] += cell.calls
         else:
             row["usd"] = (row["usd"] or 0) + cell.cost
     return list(rows.values())

@@ -92,10 +92,12 @@ def test_move_conserves_or_refuses(q, count, source, target):
     assert moved.move(count, target, source) == q
 
 
-@given(usages, st.integers(max_value=-1))
-def test_move_takes_no_negative_count(q, count):
-    with pytest.raises(ValueError, match="cannot move"):
-        q.move(count, "input", "cache_read")
+@given(usages)
+def test_move_takes_all_but_not_one_more_and_no_negative_count(q):
+    assert q.move(q.input, "input", "cache_read").input == 0
+    for count in (q.input + 1, -1):
+        with pytest.raises(ValueError, match="cannot move"):
+            q.move(count, "input", "cache_read")
 
 
 @given(vectors, vectors, vectors, vectors)
@@ -121,7 +123,7 @@ any_sku = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(any_sku, instants, sizes, st.booleans())
 def test_find_gives_the_one_box_that_holds_a_call_or_why_none_does(sku, at, size, cached):
     holding = [
@@ -156,11 +158,11 @@ def forms() -> list[tuple[str, dict]]:
         for name in model.ids:
             if name.startswith("anthropic."):
                 asked += [
-                    (prefix + name, {"mode": mode})
+                    (prefix + name, {"mode": mode, "region": region})
                     for prefix in ("", "global.", "us.", "eu.", "us-gov.")
                     for mode in ("", "batch")
+                    for region in ("", "us-east-1", "ap-northeast-1")
                 ]
-                asked.append((name, {"region": "us-east-1"}))
             else:
                 asked += [
                     (name, {"platform": platform, "mode": mode, "inference_geo": geo})
@@ -235,14 +237,38 @@ WHOLE = grid(BOOK)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(table=tables())
 def test_a_table_costs_what_its_calls_cost(engine, table):
     rows, costs = table
     check(engine, rows, costs, WHOLE)
 
 
-@settings(max_examples=15)
+@cache
+def corners() -> tuple[list[dict], dict]:
+    """A call in each corner of each card's box, one just outside of it, and the reversals of both."""
+    asked = {BOOK.resolve(name, **said)[0]: (name, said) for name, said in forms()}
+    made = []
+    for card in CARDS:
+        for at in {card.starts - TICK, card.starts, card.ends - TICK, card.ends} - {FOREVER}:
+            for size in {max(card.prompt_from - 1, 0), card.prompt_from, min(card.prompt_to, 2**34) - 1, 5}:
+                tokens = Vector(1, 7, size - 1) if card.cached and size else Vector(size, 7)
+                call, cost = row(asked[card.sku], at, tokens)
+                made.append((call, cost))
+                made.append(
+                    (call | {meter: -call[meter] for meter in METERS}, None if cost is None else -cost)
+                )
+    return [{"id": i, **call} for i, (call, _) in enumerate(made)], {i: c for i, (_, c) in enumerate(made)}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_corners_of_all_boxes(engine):
+    rows, costs = corners()
+    assert {cost is None for cost in costs.values()} == {True, False}
+    check(engine, rows, costs, WHOLE)
+
+
+@settings(max_examples=10)
 @given(table=tables())
 def test_a_grid_of_a_few_skus_and_a_span_of_time_prices_the_same(table):
     rows, costs = table

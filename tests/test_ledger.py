@@ -6,8 +6,8 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,19 +26,10 @@ OPUS, SONNET = "anthropic.claude-opus-5", "anthropic.claude-sonnet-5"
 
 
 def call(
-    message="m1",
-    request="r1",
-    output=10,
-    *,
-    at=NOON,
-    source="claude_code",
-    side=False,
-    tags=(),
-    model=OPUS,
-    **facts,
+    message="m1", request="r1", output=10, *, at=NOON, source="claude_code", side=False, tags=(), **facts
 ) -> Usage:
     """A call of one part: 1 token in, `output` out, 3 read, 4 and 5 written."""
-    part = (Facts(source, model_id=model, **facts), (1, output, 3, 4, 5))
+    part = (Facts(source, model_id=OPUS, **facts), (1, output, 3, 4, 5))
     return Usage((at - EPOCH) // timedelta(microseconds=1), request, message, (part,), tags, None, side)
 
 
@@ -99,7 +90,8 @@ def test_a_shorter_copy_is_a_duplicate(ledger):
 def test_a_reversal_is_its_row_with_counts_negated(ledger):
     ledger.append([call(output=1, tags=(("team", "a"),))])
     ledger.append([call(output=2, tags=(("team", "a"),))])
-    columns = f'epoch_us("at"), ctx, tags, part, request_id, message_id, {", ".join(f"abs({meter})" for meter in METERS)}'
+    counts = ", ".join(f"abs({meter})" for meter in METERS)
+    columns = f'epoch_us("at"), ctx, tags, part, request_id, message_id, {counts}'
     row = f"SELECT {columns} FROM rows WHERE output = 1"
     reversal = f"SELECT {columns} FROM rows WHERE reversal"
     ledger.connection.register("rows", ledger.rows())
@@ -427,22 +419,12 @@ def test_a_killed_writer_loses_nothing_and_doubles_nothing(tmp_path):
 
 
 def test_threads_that_open_a_new_ledger_at_once(tmp_path):
-    faults = []
-
     def work(number: int) -> None:
-        try:
-            Ledger(tmp_path / "ledger").append(
-                [call(f"m{number}", f"r{number}", session=str(number)), call()]
-            )
-        except LedgerError as error:
-            faults.append(error)
+        records = [call(f"m{number}", f"r{number}", session=str(number)), call()]
+        Ledger(tmp_path / "ledger").append(records)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2, 8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not faults
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(2, 8)))
     assert totals(Ledger(tmp_path / "ledger"))[0] == 7
 
 
@@ -523,23 +505,19 @@ def test_a_relative_folder(tmp_path, monkeypatch):
     assert totals(Ledger(tmp_path / "here")) == totals(ledger) == each(call())
 
 
-def test_a_table_that_lost_a_file_is_one_line(ledger):
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [("*.parquet", Path.unlink), ("*.json", lambda path: path.write_text("{"))],
+    ids=["a file is gone", "the history is damaged"],
+)
+def test_a_damaged_table_is_one_line(ledger, pattern, damage):
     ledger.append([call()])
-    for path in (ledger.folder / "usage").rglob("*.parquet"):
-        path.unlink()
-    with pytest.raises(LedgerError, match="cannot read usage") as refused:
-        Ledger(ledger.folder).rows()
-    assert str(ledger.folder) in one_line(refused)
-
-
-def test_a_table_whose_history_is_damaged_is_one_line(ledger):
-    ledger.append([call()])
-    for path in (ledger.folder / "usage" / "_delta_log").glob("*.json"):
-        path.write_text("{")
+    for path in (ledger.folder / "usage").rglob(pattern):
+        damage(path)
     for use in (lambda it: it.rows(), lambda it: it.append([call("m2", "r2")])):
         with pytest.raises(LedgerError, match="cannot read usage") as refused:
             use(Ledger(ledger.folder))
-        one_line(refused)
+        assert str(ledger.folder) in one_line(refused)
 
 
 def test_an_unwritable_folder_is_one_line(ledger):

@@ -195,6 +195,12 @@ def test_otel_without_a_cache_has_nothing_to_assume():
     )
 
 
+def test_an_input_all_of_which_was_cached():
+    details = {"cached_tokens": 500, "cache_creation_tokens": 67}
+    assert only({"prompt_tokens": 567, "prompt_tokens_details": details}) == Vector(0, 0, 500, 67)
+    assert only({"prompt_tokens": 566, "prompt_tokens_details": details}) == Vector(566, 0, 500, 67)
+
+
 def test_a_partial_split_keeps_what_it_tells():
     split = {"ephemeral_1h_input_tokens": 7}
     reading = read_usage({"input_tokens": 3, "cache_creation_input_tokens": 67, "cache_creation": split})

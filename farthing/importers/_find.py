@@ -6,6 +6,7 @@ import glob
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -33,7 +34,7 @@ def find(paths: Sequence[str]) -> Iterator[Found | Fault]:
         if path == "-":
             yield Found("-", 0, 0, "", stream=True)
         elif not os.path.lexists(path) and glob.has_magic(path):
-            matches = sorted(glob.glob(path, recursive=True, include_hidden=True))
+            matches = sorted(glob.glob(path, recursive=True, include_hidden=True))  # noqa: PTH207 - a pattern has any root
             for match in matches:
                 yield from _named(match)
             if not matches:
@@ -44,7 +45,7 @@ def find(paths: Sequence[str]) -> Iterator[Found | Fault]:
 
 def _named(path: str) -> Iterator[Found | Fault]:
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except OSError as error:
         yield Fault(path, _why(path, error))
         return
@@ -62,7 +63,8 @@ def _walk(top: str, status: os.stat_result) -> Iterator[Found | Fault]:
     while waiting:
         folder = waiting.pop()
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
             yield Fault(folder, _why(folder, error), top)
             continue

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)  # what a bad line may cause
 CHUNK_BYTES = 1 << 17  # larger ones leave the processor's cache
 HEAD_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 26
@@ -19,14 +22,6 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 
 class Cut(Exception):
     """Packed data that ends too early or is damaged. What came before it is good."""
-
-
-class _Unpacker(Protocol):
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
 class Source:
@@ -40,7 +35,9 @@ class Source:
         self.taken = 0
         self.packed = False  # known once the head has been looked at
         self.cut: Cut | None = None
-        self._file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb", buffering=0)  # noqa: SIM115
+        self._file: io.RawIOBase | BinaryIO = (
+            sys.stdin.buffer if path == "-" else Path(path).open("rb", buffering=0)  # noqa: SIM115 - close() does
+        )
         self._chunks = self._range(start, end) if start or end is not None else self._unpacked()
         self._heads: list[bytes] = []
 
@@ -118,13 +115,14 @@ class Source:
             at += len(data)
 
 
-def _igzip() -> tuple[Callable[[], _Unpacker], type[Exception]]:
+def _igzip() -> tuple[Callable[[], Any], type[Exception]]:
     from isal import igzip_lib
 
-    return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), igzip_lib.IsalError
+    error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # its stub says otherwise
+    return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), error
 
 
-def _zstd() -> tuple[Callable[[], _Unpacker], type[Exception]]:
+def _zstd() -> tuple[Callable[[], Any], type[Exception]]:
     if sys.version_info >= (3, 14):
         from compression.zstd import ZstdDecompressor, ZstdError
     else:
@@ -138,7 +136,7 @@ def _unpack(
     raw: Iterator[bytes],
     magic: bytes,
     name: str,
-    unpacker: Callable[[], _Unpacker],
+    unpacker: Callable[[], Any],
     broken: type[Exception],
 ) -> Iterator[bytes]:
     """Members or frames one after the other, with zeros allowed between and after them (tapes, block devices)."""
@@ -179,14 +177,15 @@ class Numbered:
     number goes to `long`. There is one iterator: asked for again, it goes on where it was.
     """
 
-    def __init__(self, chunks: Iterable[bytes], most_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, chunks: Iterable[bytes], most_bytes: int = 0) -> None:
         self.long: list[int] = []
-        self._most_bytes = most_bytes
+        self._most_bytes = most_bytes or MAX_LINE_BYTES
         self._before = 0  # lines in blocks that are done with
         self._at = -1
         self._data = b""
-        self._starts: list[int] = []  # of the lines in `_data`, and one past the end of the last one's newline
+        self._starts: list[int] = []  # of the lines in `_data`, and the end of the last one
         self._ascii = True
+        self.finished = False  # whether the last line has been handed out
         self._blocks = self._split(chunks)
         self._iterator: Iterator[Any] | None = None
 
@@ -245,17 +244,17 @@ class Numbered:
             starts = self._starts
             try:
                 records = decoder.decode_lines(memoryview(self._data)[starts[0] : starts[-1]])
-            except (msgspec.DecodeError, RecursionError):
+            except UNREADABLE:
                 records = []
             if len(records) == len(starts) - 1:
-                for self._at, record in enumerate(records):  # noqa: B007 - number and line depend on it
+                for self._at, record in enumerate(records):
                     yield record
                 continue
             # A bad line among them, a blank one, or two values in one.
             for _ in self._each_of_block():
                 try:
                     record = decoder.decode(self.line)
-                except (msgspec.DecodeError, RecursionError) as error:
+                except UNREADABLE as error:
                     yield Bad(self.line, error)
                 else:
                     yield record
@@ -283,6 +282,7 @@ class Numbered:
             held_bytes = len(pieces[0])
         if held_bytes:
             yield from self._shared([*pieces, b"\n"], held_bytes)
+        self.finished = True
 
     def _shared(self, pieces: list[bytes], held_bytes: int) -> Iterator[None]:
         if held_bytes > self._most_bytes:
@@ -302,6 +302,7 @@ class Numbered:
         for number, line in lines:
             self._before = number - 1
             yield from self._block(line + b"\n", [0, len(line) + 1])
+        self.finished = True
 
 
 _ARCHIVES = {

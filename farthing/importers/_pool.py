@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
 from farthing.importers._task import End, Frame, Task, run
@@ -147,7 +148,7 @@ def _start() -> subprocess.Popen[bytes] | None:
     """A worker that finds modules where this process does."""
     if not sys.executable or getattr(sys, "frozen", False):
         return None
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "farthing.importers._worker"],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from farthing.usage import EPOCH, Reading, Rejected, Usage, read_usage
+from farthing.usage import EPOCH, Rejected, Usage
 
 Lines = Iterable[tuple[int, bytes]]  # numbered from 1; blank lines are left out
 
@@ -52,7 +52,7 @@ def instant(text: Any) -> int:
     try:
         at = datetime.fromisoformat(text)
     except (TypeError, ValueError):
-        raise Rejected("no timestamp" if text is None else f"no time: {str(text)[:40]!r}") from None
+        raise Rejected("no timestamp" if text is None else f"not a time: {str(text)[:40]!r}") from None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     return (at - EPOCH) // MICROSECOND
@@ -63,26 +63,8 @@ def digest(line: bytes) -> str:
     return "line:" + hashlib.blake2b(line.strip(), digest_size=16).hexdigest()
 
 
-def reading(block: Mapping[str, Any]) -> Reading:
-    """usage.read_usage, with wrong types in deep places rejected too."""
-    try:
-        return read_usage(block)
-    except (AttributeError, TypeError):
-        raise Rejected("the usage block holds something of a wrong type") from None
-
-
-_STANDARD = {"standard", "standard_only", "default", "auto", "on_demand", "none"}
-
-
-def mode(*words: Any) -> str:
-    """The mode that service tiers and latency settings amount to: the first that is not the standard one."""
-    for word in words:
-        if isinstance(word, str) and word and word.lower() not in _STANDARD:
-            return "latency_optimized" if word == "optimized" else word
-    return ""
-
-
 _MALFORMED = "JSON is malformed: "
+_MISTYPED = re.compile(r"Expected `([^`]*)`(?: (>= 0))?(?:, got `([^`]*)`)?(?: - at `\$\.?(.*)`)?")
 
 
 def reason(error: BaseException) -> str:
@@ -91,17 +73,22 @@ def reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         text = "nested too deeply"
     elif isinstance(error, UnicodeDecodeError):
-        text = f"no UTF-8 (byte {error.start})"
+        text = f"not UTF-8 (byte {error.start})"
     elif text == "Input data was truncated":
-        text = "no JSON: the line is cut short"
+        text = "not JSON: the line is cut short"
     elif text.startswith(_MALFORMED):
-        text = f"no JSON: {text.removeprefix(_MALFORMED)}"
+        text = f"not JSON: {text.removeprefix(_MALFORMED)}"
+    elif match := _MISTYPED.fullmatch(text):
+        expected, positive, got, place = match.groups()
+        wanted = expected.removesuffix(" | null").replace(" | ", " or ")
+        text = f"{place or 'the line'} is negative" if positive else f"{place or 'the line'} is {got}, where {wanted} is expected"
     return text[:160] or type(error).__name__
 
 
 # Half of a surrogate pair is left where a program cuts a text in the middle of an emoji. JSON allows it and msgspec
 # does not, even in a field that is skipped.
-_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?:" + _LOW + rb")?|" + _LOW)
 
 
 def whole(line: bytes) -> bytes:
@@ -111,6 +98,7 @@ def whole(line: bytes) -> bytes:
 
 # A string, with its colon if it is a key, or a bracket. A string that the end of the head cuts reaches to the end.
 _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"|\\?\Z)(\s*:\s*(.))?|[{}\[\]]', re.DOTALL)
+_BEFORE = re.compile(rb"\s*(?:\d{4}-\d\d-\d\dT\S+\s+(?:\S+\s+)?)?")  # CloudWatch: a time, and a stream
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -124,10 +112,14 @@ def objects(head: bytes) -> tuple[dict[str, str], ...]:
     found = []
     for line in head.split(b"\n", 8)[:8]:
         start = line.find(b"{")
-        if start >= 0:
+        if start >= 0 and _BEFORE.fullmatch(line, 0, start):
             try:
                 whole_line = _OBJECT.decode(line[start:])
-            except (msgspec.DecodeError, RecursionError):  # the last line, most likely: the head ends within
+            except (
+                msgspec.DecodeError,
+                ValueError,
+                RecursionError,
+            ):  # most likely the last: the head ends in it
                 found.append(_keys(line, start))
             else:
                 found.append({name: chr(memoryview(value)[0]) for name, value in whole_line.items()})

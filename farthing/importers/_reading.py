@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
+from pathlib import Path
 
 from farthing.importers._find import Fault, Found, find
 from farthing.importers._open import Source
@@ -139,7 +140,7 @@ class _Reading:
         self._latest_us = (now.astimezone(UTC) + SKEW - EPOCH) // timedelta(microseconds=1)
         self._known = known
         self._progress = progress
-        self._under_way: dict[int, list[tuple[_Open, int]]] = {}  # by Task.number: files, and where ranges start
+        self._under_way: dict[int, list[tuple[_Open, int]]] = {}  # by Task.number: files, range starts
         self._streams: list[Found] = []
         self._numbers = 0
         self._recognised: Counter[str] = Counter()  # by folder
@@ -157,8 +158,10 @@ class _Reading:
                 yield self._batch
                 self._batch = Batch()
         for path in self._paths:
-            if os.path.isdir(path) and not self._recognised[path]:
+            if Path(path).is_dir() and not self._recognised[path]:
                 self._batch.files.append(File(path, error=self._nothing(path)))
+        if self._progress:
+            self._progress(self._all_bytes, self._all_bytes)
         yield self._batch
 
     def _nothing(self, folder: str) -> str:

@@ -32,7 +32,7 @@ class Range(NamedTuple):
     """A file, or the lines of it that begin from `start` on and before `end`. A known format is not asked for."""
 
     path: str
-    named: bool = False  # not met in a folder: a forced format is tried even if it does not recognise the file
+    named: bool = False  # not met in a folder, so a forced format is tried even if it does not know the file
     format: str = ""
     start: int = 0
     end: int | None = None
@@ -101,25 +101,31 @@ def run(task: Task) -> Iterator[Frame]:
 def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Frame]:
     try:
         file = Source(part.path, part.start, part.end)
-    except OSError as error:
-        gather.ends.append(End(place, error=error.strerror or str(error)))
+    except OSError as fault:
+        gather.ends.append(End(place, error=fault.strerror or str(fault)))
         return
     try:
-        name, error = (part.format, "") if part.format else _recognised(file, forced, named=part.named)
-        if not name:
-            gather.taken += file.taken
-            gather.ends.append(End(place, unlike=error))
-            return
         lines = Numbered(file.chunks())
         gather.begin(lines)
+        name = part.format
+        error = ""
         taken = 0
         try:
+            if not name:
+                name, error = _recognised(file, forced, named=part.named)
+            if not name:
+                gather.taken += file.taken
+                lost = file.cut and not file.head()  # it may have been a log: that is not for skipping
+                gather.ends.append(End(place, error=error) if lost else End(place, unlike=error))
+                return
             for _ in gather.all(formats()[name], part.path):
                 gather.taken += file.taken - taken
                 taken = file.taken
                 yield gather.frame()
             if gather.found:
                 error = ""
+            if not lines.finished:
+                error = f"read no further than line {lines.number}"
         except Cut as cut:
             gather.reject(Reject(lines.number + 1, str(cut)))
             error = f"read no further than line {lines.number + 1}"
@@ -226,10 +232,10 @@ class _Gather:
         lines = self._lines
         regions = self._regions
         for item in form.read(lines, path):
-            if item.__class__ is Reject:
-                self.reject(cast("Reject", item))
+            if isinstance(item, Reject):
+                self.reject(item)
                 continue
-            usage = cast("Usage", item)
+            usage = item
             at_us, request_id, message_id, parts, _, _, _ = usage
             # The usual record has one part and nothing wrong; _fault looks closer at all others.
             facts, tokens = parts[0]
@@ -263,9 +269,9 @@ class _Gather:
     def _fault(self, usage: Usage, lines: Numbered) -> str:
         """What is impossible about it, whichever format it came from; "" if nothing."""
         if usage.at_us > self._latest_us:
-            return f"its time is in the future ({usage.at_us // 1_000_000} s after 1970)"
+            return f"its time is in the future ({_date(usage)})"
         if usage.at_us < FIRST_US:
-            return "its time is before 2023"
+            return f"its time is before any call to Claude ({_date(usage)})"
         for facts, tokens in usage.parts:
             if min(tokens) < 0:
                 return "a count is negative"
@@ -275,13 +281,21 @@ class _Gather:
                 if not REGION.fullmatch(facts.region):
                     return f"unknown region {facts.region[:40]!r}"
                 self._regions.add(facts.region)
-        return "" if lines.is_utf8() else "no UTF-8"
+        return "" if lines.is_utf8() else "not UTF-8"
+
+
+def _date(usage: Usage) -> str:
+    try:
+        return f"{usage.at:%Y-%m-%d}"
+    except OverflowError:
+        return f"{usage.at_us} microseconds from 1970"
 
 
 def _better(new: Usage, old: Usage) -> bool:
     """ledger.better, sooner for the copies that differ in counts or not at all."""
-    (facts, tokens), *more = new[3]
-    (old_facts, old_tokens), *old_more = old[3]
-    if facts is not old_facts or more or old_more or new[6] is not old[6]:
+    parts, old_parts = new[3], old[3]
+    facts, tokens = parts[0]
+    old_facts, old_tokens = old_parts[0]
+    if facts is not old_facts or len(parts) + len(old_parts) != 2 or new[6] is not old[6]:
         return better(new, old)
     return tokens[1] > old_tokens[1] or (tokens[1] == old_tokens[1] and sum(tokens) > sum(old_tokens))

@@ -64,7 +64,7 @@ _Tokens = tuple[int, int, int, int, int]
 class _Packed(msgspec.Struct, array_like=True, gc=False):
     table: list[Facts]
     rows: list[tuple[int, str, str, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool]]
-    others: list[tuple[int, list[tuple[int, _Tokens]]]]  # the parts after the first, of the few calls that have some
+    others: list[tuple[int, list[tuple[int, _Tokens]]]]  # the further parts of the few calls that have some
     rest: tuple[int, int, int, int, list[End], int]
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from farthing.importers._task import run
+from farthing.importers._task import formats, run
 from farthing.importers._wire import HELLO, pack_frame, receive, send, unpack_task
 
 
@@ -20,7 +20,9 @@ def main() -> None:
     tasks = sys.stdin.buffer
     frames = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a print in a format must not get between the frames
+    formats()
     gc.disable()  # records hold no cycles, and looking for some takes a fifth of the time
+    gc.freeze()  # so that it is quick when it is done, once a frame
     send(frames, HELLO)
     while (data := receive(tasks)) is not None:
         for frame in run(unpack_task(data)):

@@ -4,24 +4,36 @@ The counts at the top of a record decide, since bodies may be absent or elsewher
 tells is taken from there: how long cache writes live, the model that answered, passes of other models, latency.
 """
 
+# ruff: noqa: N815 - fields are named as in the JSON
+
 from __future__ import annotations
 
 import base64
 import binascii
-import os.path
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from farthing.importers._open import Bad, Cut, Numbered, Source
-from farthing.importers._read import Lines, Reject, digest, instant, mode, objects, reading, reason, whole
+from farthing.importers._block import (
+    ZERO,
+    Block,
+    Count,
+    Tokens,
+    counts,
+    five,
+    geography,
+    mode,
+    passes,
+    says_something,
+    update,
+)
+from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
+from farthing.importers._read import Lines, Reject, digest, instant, objects, reason, whole
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Tokens = tuple[int, int, int, int, int]
-ZERO: Tokens = (0, 0, 0, 0, 0)
 RECORD = "ModelInvocationLog"
 MOST_BODY_BYTES = 1 << 26
 
@@ -29,15 +41,22 @@ MOST_BODY_BYTES = 1 << 26
 # --- what is read of a line ----------------------------------------------------------------------------------------
 
 
+class _Metrics(Block, gc=False):
+    """Of Converse, or at the end of a stream."""
+
+    latencyMs: Any = None
+    invocationLatency: Any = None
+
+
 class _Body(msgspec.Struct, gc=False):
     """An answer of InvokeModel or Converse, or the message that begins a stream."""
 
     id: Any = None
     model: Any = None
-    usage: dict[str, Any] | None = None
+    usage: Block | None = None
     stop_reason: Any = None
     stopReason: Any = None
-    metrics: Any = None
+    metrics: _Metrics | None = None
     serviceTier: Any = None
     performanceConfig: Any = None
     guardrail: Any = msgspec.field(default=None, name="amazon-bedrock-guardrailAction")
@@ -51,9 +70,9 @@ class _Event(msgspec.Struct, gc=False):
     """One of a streamed answer. Anything in it but these is a piece of text, or a ping."""
 
     message: _Body | None = None
-    usage: dict[str, Any] | None = None
+    usage: Block | None = None
     delta: _Delta | None = None
-    metrics: dict[str, Any] | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+    metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
     guardrail: Any = msgspec.field(default=None, name="amazon-bedrock-guardrailAction")
 
 
@@ -131,35 +150,25 @@ _Record = _Whole | _Bodiless
 _decoder = msgspec.json.Decoder(_Whole)
 _decode_bodiless = msgspec.json.Decoder(_Bodiless).decode
 _decode_answer: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
-_decode_event = msgspec.json.Decoder(_Event).decode
-
-
-class _Told(NamedTuple):
-    """What an answer says of its call."""
-
-    usage: Mapping[str, Any] | None = None
-    model: str = ""
-    id: str = ""
-    stop: str = ""
-    mode: str = ""
-    latency_ms: int | None = None
-
-
-_NOTHING = _Told()
+_event_decoder = msgspec.json.Decoder(_Event)
 
 
 # --- lines ---------------------------------------------------------------------------------------------------------
 
 
-_OF_RECORDS = {"schemaType", "accountId", "identity", "requestId", "operation", "modelId", "input", "inferenceRegion"}
-_WRAPPERS = {("events", "["), ("logEvents", "["), ("results", "["), ("message", '"'), ("@message", '"'), ("@message", "{")}
+_OF_RECORDS = {"accountId", "identity", "requestId", "operation", "modelId", "input"}
+_FIRST_OF_SORTED = {"accountId", "identity", "input"}  # before an input that fills the head
+_WRAPPERS = {
+    *(("events", "["), ("logEvents", "["), ("results", "[")),
+    *(("message", '"'), ("@message", '"'), ("@message", "{")),
+}
 _PRETTY = re.compile(rb"\s*\{[ \t]*\r?\n")
 
 
 def sniff(head: bytes) -> bool:
     wraps = bool(_PRETTY.match(head))
     for keys in objects(head):
-        if len(_OF_RECORDS & keys.keys()) > 3 or "schemaType" in keys:
+        if "schemaType" in keys or len(_OF_RECORDS & keys.keys()) > 3 or keys.keys() >= _FIRST_OF_SORTED:
             return True
         wraps = wraps or not _WRAPPERS.isdisjoint(keys.items())
     return wraps and (RECORD.encode() in head or b'\\"modelId\\"' in head)
@@ -168,35 +177,35 @@ def sniff(head: bytes) -> bool:
 def read(lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
     lines = Numbered.of(lines)
     reader = _Reader(path)
-    for record in lines.decoded(_decoder):
+    for found in lines.decoded(_decoder):
         number = lines.number
-        if record.__class__ is Bad:
+        if isinstance(found, Bad):
             try:
-                yield from reader.text(number, _bare(record.line))
+                yield from reader.text(number, _bare(found.line, first=number == 1))
             except ValueError as error:
                 yield Reject(number, reason(error))
         else:
-            yield from reader.record(number, record, lines)
+            yield from reader.record(number, found, lines)
 
 
-_STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z\s+")  # of an export task, before each message
+_STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT\S+\s+(?:\S+\s+)?(?=\{)")  # of an export, or `aws logs tail`
 _QUOTED = rb'"(?:[^"\\]++|\\.)*+"'
 _CELL = re.compile(rb'"(?:message|value|@message)"\s*:\s*(' + _QUOTED + rb"),?", re.DOTALL)
 _PIECE = re.compile(
     rb"[{}\[\]]+,?|(?:" + _QUOTED + rb"\s*:\s*)?(?:" + _QUOTED + rb"|[-+.\w]+|\[\]?|\{\}?),?", re.DOTALL
 )
-_PROBE = b"Permissions are correctly set for Amazon Bedrock logs"
+_PROBE = b"Permissions are correctly set for Amazon Bedrock logs."  # the first event of a log group
 
 
-def _bare(line: bytes) -> bytes:
+def _bare(line: bytes, *, first: bool) -> bytes:
     """The JSON of a record in a line: after a time stamp, or as text inside a result that is printed over lines."""
     text = line.strip()
     if text[0] == 123 and len(text) > 2:
         return text
     stamp = _STAMPED.match(text)
-    if stamp or _PROBE in text:
-        return text[stamp.end() :] if stamp and _PROBE not in text else b""
-    if text[0] in b"{}[]" or line[0] in b" \t":
+    if stamp or text.endswith(_PROBE):
+        return text[stamp.end() :] if stamp else b""
+    if text[0] in b"}]" or line[0] in b" \t" or (first and text == b"{"):
         if text.startswith(b'"schemaType"'):
             raise Rejected("a record over several lines, where it needs its own: `jq -c . FILE` mends it")
         cell = _CELL.fullmatch(text)
@@ -220,8 +229,8 @@ class _Reader:
         if not text:
             return
         try:
-            record = _decoder.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
+            record: _Record = _decoder.decode(text)
+        except UNREADABLE as error:
             several = text.split(b'}{"messageType"')
             if len(several) > 1:  # Firehose puts deliveries next to each other, with nothing between
                 yield from self.text(number, several[0] + b"}")
@@ -231,7 +240,7 @@ class _Reader:
                 return
             try:
                 record = _mended(text, error)
-            except (msgspec.DecodeError, RecursionError) as fault:
+            except UNREADABLE as fault:
                 yield Reject(number, reason(fault))
                 return
         yield from self.record(number, record, text)
@@ -249,46 +258,50 @@ class _Reader:
                     yield from self.text(number, text.encode())
 
     def _usage(self, record: _Record, line: bytes | Numbered) -> Usage:
-        told = self._told(record)
         at_us = instant(record.timestamp)
         if not record.modelId:
             raise Rejected("no modelId")
+        body = self._body(record.output)
+        message_id = body.id if isinstance(body.id, str) and body.id.startswith("msg_") else ""
         request_id = record.requestId or ""
-        if not request_id and not told.id:
+        if not request_id and not message_id:
             request_id = digest(line if isinstance(line, bytes) else line.line)
+        status, block = _status(record, body), body.usage
+        if block is not None and not says_something(block):
+            block = None
+        tokens, untold = ZERO, False
+        read: Reading | None = None
+        if not status or status in _BILLED:
+            read = passes(block) if block is not None and block.iterations else None
+            tokens, untold = _counts(record, block, read)
+            if not tokens[1] and "refusal" in (body.stop_reason, body.stopReason):
+                status, tokens, untold, read = "refusal", ZERO, False, None  # counts are reported, not billed
         metadata = record.requestMetadata or {}
-        status, billed = _status(record, told)
-        if billed:
-            read = _reading(told)
-            counts, assumed = _counts(record, read)
-            if told.stop == "refusal" and not counts[1]:
-                status, counts, assumed, read = "refusal", ZERO, "", None
-        else:
-            read, counts, assumed = None, ZERO, ""
-        base = (
+        call = (
             record.modelId,
-            told.model,
+            body.model if isinstance(body.model, str) else "",
             record.region or "",
             record.accountId or "",
             (record.identity.arn if record.identity else "") or "",
-            _mode(record, told, read),
-            read.inference_geo if read else "",
-            _session(metadata),
+            _mode(record, body, block),
+            geography(block),
+            _session(metadata) if metadata else "",
             record.operation or "",
             status,
         )
-        parts: tuple[tuple[Facts, Tokens], ...] = ((self._fact(base, assumed), counts),)
-        if read and _tells_more(read, counts):
+        parts: tuple[tuple[Facts, Tokens], ...] = ((self._fact(call, "ttl" if untold else ""), tokens),)
+        if read and _tells_more(read, tokens):
             assumed = ",".join(read.assumed)
-            parts = tuple((self._fact(base, assumed, part.model), _five(part.tokens)) for part in read.parts)
-        return Usage(at_us, request_id, told.id, parts, _tags(metadata), told.latency_ms)
+            parts = tuple((self._fact(call, assumed, part.model), five(part.tokens)) for part in read.parts)
+        tags = _tags(metadata) if metadata else ()
+        return Usage(at_us, request_id, message_id, parts, tags, _latency_ms(body.metrics))
 
-    def _fact(self, base: tuple[str, ...], assumed: str, model: str = "") -> Facts:
+    def _fact(self, call: tuple[str, ...], assumed: str, model: str = "") -> Facts:
         """`model` is that of one pass, if it is another than the call's."""
-        key = (*base, assumed, model)
+        key = (*call, assumed, model)
         facts = self._facts.get(key)
         if facts is None:
-            called, served, region, account, arn, mode_, geo, session, operation, status = base
+            called, served, region, account, arn, sent, geo, session, operation, status = call
             if model and model not in (served, called, parse_model_id(called).base):
                 called = served = model
             facts = self._facts[key] = Facts(
@@ -299,7 +312,7 @@ class _Reader:
                 region=region,
                 account=account,
                 principal=arn,
-                mode=mode_,
+                mode=sent,
                 inference_geo=geo,
                 session=session,
                 operation=operation,
@@ -308,22 +321,26 @@ class _Reader:
             )
         return facts
 
-    def _told(self, record: _Record) -> _Told:
-        output = record.output
-        if output is None:
-            return _NOTHING
+    def _body(self, output: _Output | _OutputAlone | None) -> _Body:
+        """The answer, wherever and however it was written; empty if there is none."""
         answer = output.outputBodyJson if isinstance(output, _Output) else None
-        if answer is None and output.outputBodyS3Path:
+        if isinstance(answer, _Body):
+            return answer
+        if answer is None and output is not None and output.outputBodyS3Path:
             answer = self._delivered(output.outputBodyS3Path)
-        return _told(answer)
+        if isinstance(answer, str):
+            answer = _unquoted(answer)
+        if isinstance(answer, list):
+            return _streamed(answer)
+        return answer if isinstance(answer, _Body) else _Body()
 
     def _delivered(self, s3_path: str) -> Answer:
         """An answer that was too large for its record, if its file is where S3 had it: in data/, beside the log."""
         if self._path in ("", "-"):
             return None
-        path = os.path.join(os.path.dirname(self._path), "data", os.path.basename(s3_path))
+        path = Path(self._path).parent / "data" / s3_path.rpartition("/")[2]
         try:
-            source = Source(path)
+            source = Source(str(path))
         except OSError:
             return None
         body = bytearray()
@@ -340,7 +357,10 @@ class _Reader:
 
 
 def _mended(line: bytes, error: Exception) -> _Record:
+    """A second look. An answer that is like none we know is left alone, but one with impossible counts is not."""
     if isinstance(error, msgspec.ValidationError):
+        if ".usage." in str(error):
+            raise error
         return _decode_bodiless(whole(line))
     return _decoder.decode(whole(line))
 
@@ -366,122 +386,111 @@ def _answer(text: bytes) -> Answer:
     """JSON that should be an answer; None if it is none."""
     try:
         return _decode_answer.decode(whole(text))
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 
-def _told(answer: Answer) -> _Told:
-    if isinstance(answer, str):
-        text = answer.strip().encode()
-        if text[:1] not in (b"{", b"["):
-            try:
-                text = base64.b64decode(text, validate=True)
-            except binascii.Error:
-                return _NOTHING
-        answer = _answer(text)
-    if isinstance(answer, list):
-        return _streamed(answer)
-    return _body(answer, answer.usage) if isinstance(answer, _Body) else _NOTHING
+def _unquoted(text: str) -> Answer:
+    """An answer that was written as text: JSON, or base64 of it."""
+    data = text.strip().encode()
+    if data[:1] not in (b"{", b"["):
+        try:
+            data = base64.b64decode(data, validate=True)
+        except binascii.Error:
+            return None
+    return _answer(data)
 
 
-def _streamed(events: Iterable[_Event | str]) -> _Told:
-    """The message that begins a stream has the cache's split, the delta the final counts: cumulative, so not added."""
+def _streamed(events: list[_Event | str]) -> _Body:
+    """The message that begins a stream has the cache's split, the end has the final counts: cumulative ones."""
     body = _Body()
-    usage: dict[str, Any] = {}
-    for event in events:
-        if isinstance(event, str):  # "[DONE]", or the event as text
+    usage: Block | None = None
+    for found in _of_interest(events):
+        if isinstance(found, str):  # "[DONE]", or the event as text
             try:
-                event = _decode_event(event)
-            except (msgspec.DecodeError, RecursionError):
+                event = _event_decoder.decode(found)
+            except UNREADABLE:
                 continue
+        else:
+            event = found
         if event.message is not None:
             body = event.message
-            usage |= {name: value for name, value in (body.usage or {}).items() if value is not None}
+            if body.usage is not None:
+                usage = update(usage, body.usage)
         if event.usage is not None:
-            usage |= {name: value for name, value in event.usage.items() if value is not None}
+            usage = update(usage, event.usage)
         if event.delta is not None and event.delta.stop_reason is not None:
             body.stop_reason = event.delta.stop_reason
-        if event.metrics is not None:
-            body.metrics = event.metrics
+        body.metrics = event.metrics or body.metrics
         body.guardrail = event.guardrail or body.guardrail
-    if not usage and isinstance(body.metrics, dict):
-        usage = body.metrics
-    return _body(body, usage)
+    body.usage = body.metrics if usage is None else usage
+    return body
 
 
-def _body(body: _Body, usage: Mapping[str, Any] | None) -> _Told:
-    metrics = body.metrics if isinstance(body.metrics, dict) else {}
-    latency_ms = metrics.get("latencyMs", metrics.get("invocationLatency"))
-    stop = _text(body.stop_reason) or _text(body.stopReason)
-    return _Told(
-        usage=usage,
-        model=_text(body.model),
-        id=_text(body.id) if _text(body.id).startswith("msg_") else "",
-        stop="guardrail_intervened" if body.guardrail == "INTERVENED" else stop,
-        mode=mode(_inner(body.serviceTier, "type"), _inner(body.performanceConfig, "latency")),
-        latency_ms=latency_ms if latency_ms.__class__ is int and 0 <= latency_ms < 2**40 else None,
-    )
+def _of_interest(events: list[_Event | str]) -> list[_Event | str]:
+    """Without the pieces of text in the middle, if the ends have what they should."""
+    if len(events) > 8:
+        first, last = events[0], events[-5:]
+        ends = any(isinstance(event, _Event) and event.usage is not None for event in last)
+        if ends and isinstance(first, _Event) and first.message is not None:
+            return [first, *last]
+    return events
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _inner(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else value
+def _latency_ms(metrics: _Metrics | None) -> int | None:
+    if metrics is None:
+        return None
+    latency_ms = metrics.invocationLatency if metrics.latencyMs is None else metrics.latencyMs
+    return latency_ms if latency_ms.__class__ is int and 0 <= latency_ms < 2**40 else None
 
 
 # --- counts --------------------------------------------------------------------------------------------------------
 
 
-_DIALECTS = frozenset(
-    {
-        *("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"),
-        *("inputTokens", "outputTokens", "inputTokenCount", "outputTokenCount", "prompt_tokens", "completion_tokens"),
-    }
-)
+_BILLED = {"guardrail_intervened"}  # as far as its counts say
 
 
-def _reading(told: _Told) -> Reading | None:
-    """The answer's own counts. Those of other vendors' models may be in no dialect that is known."""
-    if not told.usage or _DIALECTS.isdisjoint(told.usage):
-        return None
-    return reading(told.usage)
-
-
-def _status(record: _Line, told: _Told) -> tuple[str, bool]:
-    """What became of the call, and whether it can have a price."""
+def _status(record: _Record, body: _Body) -> str:
+    """What became of the call, if it has not simply succeeded."""
     if record.errorCode:
-        return record.errorCode, False
+        return record.errorCode
     if record.operation == "CountTokens":
-        return "count_tokens", False  # free of charge
-    return ("guardrail_intervened" if told.stop == "guardrail_intervened" else ""), True
+        return "count_tokens"  # free of charge
+    stopped = "guardrail_intervened" in (body.stop_reason, body.stopReason) or body.guardrail == "INTERVENED"
+    return "guardrail_intervened" if stopped else ""
 
 
-def _counts(record: _Record, read: Reading | None) -> tuple[Tokens, str]:
-    """The counts at the top, with what they leave out from the answer; and what is assumed."""
-    top = record.input or _Input()
-    output = record.output.outputTokenCount if record.output else None
-    if read is None:
-        if top.inputTokenCount is None and output is None:
+_NO_INPUT = _Input()
+
+
+def _counts(record: _Record, block: Block | None, read: Reading | None) -> tuple[Tokens, bool]:
+    """The counts at the top, with what they leave out from the answer; and whether lifetimes are assumed."""
+    top = record.input or _NO_INPUT
+    prompt, cached, written = top.inputTokenCount, top.cacheReadInputTokenCount, top.cacheWriteInputTokenCount
+    answer = record.output.outputTokenCount if record.output else None
+    if block is None:
+        if prompt is None and answer is None:
             _expect_none(record.modelId or "")
-        written = top.cacheWriteInputTokenCount or 0
-        cached = top.cacheReadInputTokenCount or 0
-        return (top.inputTokenCount or 0, output or 0, cached, written, 0), "ttl" if written else ""
-    said = [sum(counts) for counts in zip(*(part.tokens for part in read.parts), strict=True)]
-    short, long = said[3], said[4]
-    assumed = ",".join(read.assumed)
-    written = top.cacheWriteInputTokenCount
-    if written is not None and written > short + long:
-        short, long, _ = split_writes(written, short, long)
-        assumed = "ttl"
-    elif written is not None and written < short + long:
-        long = min(long, written)
-        short = written - long
-        assumed = "ttl" if written else ""
-    first = (top.inputTokenCount, output, top.cacheReadInputTokenCount)
-    prompt, answer, cached = (b if a is None else a for a, b in zip(first, said[:3], strict=True))
-    return (prompt, answer, cached, short, long), assumed
+        return (prompt or 0, answer or 0, cached or 0, written or 0, 0), bool(written)
+    if read is None:
+        tokens, untold = counts(block)
+    else:
+        tokens = five(map(sum, zip(*(part.tokens for part in read.parts), strict=True)))
+        untold = "ttl" in read.assumed
+    _, _, _, short, long = tokens
+    if written is not None and written != short + long:
+        if written > short + long:
+            short, long, untold = split_writes(written, short, long)
+        else:
+            long = min(long, written)
+            short, untold = written - long, written > 0
+    return (
+        tokens[0] if prompt is None else prompt,
+        tokens[1] if answer is None else answer,
+        tokens[2] if cached is None else cached,
+        short,
+        long,
+    ), untold
 
 
 def _expect_none(model_id: str) -> None:
@@ -491,36 +500,33 @@ def _expect_none(model_id: str) -> None:
         raise Rejected("no token counts, neither at its top nor in the answer")
 
 
-def _tells_more(read: Reading, counts: Tokens) -> bool:
+def _tells_more(read: Reading, tokens: Tokens) -> bool:
     """Whether the answer lists passes that the counts at the top may leave out."""
     if len(read.parts) == 1 and not read.parts[0].model:
         return False
-    return (
-        sum(part.tokens.input for part in read.parts) >= counts[0]
-        and sum(part.tokens.output for part in read.parts) >= counts[1]
-    )
+    prompt = sum(part.tokens.input for part in read.parts)
+    answer = sum(part.tokens.output for part in read.parts)
+    return bool(prompt >= tokens[0] and answer >= tokens[1])
 
 
-def _five(tokens: Iterable[int]) -> Tokens:
-    return tuple(tokens)  # type: ignore[return-value]  # a Vector has five
+def _mode(record: _Record, body: _Body, block: Block | None) -> str:
+    tiers = (body.serviceTier, body.performanceConfig, record.serviceTier, record.performanceConfig)
+    if tiers == (None, None, None, None):
+        return mode(block)
+    return mode(block, *(_setting(tier) for tier in tiers))
 
 
-def _mode(record: _Line, told: _Told, read: Reading | None) -> str:
-    tier = told.usage.get("service_tier") if told.usage else None
-    return mode(
-        read.mode if read else "",
-        told.mode,
-        tier,
-        _inner(record.serviceTier, "type"),
-        _inner(record.performanceConfig, "latency"),
-    )
+def _setting(value: Any) -> Any:
+    """A tier or a latency, as the word or in its object."""
+    return (value.get("type") or value.get("latency")) if isinstance(value, dict) else value
 
 
 # --- who asked -----------------------------------------------------------------------------------------------------
 
 
 def _session(metadata: Mapping[str, Any]) -> str:
-    return _text(metadata.get("session")) or _text(metadata.get("session_id"))
+    named = (metadata.get("session"), metadata.get("session_id"))
+    return next((session for session in named if isinstance(session, str)), "")
 
 
 def _tags(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

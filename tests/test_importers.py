@@ -1,0 +1,618 @@
+"""Importers: samples beside what they come to, laws of lines and ranges, bad input, and the seam itself."""
+
+import gzip
+import io
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import astuple
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.importers import _open, _reading, _task, bedrock_log, claude_code, formats, read_paths
+from farthing.importers._block import Block, counts, says_something
+from farthing.importers._open import Bad, Numbered, Source
+from farthing.importers._read import Reject, instant, objects, whole
+from farthing.importers._wire import pack_frame, unpack_frame
+from farthing.usage import Facts, Rejected, Usage, read_usage
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+HERE = Path(__file__).parent / "importers"
+MAKE = runpy.run_path(str(HERE / "generate.py"))
+NOW = datetime(2026, 3, 3, tzinfo=UTC)
+LOG = MAKE["lines"]([MAKE["log"](n, MAKE["message"](n)) for n in range(9)])
+TRANSCRIPT = MAKE["lines"]([MAKE["said"](n) for n in range(9)])
+SAMPLES = sorted(path.name for path in HERE.iterdir() if path.suffix in (".json", ".jsonl", ".gz"))
+
+
+def read_all(*paths, **options):
+    """(usages, files by name, totals) of everything in the paths."""
+    batches = list(read_paths([str(path) for path in paths], **{"now": NOW, "workers": 0, **options}))
+    usages = [usage for batch in batches for usage in batch.usages]
+    files = {Path(file.path).name: file for batch in batches for file in batch.files}
+    total = {
+        name: sum(getattr(batch, name) for batch in batches)
+        for name in ("read", "superseded", "duplicates", "rejected", "skipped", "unchanged")
+    }
+    assert total["read"] == len(usages) + total["superseded"] + total["duplicates"] + total["rejected"]
+    return usages, files, total
+
+
+def errors(files):
+    return {name: file.error for name, file in files.items() if file.error}
+
+
+# --- samples -------------------------------------------------------------------------------------------------------
+
+
+def show(usage):
+    """A usage record, for people: facts that it has, and parts below it."""
+    flags = f" {usage.latency_ms} ms" if usage.latency_ms is not None else ""
+    flags += " sidechain" if usage.sidechain else ""
+    tags = "".join(f" {name}={value}" for name, value in usage.tags)
+    yield f"{usage.at:%Y-%m-%d %H:%M:%S.%f} [{usage.request_id}] [{usage.message_id}]{flags}{tags}"
+    for facts, tokens in usage.parts:
+        said = " ".join(f"{name}={value}" for name, value in facts._asdict().items() if value)
+        yield f"    {' '.join(map(str, tokens)):24} {said}"
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample(name, golden):
+    """`make golden` writes the expected files; read them before you keep them."""
+    usages, files, total = read_all(HERE / name)
+    file = files[name]
+    assert file.format == name.partition(".")[0]
+    assert file.read == total["read"]
+    text = [line for usage in usages for line in show(usage)]
+    text += [f"line {reject.line}: {reject.reason}" for reject in file.rejects]
+    text.append(", ".join(f"{name} {count}" for name, count in total.items() if count))
+    golden(f"tests/importers/{name}.expected", "\n".join(text) + "\n")
+    assert MAKE["TEXT"] not in repr((usages, files))
+
+
+def test_samples_are_as_generated():
+    made = dict(MAKE["samples"]())
+    for name, content in made.items():
+        found = (HERE / name).read_bytes()
+        assert content == (gzip.decompress(found) if name.endswith(".gz") else found), name
+    assert {name for name in made if "/" not in name} == set(SAMPLES)
+
+
+def test_every_format_has_a_sentence_and_a_sample():
+    assert all(sentence for sentence in formats().values())
+    assert set(formats()) == {name.partition(".")[0] for name in SAMPLES}
+
+
+def test_a_format_is_told_by_its_beginning_alone():
+    for name in SAMPLES:
+        content = dict(MAKE["samples"]())[name]
+        wanted = name.partition(".")[0]
+        for head in (content, content[:700], b"\n\n" + content):
+            assert _task.recognise(head) == wanted, name
+    assert not any(map(_task.recognise, (b"", b"{}", b"[{}]", b"{\n", b'{"type":"log","message":"text"}', b"\0\1")))
+    body = json.dumps({"messages": [{"content": LOG.decode()}], "type": "x"}).encode()
+    assert _task.recognise(body) == ""
+
+
+def test_a_format_is_told_before_a_first_line_that_is_too_long_to_see():
+    for keys in (None, sorted):
+        record = MAKE["log"](1, MAKE["message"](1), input__inputBodyJson={"text": "x" * 200_000})
+        record = {key: record[key] for key in keys(record)} if keys else record
+        assert _task.recognise(json.dumps(record).encode()[: _open.HEAD_BYTES]) == "bedrock_log"
+
+
+# --- laws ----------------------------------------------------------------------------------------------------------
+
+TEXTS = st.lists(st.sampled_from([b"{}", b'{"a":1}', b"", b" ", b"{", b"{}{}", b"\r", b"7", b"{}\r"]), max_size=12)
+CUTS = st.lists(st.integers(0, 60), max_size=8)
+
+
+def pieces(data, cuts):
+    at = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in zip(at, at[1:], strict=False) if a < b]
+
+
+@given(TEXTS, st.booleans(), CUTS)
+def test_lines_are_numbered_however_chunks_are_cut(texts, ends, cuts):
+    data = b"\n".join(texts) + (b"\n" if ends else b"")
+    wanted = [(number, line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    assert list(Numbered(iter(pieces(data, cuts)))) == wanted
+    found = Numbered(iter(pieces(data, cuts)))
+    decoded = [(found.number, found.line, record) for record in found.decoded(msgspec.json.Decoder(dict))]
+    assert found.finished
+    if b"{}{}" not in texts:  # two in a line may be taken for two lines
+        assert [one[:2] for one in decoded] == wanted
+        assert [isinstance(one[2], dict) for one in decoded] == [line[:2] in (b"{}", b'{"') for _, line in wanted]
+
+
+@given(TEXTS, st.integers(1, 9), st.booleans())
+def test_ranges_share_a_file_without_losing_a_line(tmp_path_factory, texts, size, ends):
+    data = b"\n".join(texts) + (b"\n" if ends else b"")
+    path = tmp_path_factory.mktemp("ranges") / "file"
+    path.write_bytes(data)
+    found, before = [], 0
+    for start in range(0, len(data), size):
+        source = Source(str(path), start, start + size if start + size < len(data) else None)
+        lines = Numbered(source.chunks())
+        found += [(before + number, line) for number, line in lines]
+        before += lines.number
+        source.close()
+    assert found == list(Numbered(iter([data])))
+
+
+COUNT = st.none() | st.integers(-3, 2**40)
+TWINS = dict.fromkeys(("cacheReadInputTokenCount", "cacheWriteInputTokenCount"), COUNT)
+SPLIT = dict.fromkeys(("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"), COUNT)
+DETAIL = st.fixed_dictionaries({"ttl": st.sampled_from(["5m", "1h", "2h"])}, optional={"inputTokens": COUNT})
+BLOCKS = st.one_of(
+    st.fixed_dictionaries(
+        {"input_tokens": COUNT},
+        optional={
+            **dict.fromkeys(("output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"), COUNT),
+            "cache_creation": st.none() | st.fixed_dictionaries({}, optional=SPLIT),
+        },
+    ),
+    st.fixed_dictionaries(
+        {"outputTokens": COUNT},
+        optional={
+            **dict.fromkeys(("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens"), COUNT),
+            **TWINS,
+            "cacheDetails": st.lists(DETAIL),
+        },
+    ),
+    st.fixed_dictionaries({"inputTokenCount": COUNT, "outputTokenCount": COUNT}, optional=TWINS),
+)
+
+
+@given(BLOCKS)
+def test_blocks_count_as_read_usage_does(block):
+    try:
+        read = read_usage(block)
+        wanted = tuple(read.parts[0].tokens), "ttl" in read.assumed
+    except Rejected:
+        wanted = None
+    try:
+        typed = msgspec.convert(block, Block)
+    except msgspec.ValidationError:
+        assert wanted is None
+    else:
+        assert (counts(typed) if says_something(typed) else ((0, 0, 0, 0, 0), False)) == wanted
+
+
+@given(st.lists(st.builds(
+    Usage,
+    st.integers(0, 2**52),
+    st.text(max_size=3),
+    st.text(max_size=3),
+    st.lists(st.tuples(st.builds(Facts, st.text(max_size=2)), st.tuples(*[st.integers(0, 2**35)] * 5)), min_size=1).map(tuple),
+    st.lists(st.tuples(st.text(max_size=2), st.text(max_size=2)), max_size=2).map(tuple),
+    st.none() | st.integers(0, 2**40),
+    st.booleans(),
+)))  # fmt: skip
+def test_frames_cross_the_pipe_unchanged(usages):
+    ends = [_task.End(1, "f", 9, 8, 7, (Reject(3, "x"),), "no", "")]
+    frame = _task.Frame(usages, 1, 2, 3, 4, ends, 5)
+    assert unpack_frame(pack_frame(frame)) == frame
+
+
+LINES = LOG.splitlines() + TRANSCRIPT.splitlines()
+MUTATED = st.tuples(st.sampled_from(LINES), st.integers(0, 2000), st.integers(0, 40), st.binary(max_size=12)).map(
+    lambda t: t[0][: t[1]] + t[3] + t[0][t[1] + t[2] :]
+)
+
+
+@given(st.lists(MUTATED | st.binary(max_size=80), max_size=9), st.sampled_from([bedrock_log, claude_code]))
+def test_no_line_can_stop_a_format(lines, form):
+    gather = _task._Gather(2**62)
+    data = b"\n".join(lines)
+    gather.begin(Numbered(iter([data])))
+    yields = list(form.read(Numbered(iter([data])), "x"))
+    list(gather.all(form, "x"))
+    frame = gather.frame()
+    assert frame.read == len(yields) == len(frame.usages) + frame.superseded + frame.duplicates + frame.rejected
+    assert list(form.read(enumerate(data.split(b"\n"), 1), "x")) == yields or b"}{" in data
+    assert _task.recognise(data) in ("", *formats())
+
+
+@given(st.binary(max_size=300) | st.text().map(str.encode))
+def test_whole_only_mends_halves_of_pairs(data):
+    assert whole(data) == data or b"\\u" in data
+    assert isinstance(objects(data), tuple)
+
+
+def test_whole_keeps_pairs():
+    text = rb'"\ud83d\ude00 \ud83d \ude00 \\ud83d"'
+    assert json.loads(whole(text)) == "\U0001f600 \ufffd \ufffd \\ufffd"
+
+
+@pytest.mark.parametrize("text", [None, 5, "", "soon", "2026-02-30T00:00:00Z"])
+def test_no_time(text):
+    with pytest.raises(Rejected, match="time"):
+        instant(text)
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        bytes,
+        gzip.compress,
+        zstd.compress,
+        lambda data: gzip.compress(data[:100]) + gzip.compress(data[100:]) + bytes(512),
+        lambda data: zstd.compress(data[:100]) + zstd.compress(data[100:]),
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: data.rstrip(),
+    ],
+)
+def test_packed_by_its_bytes_whatever_its_name(tmp_path, pack):
+    path = tmp_path / "log.txt"
+    path.write_bytes(pack(LOG))
+    usages, files, _ = read_all(path)
+    assert len(usages) == files["log.txt"].read == 9
+    assert not errors(files)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
+@pytest.mark.parametrize("named", [True, False])
+def test_cut_short(tmp_path, pack, named):
+    """What came before the cut counts, and the cut is a rejected line."""
+    log = MAKE["lines"]([MAKE["log"](n, os.urandom(9000).hex()) for n in range(90)])
+    path = tmp_path / "log.gz"
+    path.write_bytes(pack(log)[:-400_000])
+    usages, files, _ = read_all(path if named else tmp_path)
+    file = files["log.gz"]
+    assert 20 < len(usages) < 89
+    assert file.rejects == [Reject(len(usages) + 1, file.rejects[0].reason)]
+    assert "cut short; copy it again" in file.rejects[0].reason
+    assert file.error == f"read no further than line {len(usages) + 1}"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b" \n\n", "empty"),
+        (gzip.compress(b""), "empty"),
+        (gzip.compress(LOG)[:9], "cut short"),
+        (gzip.compress(LOG)[:3], "cut short"),
+        (b"\x1f\x8b" + b"x" * 99, "damaged"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "binary"),
+        (b"PK\x03\x04" + bytes(30), "zip"),
+        (b"PAR1" + bytes(30), "Parquet"),
+        ("\ufeffx".encode("utf-16-le"), "iconv"),
+        (b'[{"schemaType":"ModelInvocationLog"}]', r"array.*jq -c '\.\[\]'"),
+        (b'{\n  "a": 1\n}', r"several lines.*jq -c \."),
+        (b"# A title\n", r"no format known here \(bedrock_log, claude_code\)"),
+        (b'{"a": 1}\n', "no format known"),
+    ],
+)
+def test_a_named_file_that_cannot_be_read_says_why(tmp_path, content, why):
+    path = tmp_path / "given"
+    path.write_bytes(content)
+    for given_as in (path, str(path)[:-2] + "*"):
+        _, files, total = read_all(given_as)
+        assert re.search(why, errors(files)["given"])
+        assert total["skipped"] == 0
+    (tmp_path / "log.jsonl").write_bytes(LOG)
+    usages, files, total = read_all(tmp_path)
+    lost = "cut short" in why or "damaged" in why  # in a folder too that is not for skipping
+    assert (len(usages), total["skipped"], len(errors(files))) == (9, not lost, lost)
+
+
+def test_what_follows_packed_data(tmp_path):
+    (tmp_path / "a").write_bytes(gzip.compress(LOG) + b"and more")
+    (tmp_path / "b").write_bytes(gzip.compress(LOG)[:-6] + b"\0" * 6)
+    usages, files, total = read_all(tmp_path / "a", tmp_path / "b")
+    assert "no gzip data follows" in files["a"].rejects[0].reason
+    assert "damaged" in files["b"].error
+    assert (len(usages), total["rejected"]) == (9, 1)
+
+
+def test_forced_format(tmp_path):
+    (tmp_path / "t").write_bytes(TRANSCRIPT)
+    (tmp_path / "odd").write_bytes(b'{"x": 1}\n' * 20 + LOG)
+    (tmp_path / "none").write_bytes(b'{"x": 1}\n' * 20)
+    _, files, _ = read_all(tmp_path / "t", tmp_path / "none", format="bedrock_log")
+    assert "looks like claude_code" in errors(files)["t"]
+    assert errors(files)["none"] == "no line of it is a bedrock_log record"
+    assert len(read_all(tmp_path / "odd", format="bedrock_log")[0]) == 9
+    _, files, total = read_all(tmp_path, format="bedrock_log")
+    assert (total["skipped"], list(errors(files))) == (3, [tmp_path.name])
+    with pytest.raises(ValueError, match="bedrock_log, claude_code"):
+        read_paths([], format="csv", now=NOW)
+
+
+def test_folder(tmp_path):
+    """Hidden ones count; what is no log is skipped; loops end; pipes are not opened."""
+    hour = tmp_path / ".hidden/AWSLogs/1/BedrockModelInvocationLogs/eu-west-1/2026/03/02/09"
+    (hour / "data").mkdir(parents=True)
+    (hour / ".a.json.gz").write_bytes(gzip.compress(LOG))
+    (hour / "data/1_input.json.gz").write_bytes(gzip.compress(b'{"messages":[]}'))
+    (tmp_path / "amazon-bedrock-logs-permission-check").write_bytes(b"")
+    (tmp_path / "README.md").write_bytes(b"# Logs")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\0")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe")
+    usages, files, total = read_all(tmp_path)
+    assert (len(usages), total["skipped"], errors(files)) == (9, 4, {})
+    assert list(files) == [".a.json.gz"]
+
+
+def test_paths_that_lead_nowhere(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_bytes(b"a")
+    _, files, _ = read_all(tmp_path / "gone", tmp_path / "*.gz", tmp_path / "empty", tmp_path / "notes", "s3://b/p")
+    assert errors(files) == {
+        "gone": "No such file or directory",
+        "*.gz": "the pattern matches no file",
+        "empty": "no files in it",
+        "notes": "none of the 1 files in it has a known format (bedrock_log, claude_code)",
+        "p": "no local path: copy it here first (`aws s3 sync`)",
+    }
+
+
+def test_a_name_that_looks_like_a_pattern(tmp_path):
+    (tmp_path / "a[1].jsonl").write_bytes(LOG)
+    (tmp_path / "a1.jsonl").write_bytes(LOG.replace(b"00000000-", b"10000000-").replace(b"msg_", b"msg_x"))
+    assert len(read_all(tmp_path / "a[1].jsonl")[0]) == 9
+    assert len(read_all(tmp_path / "*.jsonl")[0]) == 18
+    assert len(read_all(tmp_path / "**")[0]) == 18
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")
+def test_no_permission(tmp_path):
+    (tmp_path / "log").write_bytes(LOG)
+    (tmp_path / "log").chmod(0)
+    assert errors(read_all(tmp_path)[1]) == {"log": "Permission denied"}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_standard_input_and_pipes(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pack(LOG))))
+    assert len(read_all("-")[0]) == 9
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(pack(TRANSCRIPT),))
+    writer.start()
+    assert len(read_all(tmp_path / "pipe")[0]) == 9
+    writer.join()
+
+
+def test_project_is_the_folder_where_no_line_names_it(tmp_path):
+    line = json.dumps(MAKE["said"](1, cwd=None)).encode()
+    for name in ("-home-ann-shop/s.jsonl", "-home-ann-shop/s/subagents/agent-1.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(line)
+        assert read_all(tmp_path / name)[0][0].parts[0][0].project == "-home-ann-shop"
+
+
+# --- bad lines -----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_of_200_megabytes(tmp_path):
+    """It is rejected by its number, and never held."""
+    path = tmp_path / "log.jsonl"
+    first, *rest = LOG.splitlines(keepends=True)
+    with path.open("wb") as file:
+        file.write(first + b'{"schemaType":"')
+        for _ in range(200):
+            file.write(b"x" * 1_000_000)
+        file.write(b'"}\n' + b"".join(rest) + b"{\n")
+    usages, files, _ = read_all(path)
+    assert len(usages) == 9
+    assert files["log.jsonl"].rejects == [Reject(2, "a line over 64 MiB"), Reject(11, "not JSON: the line is cut short")]
+    if sys.platform == "linux":
+        script = "import sys, resource, datetime; from farthing.importers import read_paths\n"
+        script += "list(read_paths(sys.argv[1:], now=datetime.datetime.now(datetime.UTC), workers=0))\n"
+        script += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        assert int(python(script, str(path))) < 250_000
+
+
+def python(script, *arguments):
+    """What a program of its own prints."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_many_bad_lines_are_counted_and_some_told(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(LOG + b"{\n" * 1000 + LOG)
+    usages, files, total = read_all(path)
+    assert (len(usages), total["duplicates"], total["rejected"], len(files["log.jsonl"].rejects)) == (9, 9, 1000, 100)
+    assert files["log.jsonl"].rejects[0].line == 10
+
+
+def test_the_future_is_a_day_away(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(LOG)  # of 2026-03-02 09:30
+    assert len(read_all(path, now=datetime(2026, 3, 1, 9, 31, tzinfo=UTC))[0]) == 9
+    _, files, total = read_all(path, now=datetime(2026, 3, 1, 9, 29, tzinfo=UTC))
+    assert total["rejected"] == 9
+    assert "future" in files["log.jsonl"].rejects[0].reason
+
+
+class Careless:
+    """A third party's format."""
+
+    def sniff(self, head):
+        return head.startswith(b"careless")
+
+    def read(self, lines, path=""):
+        for _number, line in lines:
+            if line != b"careless":
+                yield Usage(int(line), "r" + line.decode(), "", ((Facts("mine"), (int(line[:1]), 1, 0, 0, 0)),))
+
+
+def test_an_exception_costs_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(_task, "formats", lambda: {"careless": Careless()})
+    path = tmp_path / "mine"
+    path.write_bytes(b"careless\n1700000000000000\nx\n1700000000000000\n\n-700000000000000\n1800000000000000\n")
+    usages, files, total = read_all(path)
+    assert (len(usages), total["duplicates"]) == (1, 1)
+    assert [reject.line for reject in files["mine"].rejects] == [3, 6, 7]
+
+
+# --- the seam ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def much(tmp_path, monkeypatch):
+    """Logs and transcripts, some in ranges, that workers are started for."""
+    monkeypatch.setattr(_reading, "SMALL_BYTES", 1)
+    monkeypatch.setattr(_reading, "SPLIT_BYTES", 100_000)
+    monkeypatch.setattr(_reading, "RANGE_BYTES", 30_000)
+    monkeypatch.setattr(_reading, "TASK_FILES", 3)
+    monkeypatch.setattr(_reading, "BATCH_RECORDS", 100)
+    for part in range(6):
+        log = [MAKE["log"](n, MAKE["message"](n)) for n in range(part * 100, part * 100 + 130)]
+        (tmp_path / f"{part}.json.gz").write_bytes(gzip.compress(MAKE["lines"](log)))
+    said = [MAKE["said"](n // 3, MAKE["usage"](3, n), copy=n % 3) for n in range(900)]
+    lines = MAKE["lines"](said).splitlines(keepends=True)
+    lines[333] = b"{torn\n"
+    lines.insert(700, b"\n")
+    lines[850] = b"{torn\n"
+    (tmp_path / "long.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "notes.txt").write_bytes(b"notes")
+    return tmp_path
+
+
+def calls(usages):
+    return sorted({(usage.request_id, usage.message_id, max(u.parts[0][1][1] for u in usages if u.request_id == usage.request_id)) for usage in usages})
+
+
+def test_workers_say_what_one_process_says(much):
+    usages, files, total = read_all(much, workers=3)
+    alone, files_alone, total_alone = read_all(much, workers=0)
+    assert calls(usages) == calls(alone)
+    assert {name: astuple(file) for name, file in files.items()} == {
+        name: astuple(file) for name, file in files_alone.items()
+    }
+    assert (total["read"], total["rejected"], total["skipped"]) == (6 * 130 + 900, 2, 1)
+    assert total_alone["read"] == total["read"]
+    assert [reject.line for reject in files["long.jsonl"].rejects] == [334, 851]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_comes_after_its_usage(much, workers):
+    seen = done = 0
+    batches = 0
+    for batch in read_paths([str(much)], now=NOW, workers=workers):
+        seen += batch.read
+        done += sum(file.read for file in batch.files)
+        batches += 1
+        assert done <= seen
+        assert len(batch.usages) < 100 + _task.FRAME_RECORDS
+    assert done == seen
+    assert batches > 3
+
+
+def test_progress_and_known_files(much):
+    told = []
+    asked = []
+
+    def known(path, size, mtime_ns):
+        asked.append((Path(path).name, size, mtime_ns))
+        return path.endswith(".gz")
+
+    threads = {threading.get_ident()}
+    usages, _, total = read_all(
+        much, workers=2, known=known, progress=lambda *both: (told.append(both), threads.add(threading.get_ident()))
+    )
+    assert (len(threads), total["unchanged"], total["skipped"]) == (1, 6, 1)
+    assert all(usage.parts[0][0].source == "claude_code" for usage in usages)
+    status = (much / "0.json.gz").stat()
+    assert ("0.json.gz", status.st_size, status.st_mtime_ns) in asked
+    size = sum(path.stat().st_size for path in much.iterdir())
+    assert told[-1] == (size, size)
+    assert told == sorted(told)
+    assert read_all(much, known=lambda *_: True)[1] == {}
+
+
+def children():
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False)
+    return len(found.stdout.split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ps as Linux has it")
+def test_closing_ends_the_workers(much):
+    before = children()
+    batches = read_paths([str(much)], now=NOW, workers=2)
+    next(batches)
+    assert children() > before
+    batches.close()
+    assert children() == before
+
+
+def test_a_worker_that_dies_costs_its_files_and_says_so(much, monkeypatch):
+    """Its files are reported, a new worker goes on, and nothing hangs."""
+    from farthing.importers import _pool
+
+    send = _pool.send
+    sent = []
+
+    def deadly(pipe, data):
+        sent.append(data)
+        send(pipe, b"no task" if len(sent) == 2 else data)
+
+    monkeypatch.setattr(_pool, "send", deadly)
+    _, files, total = read_all(much, workers=2)
+    assert 1 <= len(errors(files)) <= 3
+    assert all("ended early" in error for error in errors(files).values())
+    assert total["read"] > 500
+
+
+def test_without_workers_it_is_done_here(much, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "")
+    assert len(read_all(much, workers=2)[0]) > 500
+
+
+def test_a_caller_needs_no_guard_and_may_have_threads(much):
+    script = "import sys, threading\nfrom datetime import datetime, UTC\nimport farthing.importers as i\n"
+    script += "i._reading.SMALL_BYTES = 1\nthreading.Thread(target=lambda: None).start()\n"
+    script += "print(sum(b.read for b in i.read_paths(sys.argv[1:], now=datetime.now(UTC), workers=2)))"
+    assert python(script, str(much)) == f"{6 * 130 + 900}\n"
+
+
+def test_a_module_in_the_working_folder_is_not_taken_for_ours(much, monkeypatch):
+    (much / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(much)
+    assert read_all(".", workers=2)[2]["read"] == 6 * 130 + 900
+
+
+def test_importing_is_quick():
+    """`import farthing` loads none of this."""
+    script = "import sys, farthing; print([name for name in sys.modules if 'importers' in name or name == 'msgspec'])"
+    assert python(script) == "[]\n"
+
+
+@pytest.mark.bench
+def test_speed(tmp_path):
+    """A record of 8 kB takes less than 100 microseconds, on whatever machine this is."""
+    record = MAKE["log"](1, MAKE["message"](1), input__inputBodyJson={"text": "word " * 1600})
+    (tmp_path / "log.jsonl").write_bytes(MAKE["lines"]([record] * 5000))
+    begun = time.perf_counter()
+    read_all(tmp_path)
+    assert time.perf_counter() - begun < 0.5
