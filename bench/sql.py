@@ -42,19 +42,17 @@ JOIN_THEN_PRICE = f"""
     GROUP BY ALL
 """
 
-# The same without the calendar: casting a time with zone to a date is slow, dividing its microseconds is not.
-JOIN_THEN_PRICE_NUMBERED_DAYS = JOIN_THEN_PRICE.replace(
-    'CAST(u."at" AS DATE)', f"DATE '1970-01-01' + CAST(epoch_us(u.\"at\") // {DAY_US} AS INTEGER)"
-)
+# The same with the ledger's own number of the day: casting a time with zone to a date is slow.
+JOIN_THEN_PRICE_BY_DAY = JOIN_THEN_PRICE.replace('CAST(u."at" AS DATE)', "DATE '1970-01-01' + u.day")
 
 # Sum tokens by the raw keys of the ledger, join and price the sums.
 SUM_BY_CONTEXT = f"""
     WITH summed AS (
-        SELECT ctx, tags, epoch_us("at") // {DAY_US} AS day, {PROMPT} > 100000 AS long,
+        SELECT ctx, tags, day, {PROMPT} > 100000 AS long,
                {", ".join(f"sum({n}) AS {n}" for n in ("calls", *TOKENS.split(", ")))}
         FROM usage GROUP BY ALL
     )
-    SELECT s.model, t.team, DATE '1970-01-01' + CAST(day AS INTEGER) AS day, {SUMS},
+    SELECT s.model, t.team, DATE '1970-01-01' + day AS day, {SUMS},
            sum(input * r_input + output * r_output + cache_read * r_read
                + cache_write_5m * r_5m + cache_write_1h * r_1h) AS picos
     FROM summed
@@ -70,7 +68,7 @@ SUM_BY_CONTEXT = f"""
 # Turn context and tags into codes of one byte, sum tokens by code, price the sums. The best so far.
 SUM_BY_CODE = f"""
     WITH summed AS (
-        SELECT sku, code, epoch_us("at") // {DAY_US} AS day, {PROMPT} > banded AS long,
+        SELECT sku, code, day, {PROMPT} > banded AS long,
                {", ".join(f"sum({n}) AS {n}" for n in ("calls", *TOKENS.split(", ")))}
         FROM usage
         JOIN (SELECT ctx, sku, CASE WHEN model = 'claude-haiku-5-5' THEN 100000 ELSE 2^62 END :: BIGINT AS banded
@@ -78,7 +76,7 @@ SUM_BY_CODE = f"""
         JOIN team_of USING (tags)
         GROUP BY ALL
     )
-    SELECT s.model, t.team, DATE '1970-01-01' + CAST(day AS INTEGER) AS day, {SUMS},
+    SELECT s.model, t.team, DATE '1970-01-01' + day AS day, {SUMS},
            sum(input * r_input + output * r_output + cache_read * r_read
                + cache_write_5m * r_5m + cache_write_1h * r_1h) AS picos
     FROM summed
@@ -93,7 +91,7 @@ SUM_BY_CODE = f"""
 
 VARIANTS = {
     "join_then_price": JOIN_THEN_PRICE,
-    "join_then_price_numbered_days": JOIN_THEN_PRICE_NUMBERED_DAYS,
+    "join_then_price_by_day": JOIN_THEN_PRICE_BY_DAY,
     "sum_by_context": SUM_BY_CONTEXT,
     "sum_by_code": SUM_BY_CODE,
 }

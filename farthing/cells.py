@@ -203,10 +203,10 @@ class _Contexts:
     def tags(self, name: str) -> tuple[Any, dict[int | None, str]]:
         """Each tag set that has a tag with a code for its value, and the values; none where it has no such tag."""
         con = self.ledger.connection
-        con.register("tag_values", self._tag_values(name))
-        coded = (
-            "SELECT tags, CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code, value FROM tag_values"
-        )
+        view = f"tag {name}"  # of its own: a frame looks its views up when it is read
+        con.register(view, self._tag_values(name))
+        code = "CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code"
+        coded = f"SELECT tags, {code}, value FROM {_quoted(view)}"
         meanings = _meanings(con, f"code, value FROM ({coded})")
         renamed = con.sql(f"SELECT tags, code AS {_quoted('tag:' + name)} FROM ({coded})")
         return renamed, {code: said["value"] for code, said in meanings.items()}
