@@ -53,7 +53,7 @@ class BulkLedger(Ledger):
 def make_ledger(folder: Path, rows: int) -> dict[str, Any]:
     """A ledger of so many rows, unless it is there; two small files beside it serve hand-written SQL."""
 
-    def write() -> dict[str, Any]:
+    def write(folder: Path) -> dict[str, Any]:
         _write(folder, rows)
         return {"rows": rows}
 

@@ -34,7 +34,7 @@ OPERATIONS = ("Converse", "ConverseStream", "InvokeModel", "InvokeModelWithRespo
 def make_logs(folder: Path, size: int) -> dict[str, Any]:
     """About `size` bytes of records before compression, unless they are there."""
 
-    def write() -> dict[str, Any]:
+    def write(folder: Path) -> dict[str, Any]:
         records = max(1, round(size / MEAN_BYTES / DAYS))
         totals: Counter[str] = Counter()
         with ProcessPoolExecutor(min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:

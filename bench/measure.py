@@ -32,6 +32,7 @@ class Ran(NamedTuple):
     """
 
     seconds: float
+    cpu_s: float  # of all its processors and processes
     largest_mb: float
     together_mb: float
     out: str
@@ -45,7 +46,7 @@ def run(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Ran
     """Run a program to its end from the root of the repository; Failed unless it exits with 0."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
-        child = subprocess.Popen(argv, stdout=out, stderr=err, cwd=ROOT, env={**os.environ, **(env or {})})
+        child = subprocess.Popen(argv, stdout=out, stderr=err, cwd=ROOT, env=_usual() | dict(env or {}))
         watch = _Watch(child.pid)
         watch.start()
         _, status, used = os.wait4(child.pid, 0)
@@ -59,7 +60,16 @@ def run(argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Ran
             raise Failed(f"{' '.join(map(str, argv))} exited with {child.returncode}:\n{said[-2_000:]}")
         unit = 1 if sys.platform == "darwin" else 1024
         largest = used.ru_maxrss * unit / MB
-        return Ran(seconds, largest, max(watch.peak / MB, 0), out.read().decode())
+        return Ran(
+            seconds, used.ru_utime + used.ru_stime, largest, max(watch.peak / MB, 0), out.read().decode()
+        )
+
+
+def _usual() -> dict[str, str]:
+    """The environment of a measured program: Python keeps compiled modules, as it does for any user."""
+    odd = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONPROFILEIMPORTTIME")
+    kept = {name: value for name, value in os.environ.items() if name not in odd}
+    return kept | {"PYTHONPYCACHEPREFIX": str(ROOT / ".bench" / "pycache")}
 
 
 class _Watch(threading.Thread):
@@ -101,16 +111,21 @@ def work(*argv: str | Path, python: str | Path = sys.executable) -> dict[str, An
 
 
 def script(name: str, *argv: str | Path, python: str | Path = sys.executable) -> dict[str, Any]:
-    """Run a script of this folder; its last line is JSON. `peak_mb` is added to it."""
+    """Run a script of this folder; its last line is JSON. `peak_mb` and `cpu_s` are added to it."""
     ran = run([python, ROOT / "bench" / name, *argv], {"LITELLM_LOCAL_MODEL_COST_MAP": "True"})
     told: dict[str, Any] = json.loads(ran.out.splitlines()[-1])
-    return told | {"peak_mb": ran.largest_mb}
+    return told | {"peak_mb": ran.largest_mb, "cpu_s": ran.cpu_s}
 
 
 class Turns(dict[str, list[Any]]):
     """What each runner gave, round by round. `others` is the most that others took of the processors meanwhile."""
 
     others = 0.0
+
+
+def warm(python: str | Path, modules: str) -> None:
+    """Import these once, so that no measured program has to compile them."""
+    run([python, "-c", f"import {modules}"], {"LITELLM_LOCAL_MODEL_COST_MAP": "True"})
 
 
 def take_turns(rounds: int, runners: Mapping[str, Callable[[], Any]], tries: int = 1) -> Turns:

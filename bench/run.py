@@ -13,7 +13,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import report
-from bench.cases import CASES, CCUSAGE, DATA, FULL, QUICK, RIVAL_PYTHON, Sizes, hide_data
+from bench.cases import CASES, CCUSAGE, DATA, FULL, QUICK, RIVAL_PYTHON, Sizes, prepare
+from bench.made import alone
 from bench.measure import ROOT
 
 RESULTS = ROOT / "bench" / "results.json"
@@ -29,14 +30,15 @@ def main() -> None:
     )
     asked = parser.parse_args()
     if not asked.docs:
-        measure(asked.only or list(CASES), QUICK if asked.quick else FULL)
+        with alone(DATA / "run.lock"):
+            prepare()
+            measure(asked.only or list(CASES), QUICK if asked.quick else FULL)
     if not asked.quick:
         PAGE.write_text(report.page(report.load(RESULTS), CASES), encoding="utf-8")
 
 
 def measure(names: list[str], sizes: Sizes) -> None:
     """Measure, print the table, and write the JSON; results of a quick run do not replace real ones."""
-    hide_data()
     target = RESULTS if sizes is FULL else DATA / "quick.json"
     taken = report.surroundings()
     taken["versions"] |= rival_versions()

@@ -30,7 +30,7 @@ VERSION = "2.1.39"
 def make_transcripts(folder: Path, size: int) -> dict[str, Any]:
     """About `size` bytes under folder/projects, unless they are there."""
 
-    def write() -> dict[str, Any]:
+    def write(folder: Path) -> dict[str, Any]:
         totals: Counter[str] = Counter()
         with ProcessPoolExecutor(min(os.cpu_count() or 1, 4), get_context("spawn")) as pool:
             for told in pool.map(partial(_batch, folder), range(max(1, size // BATCH_BYTES))):

@@ -355,7 +355,7 @@ class Ledger:
                           OR message_id IN (FROM wanted_ids)),
                  sums AS (SELECT {keys}, epoch_us("at") AS at_us, {", ".join(f"abs({m}) AS {m}" for m in METERS)},
                                  sum(CASE WHEN reversal THEN -1 ELSE 1 END) AS net FROM hits GROUP BY ALL),
-                 sets AS (SELECT tags, list([key, value] ORDER BY key) AS pairs FROM ledger_tags GROUP BY tags)
+                 sets AS (SELECT tags, list([key, value] ORDER BY key, value) AS pairs FROM ledger_tags GROUP BY tags)
             SELECT request_id, message_id, at_us, sidechain, latency_ms, pairs,
                    {", ".join(Facts._fields)}, {", ".join(METERS)}
             FROM sums JOIN ledger_contexts USING (ctx) LEFT JOIN sets USING (tags)

@@ -126,8 +126,11 @@ class Grid(NamedTuple):
             int(self.split_cached and tokens.cached > 0),
         )
 
-    def cell(self) -> dict[str, nw.Expr]:
-        """The cell of every row, as expressions over `at` and the meters; a reversal's counts are negative."""
+    def cell(self, *, varying: bool = False) -> dict[str, nw.Expr]:
+        """The cell of every row, as expressions over `at` and the meters; a reversal's counts are negative.
+
+        `varying` leaves out what is 0 for every row.
+        """
         era = _zero()
         for date in self.dates:
             era = era + (nw.col("at") >= nw.lit(date)).cast(nw.Int64())
@@ -136,7 +139,9 @@ class Grid(NamedTuple):
         for size in self.prompts:
             band = band + (prompt >= size).cast(nw.Int64())
         cached = (TOKENS.cached != 0).cast(nw.Int64()) if self.split_cached else _zero()
-        return {"era": era, "band": band, "cached": cached}
+        cell = {"era": era, "band": band, "cached": cached}
+        edges = {"era": self.dates, "band": self.prompts, "cached": self.split_cached}
+        return {name: expr for name, expr in cell.items() if edges[name] or not varying}
 
 
 def grid(book: Book, skus: Sequence[Sku] = (), since: datetime = START, until: datetime = FOREVER) -> Grid:

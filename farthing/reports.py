@@ -144,18 +144,16 @@ def _grouped(found: Iterable[Cell], names: Sequence[str]) -> list[dict[str, Any]
         row = rows.get(cell.keys)
         if row is None:
             row = rows[cell.keys] = {
-                **{name: "" if key is None else key for name, key in zip(names, cell.keys, strict=True)},
+                **dict(zip(names, cell.keys, strict=True)),
                 "calls": 0, "tokens": 0, **dict.fromkeys(METERS, 0), "usd": None, "unpriced_calls": 0,
             }  # fmt: skip
         row["calls"] += cell.calls
         row["tokens"] += cell.tokens.total
         for meter, count in zip(METERS, cell.tokens, strict=True):
             row[meter] += count
-        if isinstance(
-            cell.price, Unpriced
-        ):  # dollars stay None if there is nothing else: unknown is not nothing
+        if isinstance(cell.price, Unpriced):
             row["unpriced_calls"] += cell.calls
-        else:
+        else:  # without any, dollars stay None: unknown is not nothing
             row["usd"] = (row["usd"] or 0) + cell.cost
     return list(rows.values())
 
@@ -191,8 +189,7 @@ def _by_meter(found: Iterable[Cell], keys: Sequence[str]) -> list[dict[str, Any]
             names = (*cell.keys[:at], meter, *cell.keys[at:])
             row = rows.setdefault(
                 names,
-                dict(zip(keys, ("" if n is None else n for n in names), strict=True))
-                | {"calls": 0, "tokens": 0, "usd": None},
+                dict(zip(keys, names, strict=True)) | {"calls": 0, "tokens": 0, "usd": None},
             )
             row["calls"] += list(cell.meter_calls)[i]
             row["tokens"] += count

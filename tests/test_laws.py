@@ -1,9 +1,11 @@
 """Laws of the core: what must hold for any usage, any rates and any call, on every engine."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
+from typing import Any
 
 import duckdb
 import narwhals.stable.v2 as nw
@@ -199,7 +201,7 @@ def tables(draw):
 
 CONNECTION = duckdb.connect()
 CONNECTION.execute("SET TimeZone = 'UTC'")
-ENGINES = {
+ENGINES: dict[str, Callable[[list[dict]], Any]] = {
     "polars": pl.DataFrame,
     "polars lazy": pl.LazyFrame,
     "pandas": pd.DataFrame,

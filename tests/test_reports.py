@@ -488,6 +488,8 @@ def test_the_endpoint_lever_is_regional_minus_global_on_the_same_tokens(report):
     }
     v2 = on("us.anthropic.claude-3-5-sonnet-20241022-v2:0", tokens)  # never sold at a global endpoint
     assert set(lever(report("levers", [v2]), "endpoint").values()) == {0}
+    gov = on("us-gov.anthropic.claude-opus-5", tokens, region="us-gov-west-1")  # which cannot leave
+    assert set(lever(report("levers", [gov]), "endpoint").values()) == {0}
 
 
 def test_the_tier_lever_keeps_the_tokens(report):
@@ -511,6 +513,13 @@ def test_a_tier_is_compared_at_its_own_price_for_that_day_and_that_prompt(report
     assert found["eligible"] == total(short, "2", "10") * 2 + total(
         long, "2", "10"
     )  # it has Opus above it, too
+
+
+def test_a_tier_below_that_would_cost_more_saves_nothing(report):
+    v2 = "anthropic.claude-3-5-sonnet-20241022-v2:0"
+    cheap = on(v2, Vector(1_000, 200), region="eu-central-1")  # 3 / 15, and Sonnet 4.6 is at 3.30 / 16.50
+    found = lever(report("levers", [cheap]), "tier")
+    assert (found["eligible"], found["missing"]) == (total(Vector(1_000, 200), "3", "15"), 0)
 
 
 def test_every_tier_below_is_a_model_of_the_book():

@@ -72,7 +72,7 @@ def test_marot_calls(shared, marot):
 def test_marot_tokens(shared, marot):
     """Each call has the counts of its fullest copy."""
     _, calls = marot
-    best = {}
+    best: dict[str, dict] = {}
     in_rows = set()
     for kind, _, message in rows(shared / MAROT):
         block = message["usage"]
@@ -123,7 +123,8 @@ def test_every_version_of_the_samples(shared):
     assert {file.format for file in files} == {"claude_code"}
     lines = list(folder.rglob("*.jsonl"))
     assert len(files) == len(lines)
-    assert sum(batch.skipped for batch in batches) == sum(path.is_file() for path in folder.rglob("*")) - len(lines)
+    others = [path for path in folder.rglob("*") if path.is_file() and path not in lines]
+    assert sum(batch.skipped for batch in batches) == len(others)
     assert 0 < len(calls.best) <= 20
 
 
@@ -133,7 +134,9 @@ def test_a_transcript_without_usage_is_no_error(shared):
     assert (file.format, file.read, file.error) == ("claude_code", 0, "")
 
 
-@pytest.mark.parametrize("folder", ["mooncake", "lmcache_agent_traces", "azure_llm", "focus", "cur", "usage_objects"])
+@pytest.mark.parametrize(
+    "folder", ["mooncake", "lmcache_agent_traces", "azure_llm", "focus", "cur", "usage_objects"]
+)
 def test_other_data_is_not_taken_for_usage(shared, folder):
     batches, _ = read_all(shared / "data" / folder)
     (file,) = [file for batch in batches for file in batch.files]
@@ -174,7 +177,10 @@ def test_converse_answers(shared, tmp_path, at_top):
     blocks = [block for _, block in usages(shared) if "inputTokens" in block]
     records = []
     for n, block in enumerate(blocks):
-        told = {"input__inputTokenCount": block["inputTokens"], "output__outputTokenCount": block["outputTokens"]}
+        told = {
+            "input__inputTokenCount": block["inputTokens"],
+            "output__outputTokenCount": block["outputTokens"],
+        }
         absent = {"input__inputTokenCount": None, "output__outputTokenCount": None}
         records.append(MAKE["log"](n, {"usage": block}, operation="Converse", **(told if at_top else absent)))
     _, calls = read_all(written(tmp_path, records))
@@ -196,16 +202,21 @@ def recorded(shared):
 
 
 def indented(lines):
-    """Of YAML, as much as a usage block needs: names and numbers, one level of objects, empty objects."""
-    block, inner = {}, {}
+    """Of YAML, as much as a usage block needs: numbers, words, an object or a list of objects inside."""
+    block: dict = {}
+    name = ""
     for line in lines:
-        name, _, value = line.strip().partition(":")
-        holder = block if line.startswith("        ") and line[8] != " " else inner
-        if not value.strip():
-            holder[name] = inner = {}
+        item = line.strip().startswith("- ")
+        key, _, value = line.strip().removeprefix("- ").partition(":")
+        if item:
+            block[name] = [*block[name], {}]
+        holder: dict = block
+        if item or line.startswith(" " * 9):
+            holder = block[name][-1] if isinstance(block[name], list) else block[name]
         else:
-            text = value.strip()
-            holder[name] = int(text) if text.isdigit() else {} if text == "{}" else text
+            name = key
+        text = value.strip()
+        holder[key] = int(text) if text.isdigit() else {} if text in ("", "{}") else text
     return block
 
 
@@ -228,7 +239,7 @@ def test_recorded_exchanges(shared, tmp_path):
     assert len(calls.best) == len(exchanges) > 15
     cached = 0
     for usage in calls.best:
-        operation, model, block = exchanges[int(usage.request_id[-12:])]
+        _, model, block = exchanges[int(usage.request_id[-12:])]
         ((facts, tokens),) = usage.parts
         assert facts.model_id == model
         assert tokens == tuple(read_usage(block).parts[0].tokens)
@@ -245,7 +256,11 @@ def test_the_real_log_record(shared, tmp_path):
     (usage,) = calls.best
     ((facts, tokens),) = usage.parts
     assert tokens == (4, 38, 0, 0, 0)
-    assert (facts.model_id, facts.region, facts.operation) == ("amazon.nova-lite-v1:0", "us-east-1", "ConverseStream")
+    assert (facts.model_id, facts.region, facts.operation) == (
+        "amazon.nova-lite-v1:0",
+        "us-east-1",
+        "ConverseStream",
+    )
     assert facts.principal.endswith(":user/dheeraj")
     assert (usage.request_id, usage.latency_ms) == ("ff4b6c63-5561-4431-93b8-06a817275900", 302)
     assert f"{usage.at:%Y-%m-%d %H:%M:%S}" == "2025-03-11 00:38:02"

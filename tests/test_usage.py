@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from farthing.meters import METERS, Vector
 from farthing.rating import rate
 from farthing.usage import (
-    OPAQUE,
     Reading,
     Rejected,
-    Sku,
-    check_region,
-    parse_model_id,
     read_usage,
     settle_ttl,
 )

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from farthing.usage import Reading, Rejected, read_usage, split_writes
+from farthing.usage import Reading, read_usage, split_writes
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Tokens = tuple[int, int, int, int, int]
@@ -38,6 +38,7 @@ class Block(msgspec.Struct, gc=False):
     cache_creation_input_tokens: Count | None = None
     cache_read_input_tokens: Count | None = None
     cache_creation: _Split | None = None
+    input_tokens_details: Any = None  # of OpenAI's models, whose input holds the cached tokens too
     service_tier: str | None = None
     speed: str | None = None
     inference_geo: str | None = None
@@ -55,7 +56,7 @@ class Block(msgspec.Struct, gc=False):
 
 def counts(block: Block) -> tuple[Tokens, bool]:
     """The five counts, and whether it is assumed how long cache writes live. Rejected if there are none."""
-    if (
+    if block.input_tokens_details is None and (
         block.input_tokens is not None
         or block.output_tokens is not None
         or block.cache_read_input_tokens is not None
@@ -69,14 +70,19 @@ def counts(block: Block) -> tuple[Tokens, bool]:
         short, long, untold = split_writes(block.cache_creation_input_tokens or 0, short, long)
         cached = block.cache_read_input_tokens or 0
         return (block.input_tokens or 0, block.output_tokens or 0, cached, short, long), untold
-    if block.inputTokens is not None or block.outputTokens is not None:
-        short = long = 0
+    if block.input_tokens_details is None and (
+        block.inputTokens is not None or block.outputTokens is not None
+    ):
+        short = long = other = 0
         for detail in block.cacheDetails or ():
             if detail.ttl == "5m":
                 short += detail.inputTokens or 0
             elif detail.ttl == "1h":
                 long += detail.inputTokens or 0
+            else:
+                other += detail.inputTokens or 0
         written = max(block.cacheWriteInputTokens or 0, block.cacheWriteInputTokenCount or 0)
+        written = max(written, short + long + other)  # a lifetime not known here counts too
         short, long, untold = split_writes(written, short, long)
         cached = max(block.cacheReadInputTokens or 0, block.cacheReadInputTokenCount or 0)
         return (block.inputTokens or 0, block.outputTokens or 0, cached, short, long), untold
@@ -91,11 +97,8 @@ def five(tokens: Iterable[int]) -> Tokens:
 
 def passes(block: Block) -> Reading:
     """The block as usage.read_usage reads it."""
-    try:
-        fields = msgspec.to_builtins(block)
-        return read_usage({name: value for name, value in fields.items() if value is not None})
-    except (AttributeError, TypeError):
-        raise Rejected("the usage block holds something of a wrong type") from None
+    fields = msgspec.to_builtins(block)
+    return read_usage({name: value for name, value in fields.items() if value is not None})
 
 
 def says_something(block: Block) -> bool:

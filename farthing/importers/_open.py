@@ -13,7 +13,7 @@ import msgspec
 
 T = TypeVar("T")
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)  # what a bad line may cause
-CHUNK_BYTES = 1 << 17  # larger ones leave the processor's cache
+CHUNK_BYTES = 1 << 18  # larger ones leave the processor's cache
 HEAD_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 26
 GZIP = b"\x1f\x8b"

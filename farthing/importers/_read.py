@@ -81,7 +81,8 @@ def reason(error: BaseException) -> str:
     elif match := _MISTYPED.fullmatch(text):
         expected, positive, got, place = match.groups()
         wanted = expected.removesuffix(" | null").replace(" | ", " or ")
-        text = f"{place or 'the line'} is negative" if positive else f"{place or 'the line'} is {got}, where {wanted} is expected"
+        text = "negative" if positive else f"{got}, where {wanted} is expected"
+        text = f"{place or 'the line'} is {text}"
     return text[:160] or type(error).__name__
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -72,7 +72,7 @@ def read_paths(
     workers: int | None = None,
     known: Callable[[str, int, int], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The usage in files, folders, patterns and standard input ("-"), in batches of bounded size.
 
     `format` names the only format to be read. Records from after `now` (and a day) are rejected. `known(path,
@@ -148,7 +148,7 @@ class _Reading:
         self._batch = Batch()
         self._done_bytes = self._all_bytes = 0
 
-    def batches(self, workers: int) -> Iterator[Batch]:
+    def batches(self, workers: int) -> Generator[Batch, None, None]:
         """Everything, in batches; the last one is never empty of news, for it says what was skipped."""
         if self._progress:
             self._all_bytes = sum(found.size for found in find(self._paths) if isinstance(found, Found))

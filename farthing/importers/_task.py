@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,16 +15,12 @@ from typing import NamedTuple, cast
 from farthing.importers._open import Cut, Numbered, Source, flawed
 from farthing.importers._read import Format, Reject, reason
 from farthing.ledger import better
-from farthing.usage import MAX_TOKENS, Usage
+from farthing.usage import MAX_TOKENS, Rejected, Usage, check_region
 
 FRAME_RECORDS = 20_000
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
 DAY_US = 86_400_000_000
 FIRST_US = 1_672_531_200_000_000  # 2023-01-01: no call to Claude is older
-REGION = re.compile(
-    r"(?:us|us-gov|us-isob?|us-isof|eu|eu-isoe|eusc-de|ap|sa|ca|me|af|il|mx|cn)-"
-    r"(?:north|south|east|west|central|northeast|northwest|southeast|southwest)-\d{1,2}|"
-)
 
 
 class Range(NamedTuple):
@@ -94,7 +89,10 @@ def run(task: Task) -> Iterator[Frame]:
     """The task's frames; the last one holds its last End."""
     gather = _Gather(task.latest_us)
     for place, part in enumerate(task.ranges):
-        yield from _read(gather, part, place, task.forced)
+        try:
+            yield from _read(gather, part, place, task.forced)
+        except Exception as fault:  # noqa: BLE001 - in sniff(), or ours: it costs a file, not the import
+            gather.ends.append(End(place, error=f"a fault of the importer: {type(fault).__name__}: {fault}"))
     yield gather.frame()
 
 
@@ -237,7 +235,7 @@ class _Gather:
                 continue
             usage = item
             at_us, request_id, message_id, parts, _, _, _ = usage
-            # The usual record has one part and nothing wrong; _fault looks closer at all others.
+            # The usual record has one part and nothing wrong; _check looks closer at all others.
             facts, tokens = parts[0]
             if not (
                 FIRST_US <= at_us <= self._latest_us
@@ -247,17 +245,18 @@ class _Gather:
                 and sum(tokens) <= MAX_TOKENS
                 and lines.is_utf8()
             ):
-                fault = self._fault(usage, lines)
-                if fault:
-                    self.reject(Reject(lines.number, fault))
+                try:
+                    self._check(usage, lines)
+                except Rejected as fault:
+                    self.reject(Reject(lines.number, reason(fault)))
                     continue
             self._seen += 1
             self._file_seen += 1
             best = self._best
             fresh = len(best)
             place = self._places.setdefault((request_id, message_id), fresh)
-            if place == fresh:
-                best.append(usage)
+            if place == fresh or best[place][6] is not usage[6]:
+                best.append(usage)  # of a call and its copy on a side chain the ledger makes one
                 if fresh == FRAME_RECORDS:
                     yield
             elif _better(usage, best[place]):
@@ -266,22 +265,21 @@ class _Gather:
             else:
                 self._duplicates += 1
 
-    def _fault(self, usage: Usage, lines: Numbered) -> str:
-        """What is impossible about it, whichever format it came from; "" if nothing."""
+    def _check(self, usage: Usage, lines: Numbered) -> None:
+        """Rejected if it is impossible, whichever format it came from."""
         if usage.at_us > self._latest_us:
-            return f"its time is in the future ({_date(usage)})"
+            raise Rejected(f"its time is in the future ({_date(usage)})")
         if usage.at_us < FIRST_US:
-            return f"its time is before any call to Claude ({_date(usage)})"
+            raise Rejected(f"its time is before any call to Claude ({_date(usage)})")
         for facts, tokens in usage.parts:
             if min(tokens) < 0:
-                return "a count is negative"
+                raise Rejected("a count is negative")
             if sum(tokens) > MAX_TOKENS:
-                return f"more tokens than one call can have ({sum(tokens)})"
+                raise Rejected(f"more tokens than one call can have ({sum(tokens)})")
             if facts.region not in self._regions:
-                if not REGION.fullmatch(facts.region):
-                    return f"unknown region {facts.region[:40]!r}"
-                self._regions.add(facts.region)
-        return "" if lines.is_utf8() else "not UTF-8"
+                self._regions.add(check_region(facts.region))
+        if not lines.is_utf8():
+            raise Rejected("not UTF-8")
 
 
 def _date(usage: Usage) -> str:
@@ -296,6 +294,8 @@ def _better(new: Usage, old: Usage) -> bool:
     parts, old_parts = new[3], old[3]
     facts, tokens = parts[0]
     old_facts, old_tokens = old_parts[0]
-    if facts is not old_facts or len(parts) + len(old_parts) != 2 or new[6] is not old[6]:
+    if facts is not old_facts or len(parts) + len(old_parts) != 2:
         return better(new, old)
-    return tokens[1] > old_tokens[1] or (tokens[1] == old_tokens[1] and sum(tokens) > sum(old_tokens))
+    if tokens == old_tokens:
+        return new[0] < old[0]
+    return (tokens[1], sum(tokens), tokens) > (old_tokens[1], sum(old_tokens), old_tokens)

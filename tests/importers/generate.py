@@ -1,4 +1,4 @@
-"""Writes the samples of this folder: `python tests/importers/generate.py`. Made-up calls, in the shapes of real ones."""
+"""Writes the samples of this folder (`python tests/importers/generate.py`): made-up calls, in real shapes."""
 
 import base64
 import gzip
@@ -100,9 +100,13 @@ def stream(n, start, final, pieces=12, done=True, **metrics):
         for _ in range(pieces)
     ]
     events.append({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": final})
-    stop = {"type": "message_stop"}
+    stop: dict[str, object] = {"type": "message_stop"}
     if metrics:
-        stop["amazon-bedrock-invocationMetrics"] = {"invocationLatency": 1500, "firstByteLatency": 300, **metrics}
+        stop["amazon-bedrock-invocationMetrics"] = {
+            "invocationLatency": 1500,
+            "firstByteLatency": 300,
+            **metrics,
+        }
     return [*events, stop, *(["[DONE]"] if done else [])]
 
 
@@ -111,12 +115,20 @@ def operations():
     yield top(1, message(1, **usage(100, 20, 5000, 300, 200)), read=5000, written=500)
     yield top(
         2,
-        stream(2, usage(100, 1, 5000, 0, 700), {"output_tokens": 20}, inputTokenCount=100, outputTokenCount=20),
+        stream(
+            2, usage(100, 1, 5000, 0, 700), {"output_tokens": 20}, inputTokenCount=100, outputTokenCount=20
+        ),
         read=5000,
         written=700,
         operation="InvokeModelWithResponseStream",
     )
-    yield top(3, converse(100, 20, 5000, 600, [("1h", 400), ("5m", 200)]), read=5000, written=600, operation="Converse")
+    yield top(
+        3,
+        converse(100, 20, 5000, 600, [("1h", 400), ("5m", 200)]),
+        read=5000,
+        written=600,
+        operation="Converse",
+    )
     yield top(4, converse(), operation="ConverseStream")
     cloudwatch = log(5, message(5))
     yield {key: cloudwatch[key] for key in [*list(cloudwatch)[2:], "schemaType", "schemaVersion"]}
@@ -128,9 +140,21 @@ def bodies():
     answer = message(1, **usage(short=0, long=50))
     yield top(1, json.dumps(answer), written=50)
     yield top(2, base64.b64encode(json.dumps(answer).encode()).decode(), written=50)
-    yield top(3, [json.dumps(event) for event in stream(3, usage(long=50), {"output_tokens": 20})[:-1]], written=50)
-    yield top(4, written=50, output__outputBodyJson=None, output__outputBodyS3Path="s3://b/p/09/data/4_output.json.gz")
-    yield top(5, written=50, output__outputBodyJson=None, output__outputBodyS3Path="s3://b/p/09/data/5_output.json.gz")
+    yield top(
+        3, [json.dumps(event) for event in stream(3, usage(long=50), {"output_tokens": 20})[:-1]], written=50
+    )
+    yield top(
+        4,
+        written=50,
+        output__outputBodyJson=None,
+        output__outputBodyS3Path="s3://b/p/09/data/4_output.json.gz",
+    )
+    yield top(
+        5,
+        written=50,
+        output__outputBodyJson=None,
+        output__outputBodyS3Path="s3://b/p/09/data/5_output.json.gz",
+    )
     yield top(6, written=50, output__outputBodyJson=None)
     yield top(7, "neither JSON nor base64", written=50)
     yield top(8, {"usage": "none of your business", "content": 7}, written=50)
@@ -171,7 +195,9 @@ def outcomes():
     yield log(2, None, errorCode="ValidationException", output__outputTokenCount=None)
     yield log(3, message(3, "refusal", **usage(100, 0)), output__outputTokenCount=0)
     yield log(4, message(4, "refusal", **usage(100, 20)))
-    yield log(5, converse(0, 0, stop="guardrail_intervened"), input__inputTokenCount=0, output__outputTokenCount=0)
+    yield log(
+        5, converse(0, 0, stop="guardrail_intervened"), input__inputTokenCount=0, output__outputTokenCount=0
+    )
     yield log(6, message(6) | {"amazon-bedrock-guardrailAction": "INTERVENED"})
     yield log(7, message(7) | {"amazon-bedrock-guardrailAction": "NONE"})
     yield log(8, {"inputTokens": 100}, operation="CountTokens", output__outputTokenCount=None)
@@ -187,7 +213,13 @@ def facts():
     yield log(2, message(2), modelId=f"{arn}application-inference-profile/a1b2c3d4e5f6")
     yield log(3, converse(), modelId="amazon.nova-lite-v1:0", operation="Converse")
     yield log(4, {"embeddings": [[0.1]]}, modelId="cohere.embed-v4:0", output__outputTokenCount=None)
-    yield log(5, {"images": [TEXT]}, modelId="stability.sd3-large-v1:0", input__inputTokenCount=None, output__outputTokenCount=None)
+    yield log(
+        5,
+        {"images": [TEXT]},
+        modelId="stability.sd3-large-v1:0",
+        input__inputTokenCount=None,
+        output__outputTokenCount=None,
+    )
     metadata = {"team": "search", "session": "s-1", "retries": 2, "flags": {"b": [True, None]}}
     yield log(6, message(6), requestMetadata=metadata)
     yield log(7, message(7), requestMetadata={"session_id": "s-2", "session": 7})
@@ -201,7 +233,9 @@ def facts():
     yield log(15, message(15), timestamp="2026-03-02T09:30:15.250Z")
     yield log(16, message(16), timestamp="2026-03-02T10:30:16.5+01:00")
     yield log(17, message(17), timestamp="2026-03-02T09:30:17")
-    yield log(18, message(18), region="us-gov-west-1", modelId="us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0")
+    yield log(
+        18, message(18), region="us-gov-west-1", modelId="us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    )
     yield log(19, converse(), requestId=None)  # no id at all
     yield log(20, message(20) | {"content": [{"type": "text", "text": "half a pair: \ud83d"}]})
     yield log(21, converse() | {"metrics": {"latencyMs": "fast"}})
@@ -224,12 +258,28 @@ def broken():
     yield b'"text"'
     yield b"12"
     yield b'{"schemaType":"ModelInvocationLog","x":' + b"[" * 5000 + b"]" * 5000 + b"}"
-    for count in (b"-1", b"1.5", b"1e3", b'"100"', b"true", b"[]", str(2**35 + 1).encode(), str(2**70).encode()):
+    for count in (
+        b"-1",
+        b"1.5",
+        b"1e3",
+        b'"100"',
+        b"true",
+        b"[]",
+        str(2**35 + 1).encode(),
+        str(2**70).encode(),
+    ):
         yield good[8].replace(b'"inputTokenCount": 100', b'"inputTokenCount": ' + count)
     for count in (b"-1", b"1.5", str(2**36).encode()):
         older = json.dumps(log(9, message(9, **usage(read=7)))).encode()
         yield older.replace(b'"cache_read_input_tokens": 7', b'"cache_read_input_tokens": ' + count)
-    for at in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2022-12-31T23:59:59Z", "soon", "", 1772443800):
+    for at in (
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "2022-12-31T23:59:59Z",
+        "soon",
+        "",
+        1772443800,
+    ):
         yield json.dumps(log(10, message(10), timestamp=at)).encode()
     yield json.dumps(log(11, message(11), timestamp=None)).encode()
     for region in ("mars-north-1", "eu-west", "EU-WEST-1", "eu-west-1; drop"):
@@ -244,7 +294,9 @@ def broken():
 
 
 def lines(records):
-    return b"".join(record if isinstance(record, bytes) else json.dumps(record).encode() for record in joined(records))
+    return b"".join(
+        record if isinstance(record, bytes) else json.dumps(record).encode() for record in joined(records)
+    )
 
 
 def joined(records):
@@ -254,8 +306,16 @@ def joined(records):
 
 
 def delivery(records):
-    events = [{"id": str(n), "timestamp": 1772443800000, "message": json.dumps(one)} for n, one in enumerate(records)]
-    head = {"messageType": "DATA_MESSAGE", "owner": "111122223333", "logGroup": "bedrock", "logStream": "aws/bedrock"}
+    events = [
+        {"id": str(n), "timestamp": 1772443800000, "message": json.dumps(one)}
+        for n, one in enumerate(records)
+    ]
+    head = {
+        "messageType": "DATA_MESSAGE",
+        "owner": "111122223333",
+        "logGroup": "bedrock",
+        "logStream": "aws/bedrock",
+    }
     return json.dumps(head | {"logEvents": events}).encode()
 
 
@@ -266,16 +326,26 @@ def cloudwatch():
     export = b"".join(b"2026-03-02T09:30:00.000Z " + json.dumps(one).encode() + b"\n" for one in some)
     tail = b"2026-03-02T09:30:00+00:00 aws/bedrock/modelinvocations " + json.dumps(some[0]).encode() + b"\n"
     yield "export.jsonl.gz", probe + tail + export + b"2026-03-02T09:31:00.000Z {cut\n"
-    events = [{"timestamp": 1772443800000, "message": json.dumps(one), "eventId": str(n)} for n, one in enumerate(some)]
+    events = [
+        {"timestamp": 1772443800000, "message": json.dumps(one), "eventId": str(n)}
+        for n, one in enumerate(some)
+    ]
     found = {"events": events, "searchedLogStreams": [], "nextToken": None}
     yield "filter.json", json.dumps(found, indent=4).encode()
     yield "filter-lines.jsonl", json.dumps(found).encode() + b"\n" + lines(events)
-    rows = [[{"field": "@message", "value": json.dumps(one)}, {"field": "@ptr", "value": "Cm"}] for one in some]
+    rows = [
+        [{"field": "@message", "value": json.dumps(one)}, {"field": "@ptr", "value": "Cm"}] for one in some
+    ]
     yield "insights.json", json.dumps({"results": rows, "status": "Complete"}, indent=4).encode()
     cells = [{"@timestamp": "2026-03-02 09:30:00.000", "@message": one} for one in some]
     yield "insights-lines.jsonl", json.dumps({"results": rows}).encode() + b"\n" + lines(cells)
-    control = b'{"messageType":"CONTROL_MESSAGE","logEvents":[{"id":"","timestamp":1,"message":"checking health"}]}'
-    yield "firehose.jsonl.gz", control + delivery(some[:2]).replace(b'": ', b'":') + delivery(some[2:]).replace(b'": ', b'":')
+    control = (
+        b'{"messageType":"CONTROL_MESSAGE","logEvents":[{"id":"","timestamp":1,"message":"checking health"}]}'
+    )
+    yield (
+        "firehose.jsonl.gz",
+        control + delivery(some[:2]).replace(b'": ', b'":') + delivery(some[2:]).replace(b'": ', b'":'),
+    )
     yield "several-lines.json", json.dumps(some[0], indent=2).encode()
 
 
@@ -313,7 +383,12 @@ def progress(n, **changes):
     """A subagent's record inside one of its session."""
     inner = said(n, **changes)
     kept = {key: inner[key] for key in ("type", "timestamp", "message", "requestId", "uuid") if key in inner}
-    outer = {"type": "progress", "cwd": "/home/ann/shop", "sessionId": "session-1", "timestamp": AT.format(59)}
+    outer = {
+        "type": "progress",
+        "cwd": "/home/ann/shop",
+        "sessionId": "session-1",
+        "timestamp": AT.format(59),
+    }
     return outer | {"data": {"type": "agent_progress", "prompt": TEXT, "message": kept}, "isSidechain": False}
 
 
@@ -321,7 +396,12 @@ def session():
     """Copies that grow, a side chain, subagents, and lines of every other kind."""
     yield {"type": "summary", "summary": TEXT, "leafUuid": "x"}
     yield {"type": "file-history-snapshot", "messageId": "m", "snapshot": {}, "isSnapshotUpdate": False}
-    yield {"type": "user", "message": {"role": "user", "content": TEXT}, "uuid": "u", "sessionId": "session-1"}
+    yield {
+        "type": "user",
+        "message": {"role": "user", "content": TEXT},
+        "uuid": "u",
+        "sessionId": "session-1",
+    }
     yield said(1, usage(3, 1, 20000, 0, 900))
     yield said(1, usage(3, 1, 20000, 0, 900), copy=1)
     yield said(1, usage(3, 250, 20000, 0, 900), copy=2)
@@ -332,7 +412,12 @@ def session():
     yield progress(4, requestId=None)
     yield {"type": "progress", "data": {"type": "hook_progress", "message": TEXT}, "sessionId": "session-1"}
     yield {"type": "progress", "data": {"message": {"type": "user", "message": {"content": TEXT}}}}
-    yield {"type": "user", "toolUseResult": {"usage": usage()}, "message": {"content": []}, "sessionId": "session-1"}
+    yield {
+        "type": "user",
+        "toolUseResult": {"usage": usage()},
+        "message": {"content": []},
+        "sessionId": "session-1",
+    }
     yield {"type": "system", "content": '"usage"', "sessionId": "session-1", "level": 7}
     yield {"type": "queue-operation", "content": [{"text": TEXT}], "sessionId": "session-1", "message": 5}
 
@@ -346,7 +431,9 @@ def versions():
     yield said(5, usage(), model="<synthetic>", isApiErrorMessage=True)
     yield said(6, None, message__usage=None, isApiErrorMessage=True)
     yield said(7, usage() | {"cache_creation": None, "cache_creation_input_tokens": 40})
-    yield said(8, usage() | {"service_tier": None, "speed": None, "iterations": None, "server_tool_use": {"web": 1}})
+    yield said(
+        8, usage() | {"service_tier": None, "speed": None, "iterations": None, "server_tool_use": {"web": 1}}
+    )
     yield {"message": said(9)["message"], "timestamp": AT.format(9), "type": "assistant"}
     yield said(10, message__content=[{"type": "text", "text": "half a pair: \udc00"}])
 
