@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,7 +69,7 @@ def import_paths(
     prices = _Prices(profiles or {})
 
     def unchanged(path: str, size: int, mtime_ns: int) -> bool:
-        file = known.get(os.path.abspath(path))
+        file = known.get(str(Path(path).absolute()))
         if file is None or (file.size, file.mtime_ns) != (size, mtime_ns) or file.rejected:
             return False
         done.files += 1
@@ -103,7 +102,7 @@ def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: dat
 def _noted(file: File) -> SourceFile:
     """The file as the ledger remembers it; one that could not be read to its end never counts as unchanged."""
     reasons = tuple(f"{reject.line}: {reject.reason}" for reject in file.rejects)
-    path = os.path.abspath(file.path)
+    path = str(Path(file.path).absolute())
     return SourceFile(
         path, file.size, -1 if file.error else file.mtime_ns, file.format, file.read, file.rejected, reasons
     )

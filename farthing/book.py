@@ -199,7 +199,9 @@ class Book:
         bedrock_id = opened.base.startswith("anthropic.")
         platform = platform or ("bedrock" if bedrock_id or opened.region else "anthropic")
         if platform != "bedrock":
-            return self._direct(name, platform, mode or "on_demand", inference_geo or assume.get("inference_geo", ""))
+            return self._direct(
+                name, platform, mode or "on_demand", inference_geo or assume.get("inference_geo", "")
+            )
         region = opened.region or region or assume.get("region", "")
         routing = opened.routing
         assumed: list[str] = []
@@ -285,7 +287,11 @@ class Book:
         first, last = min(card.starts for card in cards), max(card.ends for card in cards)
         if at < first:
             return f"{sku} has no price before {first:%Y-%m-%d}"
-        return f"{sku} has had no price since {last:%Y-%m-%d}" if at >= last else f"{sku} has no price on {at:%Y-%m-%d}"
+        return (
+            f"{sku} has had no price since {last:%Y-%m-%d}"
+            if at >= last
+            else f"{sku} has no price on {at:%Y-%m-%d}"
+        )
 
     # --- expanding ---
 
@@ -351,7 +357,9 @@ def _banded(
     bands = [(0, base), *((band["over"] + 1, _scaled(band, row, base)) for band in row.get("bands", ()))]
     mode_factor = Fraction(defaults["factors"]["mode"].get(sku.mode, 1))
     offered = model.platform(sku.platform)
-    cached = row.get("cache", offered.get("cache", True)) and not (sku.platform == "bedrock" and sku.mode == "batch")
+    cached = row.get("cache", offered.get("cache", True)) and not (
+        sku.platform == "bedrock" and sku.mode == "batch"
+    )
     starts = midnight(max(row.get("from", model.released), offered.get("from", model.released)))
     ends = midnight(row["to"]) if "to" in row else FOREVER
     for i, (prompt_from, rates) in enumerate(bands):
@@ -365,7 +373,9 @@ def _banded(
             prompt_from=prompt_from,
             prompt_to=bands[i + 1][0] if i + 1 < len(bands) else ANY_PROMPT,
             cached=cached,
-            rates=Vector(*(_picos(rates[m] * factor, name) if cached or m not in CACHE_METERS else 0 for m in METERS)),
+            rates=Vector(
+                *(_picos(rates[m] * factor, name) if cached or m not in CACHE_METERS else 0 for m in METERS)
+            ),
             source=row.get("source") or ", ".join(model.data["sources"]),
             accessed=row.get("accessed", model.data["accessed"]),
             confidence=_confidence(model, defaults, sku, row),
@@ -374,9 +384,7 @@ def _banded(
         )
 
 
-def _rates(
-    row: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any]
-) -> dict[str, Fraction]:
+def _rates(row: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Fraction]:
     """Dollars per million tokens of each meter: as the row says, else the model's or the usual multiple of input."""
     return {
         meter: Fraction(row[meter])
@@ -386,7 +394,9 @@ def _rates(
     }
 
 
-def _scaled(band: Mapping[str, Any], row: Mapping[str, Any], base: Mapping[str, Fraction]) -> dict[str, Fraction]:
+def _scaled(
+    band: Mapping[str, Any], row: Mapping[str, Any], base: Mapping[str, Fraction]
+) -> dict[str, Fraction]:
     """A band's rates; its cache meters keep the row's own multiples of input unless the band says otherwise."""
     rise = Fraction(Fraction(band["input"]), Fraction(row["input"]))
     return {meter: Fraction(band[meter]) if meter in band else base[meter] * rise for meter in METERS}

@@ -398,7 +398,9 @@ def _print_charge(charge: Charge, *, explain: bool) -> None:
 
 @app.command(name="import")
 def import_(
-    *paths: Annotated[str, Parameter(help="Files, folders, globs, or - for stdin.", allow_leading_hyphen=True)],
+    *paths: Annotated[
+        str, Parameter(help="Files, folders, globs, or - for stdin.", allow_leading_hyphen=True)
+    ],
     ledger: Annotated[Path | None, Parameter(help="Ledger folder; made if there is none.")] = None,
     forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,

@@ -225,10 +225,10 @@ def _over_time(
     ledger: Ledger, question: Question, keys: tuple[str, ...], breakdown: bool, order: Order
 ) -> Table:
     table = by(ledger, question, (*keys, "model") if breakdown else keys)
-    if order == "desc":  # newest first; a session has no order but what it cost
-        table.rows.sort(key=lambda row: str(row[keys[0]]), reverse=True) if keys[
-            0
-        ] in TIME_KEYS else table.rows.reverse()
+    if order == "desc" and keys[0] in TIME_KEYS:
+        table.rows.sort(key=lambda row: str(row[keys[0]]), reverse=True)
+    elif order == "desc":
+        table.rows.reverse()
     return table
 
 
