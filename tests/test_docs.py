@@ -2,7 +2,6 @@
 
 import ast
 import doctest
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -61,21 +60,10 @@ def test_links_lead_somewhere(page):
 
 def test_public_functions_have_docstrings():
     """Of the modules that users import; most short helpers elsewhere need none."""
-    for name in (
-        "rating",
-        "book",
-        "ledger",
-        "usage",
-        "meters",
-        "money",
-        "reports",
-        "cells",
-        "api",
-        "profiles",
-    ):
-        module = importlib.import_module(f"farthing.{name}")
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    modules = ("rating", "book", "ledger", "usage", "meters", "money", "reports", "cells", "api", "profiles")
+    for name in modules:
+        tree = ast.parse((ROOT / "farthing" / f"{name}.py").read_text(encoding="utf-8"))
         for node in tree.body:
-            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            long = public and (node.end_lineno - node.lineno) > 12
-            assert not long or ast.get_docstring(node), f"{name}.{node.name} says nothing"
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                short = (node.end_lineno or 0) - node.lineno <= 12
+                assert short or ast.get_docstring(node), f"{name}.{node.name} says nothing"
