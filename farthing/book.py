@@ -313,7 +313,12 @@ def default_book() -> Book:
     return Book.load()
 
 
-_ROUTINGS = {"global": "global", "regional": "in_region", "in_region": "in_region"}  # else a geography
+_ROUTINGS = {
+    "global": "global",
+    "regional": "in_region",
+    "in_region": "in_region",
+    "govcloud": "geo:us-gov",
+}  # else a geography
 
 
 def _no_cached(sku: Sku) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -156,18 +156,22 @@ class _Contexts:
         contexts = ledger.contexts()
         distinct = contexts.project(", ".join(_RESOLVING)).distinct().order(", ".join(_RESOLVING)).fetchall()
         facts = [dict(zip(_RESOLVING, row, strict=True)) for row in distinct]
-        self.places = [_resolve(question, said) for said in facts]
+        resolved = [_resolve(question, said) for said in facts]
+        # where a call may run is a key like others; what it costs hangs on the rest, which fewer places tell apart
+        placed = [p._replace(routing="") if isinstance(p, Resolved) else p for p in resolved]
+        self.places = list(dict.fromkeys(placed))
         self.skus = {place.sku for place in self.places if isinstance(place, Resolved)}
+        number = {place: i for i, place in enumerate(self.places)}
         columns: dict[str, list[Any]] = {name: [said[name] for said in facts] for name in _RESOLVING}
-        columns["place"] = list(range(len(facts)))
+        columns["place"] = [number[place] for place in placed]
         for i, name in enumerate(SKU_KEYS):
             columns[f"sku_{name}"] = [
                 place.sku[i] if isinstance(place, Resolved) else _unresolved(name, said)
-                for place, said in zip(self.places, facts, strict=True)
+                for place, said in zip(placed, facts, strict=True)
             ]
-        columns["routing"] = [p.routing if isinstance(p, Resolved) else "unknown" for p in self.places]
+        columns["routing"] = [p.routing if isinstance(p, Resolved) else "unknown" for p in resolved]
         columns["profile"] = [parse_model_id(said["model_id"]).profile for said in facts]
-        given = [extra(place) for place in self.places] if extra else []
+        given = [extra(place) for place in placed] if extra else []
         self.extra = tuple(given[0]) if given else ()
         columns |= {name: [row[name] for row in given] for name in self.extra}
         types = {name: "int64" if name in ("place", *self.extra) else "string" for name in columns}
@@ -254,6 +258,7 @@ def _unresolved(key: str, facts: Mapping[str, Any]) -> str:
     return str(said.get(key, ""))
 
 
+_Summed = tuple[dict[str, Any], int, Vector, Vector]
 _FIRST_CELL = {"era": 0, "band": 0, "cached": 0}
 
 
@@ -266,8 +271,8 @@ def _sum(
     span: tuple[datetime, datetime],
     flags: Sequence[nw.Expr],
     by_meter: bool,
-) -> Iterator[dict[str, Any]]:
-    """Sums by name: place, assumed, source, era, band, cached, flags, keys; calls, tokens, calls by meter."""
+) -> Iterator[_Summed]:
+    """Groups: place, assumed, source, era, band, cached, flags and keys by name; calls, tokens, calls by meter."""
     coded, meanings = contexts.coded([key for key in keys if key in KEYS])
     frame = nw.from_native(ledger.rows())
     if question.since or question.until:
@@ -284,7 +289,7 @@ def _sum(
     by = {f"flag_{i}": flag for i, flag in enumerate(flags)}
     if any(key in TIME_KEYS for key in keys):
         by["local_day"] = local_day(question.zone, *span)
-    by |= lines.cell(varying=True)  # each further key costs a tenth of the time
+    by |= lines.cell(varying=True, days=True)  # each further key costs a tenth of the time
     group = ("code", *values, *by)
     meter_calls = {
         f"calls_{meter}": (nw.col("calls") * (nw.col(meter) != 0).cast(nw.Int64())).sum()
@@ -292,15 +297,16 @@ def _sum(
     }
     sums = {name: nw.col(name).sum() for name in ("calls", *METERS)} | meter_calls
     summed = (frame.with_columns(**by) if by else frame).group_by(*group).agg(**sums).select(*group, *sums)
+    width = len(group)
     for row in summed.to_native().fetchall():
-        named = _FIRST_CELL | dict(zip((*group, *sums), row, strict=True))
-        yield (
-            named | meanings[named["code"]] | {key: said.get(named[key], "") for key, said in values.items()}
-        )
+        named = _FIRST_CELL | dict(zip(group, row, strict=False)) | meanings[row[0]]
+        for key, said in values.items():
+            named[key] = said.get(named[key], "")
+        yield named, row[width], Vector(*row[width + 1 : width + 6]), Vector(*row[width + 6 :])
 
 
 def _price(
-    summed: Iterable[dict[str, Any]],
+    summed: Iterable[_Summed],
     question: Question,
     contexts: _Contexts,
     lines: Grid,
@@ -309,29 +315,38 @@ def _price(
     flag_count: int,
 ) -> Iterator[Cell]:
     eras, bands = (since, *lines.dates), (0, *lines.prompts)
-    for named in summed:
-        tokens = Vector.of(lambda meter: named[meter])  # noqa: B023 - used at once
-        meter_calls = Vector.of(lambda meter: named.get(f"calls_{meter}", 0))  # noqa: B023
-        if not named["calls"] and not any(tokens):
+    ttl = question.assume.get("ttl", "")
+
+    @cache  # of the groups, few differ in what their price hangs on
+    def found(number: int, era: int, band: int, cached: bool, assumed: str) -> tuple[Any, ...]:
+        place = contexts.places[number]
+        said = tuple(filter(None, assumed.split(",")))
+        settled = settle_ttl(Vector(), said, ttl)[1]
+        if isinstance(place, Unpriced):
+            return place, place, said, settled
+        price = question.book.find(place.sku, eras[era], bands[band], cached=cached)
+        return (
+            place,
+            price,
+            said,
+            settled + place.assumed + (price.assumed if isinstance(price, Card) else ()),
+        )
+
+    for named, calls, tokens, meter_calls in summed:
+        if not calls and not any(tokens):
             continue  # reversed without remainder
-        place = contexts.places[named["place"]]
-        assumed = tuple(filter(None, named["assumed"].split(",")))
-        ttl = question.assume.get("ttl", "")
-        meter_calls, _ = settle_ttl(meter_calls, assumed, ttl)
-        tokens, assumed = settle_ttl(tokens, assumed, ttl)
-        at, prompt = eras[named["era"]], bands[named["band"]]
-        price: Card | Unpriced = place if isinstance(place, Unpriced) else question.book.find(
-            place.sku, at, prompt, cached=tokens.cached > 0
-        )  # fmt: skip
-        if isinstance(place, Resolved):
-            assumed += place.assumed + (price.assumed if isinstance(price, Card) else ())
+        era, band = named["era"], named["band"]
+        place, price, said, assumed = found(named["place"], era, band, tokens.cached > 0, named["assumed"])
+        if said != assumed:
+            tokens, meter_calls = settle_ttl(tokens, said, ttl)[0], settle_ttl(meter_calls, said, ttl)[0]
         yield Cell(
             tuple(_time_key(key, named["local_day"]) if key in TIME_KEYS else named[key] for key in keys),
-            place, at, prompt, price, tokens, named["calls"], meter_calls, assumed, named["source"],
+            place, eras[era], bands[band], price, tokens, calls, meter_calls, assumed, named["source"],
             tuple(bool(named[f"flag_{i}"]) for i in range(flag_count)),
         )  # fmt: skip
 
 
+@cache
 def _time_key(key: str, day: date | int) -> str:
     """A day, the Monday of its week, or its month; a UTC day is counted from 1970."""
     if isinstance(day, int):

@@ -69,7 +69,7 @@ BELOW = {
 
 
 def _tier_above(sku: Sku, tokens: Vector) -> Rewritten:
-    above = next((high for high, low in BELOW.items() if low == sku.model and "3-5-sonnet" not in high), None)
+    above = next((high for high, low in BELOW.items() if low == sku.model), None)
     return (sku._replace(model=above), tokens) if above and sku.mode != "fast" else None
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any, NamedTuple
 
 import narwhals.stable.v2 as nw
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Unpriced, default_book
 from farthing.meters import METERS, Vector
-from farthing.usage import Sku, read_usage, settle_ttl
+from farthing.usage import EPOCH, Sku, read_usage, settle_ttl
 
 TOKENS = Vector.of(nw.col)
 RATES = Vector.of(lambda meter: nw.col(f"rate_{meter}"))
@@ -126,14 +126,17 @@ class Grid(NamedTuple):
             int(self.split_cached and tokens.cached > 0),
         )
 
-    def cell(self, *, varying: bool = False) -> dict[str, nw.Expr]:
+    def cell(self, *, varying: bool = False, days: bool = False) -> dict[str, nw.Expr]:
         """The cell of every row, as expressions over `at` and the meters; a reversal's counts are negative.
 
-        `varying` leaves out what is 0 for every row.
+        `varying` leaves out what is 0 for every row. `days` reads a column `day`, the UTC day counted from 1970,
+        instead of `at`: a comparison of times with zone costs several of ints, and prices change at midnight.
         """
         era = _zero()
         for date in self.dates:
-            era = era + (nw.col("at") >= nw.lit(date)).cast(nw.Int64())
+            days_in = days and date.time() == time.min
+            beyond = nw.col("day") >= (date - EPOCH).days if days_in else nw.col("at") >= nw.lit(date)
+            era = era + beyond.cast(nw.Int64())
         prompt = TOKENS.prompt.abs()
         band = _zero()
         for size in self.prompts:

@@ -78,7 +78,7 @@ def test_a_growing_stream_is_one_call_at_all_times_and_a_shorter_copy_a_duplicat
         added = ledger.append([call(output=output, at=NOON + timedelta(seconds=output))])
         assert (added.imported, added.superseded) == ((1, 0) if output == 1 else (0, 1))
         assert totals(ledger) == each(call(output=output))
-    assert ledger.append([call(output=28), call(output=400)]) == ([], 0, 2)
+    assert ledger.append([call(output=28), call(output=1)]) == ([], 0, 2)
     assert ledger.rows().aggregate("count(*)").fetchall() == [(5,)]  # three records, two reversals
 
 
@@ -285,7 +285,7 @@ def worlds(draw):
     return draw(st.permutations(records)), (len(outputs), sum(outputs))
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(worlds())
 def test_any_order_gives_the_same_calls(world):
     records, expected = world

@@ -498,7 +498,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=700)
 @given(json_values)
 def test_any_json_is_read_or_rejected(value):
     try:

@@ -34,13 +34,22 @@ def find(paths: Sequence[str]) -> Iterator[Found | Fault]:
         if path == "-":
             yield Found("-", 0, 0, "", stream=True)
         elif not os.path.lexists(path) and glob.has_magic(path):
-            matches = sorted(glob.glob(path, recursive=True, include_hidden=True))  # noqa: PTH207 - a pattern has any root
-            for match in matches:
-                yield from _named(match)
-            if not matches:
-                yield Fault(path, "the pattern matches no file")
+            yield from _matching(path)
         else:
             yield from _named(path)
+
+
+def _matching(pattern: str) -> Iterator[Found | Fault]:
+    """What the pattern names, each once, by whatever links. Where it goes into folders itself, they are not walked."""
+    matches = sorted(glob.glob(pattern, recursive=True, include_hidden=True))  # noqa: PTH207 - it may have any root
+    seen = set()
+    for match in matches:
+        real = os.path.realpath(match)
+        if real not in seen and not ("**" in pattern and Path(match).is_dir()):
+            seen.add(real)
+            yield from _named(match)
+    if not seen:
+        yield Fault(pattern, "the pattern matches no file")
 
 
 def _named(path: str) -> Iterator[Found | Fault]:

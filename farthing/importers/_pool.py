@@ -104,11 +104,13 @@ class _Pool:
                         frame = unpack_frame(data)
                         ended |= {end.place for end in frame.ends}
                         self._frames.put(Done(task, frame, last=False))
-            except OSError:
+            except Exception:  # noqa: BLE001 - whatever it is, the caller must not wait for ever
                 data = None
             if data is not None:
                 self._frames.put(Done(task, _NOTHING, last=True))
                 continue
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(timeout=1)  # for its status
             _end(worker)
             self._frames.put(Done(task, _failed(task, ended, worker.returncode), last=True))
             fresh = None if self._closed.is_set() else _start()

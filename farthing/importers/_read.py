@@ -7,20 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from farthing.importers._batch import Reject
+from farthing.importers._open import UNREADABLE
 from farthing.usage import EPOCH, Rejected, Usage
 
 Lines = Iterable[tuple[int, bytes]]  # numbered from 1; blank lines are left out
-
-
-class Reject(NamedTuple):
-    """A line that should be a usage record and cannot be read as one."""
-
-    line: int
-    reason: str
 
 
 class Format(Protocol):
@@ -116,11 +111,7 @@ def objects(head: bytes) -> tuple[dict[str, str], ...]:
         if start >= 0 and _BEFORE.fullmatch(line, 0, start):
             try:
                 whole_line = _OBJECT.decode(line[start:])
-            except (
-                msgspec.DecodeError,
-                ValueError,
-                RecursionError,
-            ):  # most likely the last: the head ends in it
+            except UNREADABLE:  # most likely the last: the head ends in it
                 found.append(_keys(line, start))
             else:
                 found.append({name: chr(memoryview(value)[0]) for name, value in whole_line.items()})

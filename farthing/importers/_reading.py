@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
+from farthing.importers._batch import Batch, File, Reject
 from farthing.importers._find import Fault, Found, find
 from farthing.importers._open import Source
 from farthing.importers._pool import Done, here, in_workers
-from farthing.importers._read import Reject
 from farthing.importers._task import MOST_REJECTS, End, Range, Task, formats, recognise
-from farthing.usage import EPOCH, Usage
+from farthing.usage import EPOCH
 
 BATCH_RECORDS = 25_000  # a batch is handed over when it has as many; a frame may add 20,000
 SMALL_BYTES = 8 << 20  # less than this is read sooner than a worker has started
@@ -27,68 +26,29 @@ MOST_WORKERS = 8
 SKEW = timedelta(days=1)  # how far clocks may be ahead of `now`
 
 
-@dataclass
-class File:
-    """A file that has been read: every record of it is in this batch or an earlier one.
-
-    `error` is why it could not be read, or not to its end; what was good before that counts all the same, but
-    the file should be read again. A folder or pattern in which nothing was recognised has a File too, with an
-    error and no format.
-    """
-
-    path: str  # as found: relative if it was given so
-    size: int = 0
-    mtime_ns: int = 0
-    format: str = ""
-    read: int = 0  # records: good ones, superseded ones, duplicates, rejected ones
-    rejected: int = 0
-    rejects: list[Reject] = field(default_factory=list)  # the first 100
-    error: str = ""
-
-
-@dataclass
-class Batch:
-    """Some usage, and what became of the records behind it: read = usages + superseded + duplicates + rejected.
-
-    Collapsed are records that share both ids, where they met in one piece of work; the ledger collapses the
-    rest, and adds to `superseded` and `duplicates` what it finds.
-    """
-
-    usages: list[Usage] = field(default_factory=list)
-    read: int = 0
-    superseded: int = 0  # records that a better one of the same call replaced
-    duplicates: int = 0  # records that said nothing new
-    rejected: int = 0
-    files: list[File] = field(default_factory=list)
-    skipped: int = 0  # files met in a folder that have no known format
-    unchanged: int = 0  # files that `known` vouched for
-
-
-def read_paths(
-    paths: Sequence[str],
-    *,
-    format: str = "",  # noqa: A002 - as the option is called
+def read(
+    paths: list[str],
+    form: str,
     now: datetime,
-    workers: int | None = None,
-    known: Callable[[str, int, int], bool] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    workers: int | None,
+    known: Callable[[str, int, int], bool] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> Generator[Batch, None, None]:
-    """The usage in files, folders, patterns and standard input ("-"), in batches of bounded size.
-
-    `format` names the only format to be read. Records from after `now` (and a day) are rejected. `known(path,
-    size, mtime_ns)` may vouch for a file that has been read before. `progress(done, all)` tells bytes on disk.
-    Both are called in the caller's thread. `workers` is how many processes parse; 0 is none but this one, as
-    is the case for little input anyhow. Closing the iterator ends them.
-    """
-    if format and format not in formats():
-        raise ValueError(f"no such format: {format} (there are {', '.join(formats())})")
+    """read_paths."""
+    if form and form not in formats():
+        raise ValueError(f"no such format: {form} (there are {', '.join(formats())})")
     if workers is None:
         workers = min(len(_processors()), MOST_WORKERS)
-    return _Reading(list(paths), format, now, known, progress).batches(workers)
+    return _Reading(paths, form, now, known, progress).batches(workers)
 
 
 def _processors() -> Sequence[int] | set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def _shown(path: str) -> str:
+    """The path as text, which not every name of a file is."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 class _Open:
@@ -112,11 +72,10 @@ class _Open:
         for end in ends:
             rejects += [Reject(before + line, reason) for line, reason in end.rejects]
             before += end.lines
-        path, size, mtime_ns, *_ = self.found
         file = File(
-            path,
-            size,
-            mtime_ns,
+            _shown(self.found.path),
+            self.found.size,
+            self.found.mtime_ns,
             ends[0].format,
             sum(end.read for end in ends),
             sum(end.rejected for end in ends),
@@ -219,7 +178,7 @@ class _Reading:
         """The files that are not known already; faults go straight into the batch."""
         for found in find(self._paths):
             if isinstance(found, Fault):
-                self._batch.files.append(File(found.path, error=found.reason))
+                self._batch.files.append(File(_shown(found.path), error=found.reason))
                 self._recognised[found.folder] += 1
             elif found.stream:
                 self._streams.append(found)

@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from farthing.importers._batch import Reject
 from farthing.importers._open import Cut, Numbered, Source, flawed
-from farthing.importers._read import Format, Reject, reason
+from farthing.importers._read import Format, reason
 from farthing.ledger import better
 from farthing.usage import MAX_TOKENS, Rejected, Usage, check_region
 
 FRAME_RECORDS = 20_000
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
-DAY_US = 86_400_000_000
 FIRST_US = 1_672_531_200_000_000  # 2023-01-01: no call to Claude is older
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import BinaryIO
 
 import msgspec
@@ -29,11 +30,17 @@ def receive(pipe: BinaryIO) -> bytes | None:
 
 
 def pack_task(task: Task) -> bytes:
-    return msgspec.msgpack.encode(task)
+    """Names of files go as bytes: not all of them are text."""
+    paths = [os.fsencode(part.path) for part in task.ranges]
+    return msgspec.msgpack.encode(
+        (paths, task._replace(ranges=[part._replace(path="") for part in task.ranges]))
+    )
 
 
 def unpack_task(data: bytes) -> Task:
-    return msgspec.msgpack.decode(data, type=Task)
+    paths, task = msgspec.msgpack.decode(data, type=tuple[list[bytes], Task])
+    ranges = zip(task.ranges, paths, strict=True)
+    return task._replace(ranges=[part._replace(path=os.fsdecode(path)) for part, path in ranges])
 
 
 def pack_frame(frame: Frame) -> bytes:

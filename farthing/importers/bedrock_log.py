@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from farthing.importers._batch import Reject
 from farthing.importers._block import (
     ZERO,
     Block,
@@ -31,7 +32,7 @@ from farthing.importers._block import (
     update,
 )
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
-from farthing.importers._read import Lines, Reject, digest, instant, objects, reason, whole
+from farthing.importers._read import Lines, digest, instant, objects, reason, whole
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
 RECORD = "ModelInvocationLog"
@@ -338,7 +339,7 @@ class _Reader:
         """An answer that was too large for its record, if its file is where S3 had it: in data/, beside the log."""
         if self._path in ("", "-"):
             return None
-        path = Path(self._path).parent / "data" / s3_path.rpartition("/")[2]
+        path = Path(self._path).parent / "data" / re.split(r"[/\\]", s3_path)[-1]
         try:
             source = Source(str(path))
         except OSError:

@@ -9,14 +9,16 @@ the word "usage" does, and finds damaged lines too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from farthing.importers._batch import Reject
 from farthing.importers._block import ZERO, Block, Tokens, counts, five, geography, mode, passes
 from farthing.importers._open import UNREADABLE, Bad, Numbered
-from farthing.importers._read import Lines, Reject, digest, instant, objects, reason, whole
+from farthing.importers._read import Lines, digest, instant, objects, reason, whole
 from farthing.usage import Facts, Rejected, Usage
 
 SYNTHETIC = "<synthetic>"  # the model of texts that Claude Code wrote itself
@@ -206,4 +208,4 @@ def _folder(path: str) -> str:
     folder = Path(path).absolute().parent
     if folder.name == "subagents":  # {project}/{session}/subagents/agent-*.jsonl
         folder = folder.parent.parent
-    return folder.name
+    return os.fsencode(folder.name).decode(errors="replace")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.importers import _task, bedrock_log, claude_code, formats
+from farthing.importers import Reject, _task, bedrock_log, claude_code, formats
 from farthing.importers._block import Block, counts, says_something
 from farthing.importers._open import Numbered, Source
-from farthing.importers._read import Reject, instant, objects, whole
+from farthing.importers._read import instant, objects, whole
 from farthing.importers._wire import pack_frame, unpack_frame
 from farthing.usage import Facts, Rejected, Usage, read_usage
 
