@@ -165,7 +165,7 @@ def _tally(entries: Iterable[Mapping[str, Any]]) -> str:
 
 def _details(entry: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"{entry['rounds']} rounds, {entry['taken']['date']}, load {entry['taken']['load_before']} before."
+        f"{entry['rounds']} rounds, {entry['taken']['date']}; others took {entry['others']:.0%} of the processors at most."
     ]
     if entry["size"]:
         lines.append("Data: " + ", ".join(f"{name} {value:,}" for name, value in entry["size"].items()) + ".")

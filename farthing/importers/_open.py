@@ -173,8 +173,9 @@ class Bad(NamedTuple):
 class Numbered:
     """The lines of chunks, numbered from 1, blank ones left out: as bytes (`iter`), or decoded.
 
-    `number`, `line` and `is_utf8` are about the line handed out last. A line over the bound is never held: its
-    number goes to `long`. There is one iterator: asked for again, it goes on where it was.
+    `number`, `line`, `is_utf8` and `is_ascii` (false if only lines nearby are not) are about the line handed out
+    last. A line over the bound is never held: its number goes to `long`. There is one iterator: asked for again,
+    it goes on where it was.
     """
 
     def __init__(self, chunks: Iterable[bytes], most_bytes: int = 0) -> None:
@@ -184,7 +185,7 @@ class Numbered:
         self._at = -1
         self._data = b""
         self._starts: list[int] = []  # of the lines in `_data`, and the end of the last one
-        self._ascii = True
+        self.is_ascii = True
         self.finished = False  # whether the last line has been handed out
         self._blocks = self._split(chunks)
         self._iterator: Iterator[Any] | None = None
@@ -208,7 +209,7 @@ class Numbered:
 
     def is_utf8(self) -> bool:
         """Whether all of the line is text: decoding does not look at what it skips."""
-        if self._ascii:
+        if self.is_ascii:
             return True
         line = self.line
         if not line.isascii():
@@ -293,7 +294,7 @@ class Numbered:
             yield from self._block(line, [0, len(line)])
 
     def _block(self, data: bytes, starts: list[int]) -> Iterator[None]:
-        self._data, self._starts, self._ascii = data, starts, data.isascii()
+        self._data, self._starts, self.is_ascii = data, starts, data.isascii()
         yield
         self._before += len(starts) - 1
         self._at = -1

@@ -165,18 +165,21 @@ class _Gather:
         self._regions: set[str] = set()
         self.ends: list[End] = []
         self.taken = 0
+        self._seen = 0  # since the beginning, unlike all else
+        self._seen_before = 0
         self._reset()
 
     def _reset(self) -> None:
         self._best: list[Usage] = []
         self._places: dict[tuple[str, str], int] = {}
-        self._seen = self._superseded = self._duplicates = self._rejected = 0
+        self._superseded = self._duplicates = self._rejected = 0
+        self._seen_before = self._seen
 
     def frame(self) -> Frame:
         """What has been gathered since the last frame."""
         frame = Frame(
             self._best,
-            self._seen + self._rejected,
+            self._seen - self._seen_before + self._rejected,
             self._superseded,
             self._duplicates,
             self._rejected,
@@ -190,14 +193,15 @@ class _Gather:
 
     def begin(self, lines: Numbered) -> None:
         self._lines = lines
-        self._file_seen = self._file_rejected = 0
+        self._file_begins = self._seen
+        self._file_rejected = 0
         self._rejects: list[Reject] = []
 
     def end(self, place: int, name: str, error: str) -> None:
         for number in self._lines.long:
             self.reject(Reject(number, "a line over 64 MiB"))
         self._rejects.sort()
-        read = self._file_seen + self._file_rejected
+        read = self._seen - self._file_begins + self._file_rejected
         lines = self._lines.number
         self.ends.append(
             End(place, name, lines, read, self._file_rejected, tuple(self._rejects[:MOST_REJECTS]), error)
@@ -206,7 +210,7 @@ class _Gather:
     @property
     def found(self) -> bool:
         """Whether the file had a good record."""
-        return self._file_seen > 0
+        return self._seen > self._file_begins
 
     def reject(self, reject: Reject) -> None:
         self._rejected += 1
@@ -243,7 +247,7 @@ class _Gather:
                 and facts[4] in regions
                 and min(tokens) >= 0
                 and sum(tokens) <= MAX_TOKENS
-                and lines.is_utf8()
+                and (lines.is_ascii or lines.is_utf8())
             ):
                 try:
                     self._check(usage, lines)
@@ -251,7 +255,6 @@ class _Gather:
                     self.reject(Reject(lines.number, reason(fault)))
                     continue
             self._seen += 1
-            self._file_seen += 1
             best = self._best
             fresh = len(best)
             place = self._places.setdefault((request_id, message_id), fresh)
