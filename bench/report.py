@@ -164,9 +164,8 @@ def _tally(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _details(entry: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"{entry['rounds']} rounds, {entry['taken']['date']}; others took {entry['others']:.0%} of the processors at most."
-    ]
+    calm = f"others took {entry['others']:.0%} of the processors at most"
+    lines = [f"{entry['rounds']} rounds, {entry['taken']['date']}; {calm}."]
     if entry["size"]:
         lines.append("Data: " + ", ".join(f"{name} {value:,}" for name, value in entry["size"].items()) + ".")
     if entry["peak_mb"]:

@@ -26,6 +26,7 @@ from farthing.usage import MODES, PLATFORMS, ModelId, Sku, parse_model_id
 PRICES = Path(__file__).with_name("prices")
 START = datetime(1, 1, 1, tzinfo=UTC)
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+MOST_RESOLVED = 10_000  # answers kept, for a program that meets ids without end
 ANY_PROMPT = 2**63 - 1  # prompt_to of a card without an upper band
 
 
@@ -105,6 +106,7 @@ class Book:
     digest: str
     _ids: dict[str, str] = field(default_factory=dict)
     _cards: dict[str, dict[Sku, list[Card]]] = field(default_factory=dict)
+    _resolved: dict[tuple[str, ...], Resolved | Unpriced] = field(default_factory=dict)
 
     # --- making one ---
 
@@ -189,8 +191,30 @@ class Book:
         `served_model` is the name a response body gave: it settles the model of an opaque profile, not its
         endpoint. `assume` settles what the source left open: {"endpoint": "global" or a geography, "region": ...}.
         """
-        assume = assume or {}
-        opened = self._open(parse_model_id(model_id), profiles or {}, served_model)
+        if profiles or assume:
+            return self._resolve(
+                model_id, platform, region, mode, inference_geo, served_model, profiles or {}, assume or {}
+            )
+        said = (model_id, platform, region, mode, inference_geo, served_model)
+        resolved = self._resolved.get(said)
+        if resolved is None:
+            if len(self._resolved) >= MOST_RESOLVED:
+                self._resolved.clear()
+            resolved = self._resolved[said] = self._resolve(*said, {}, {})
+        return resolved
+
+    def _resolve(
+        self,
+        model_id: str,
+        platform: str,
+        region: str,
+        mode: str,
+        inference_geo: str,
+        served_model: str,
+        profiles: Mapping[str, str],
+        assume: Mapping[str, str],
+    ) -> Resolved | Unpriced:
+        opened = self._open(parse_model_id(model_id), profiles, served_model)
         if isinstance(opened, Unpriced):
             return opened
         name = self._ids.get(opened.base)
