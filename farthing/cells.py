@@ -133,11 +133,11 @@ def cells(
     keys = tuple(check_key(key) for key in keys)
     if "meter" in keys:
         raise QuestionError("meter is a key of a finished table, not of the ledger")
-    span = ledger.span()
-    if span is None:
+    used = ledger.days()
+    if used is None:
         return []
     since, until = question.span()
-    since, until = max(since, span[0]), min(until, span[1] + timedelta(microseconds=1))
+    since, until = max(since, used[0]), min(until, used[1])
     if since >= until:
         return []
     contexts = _Contexts(ledger, question, extra)

@@ -16,13 +16,13 @@ import re
 import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from farthing.meters import METERS
-from farthing.usage import Facts, Usage
+from farthing.usage import EPOCH, Facts, Usage
 
 if TYPE_CHECKING:
     import duckdb
@@ -296,6 +296,15 @@ class Ledger:
         """The first and last time of use; None for an empty ledger."""
         low, high = self.rows().aggregate('epoch_us(min("at")), epoch_us(max("at"))').fetchall()[0]
         return None if low is None else (_instant(low), _instant(high))
+
+    def days(self) -> tuple[datetime, datetime] | None:
+        """The whole UTC days of use, [from, to), as the table's own statistics tell them: no row is read."""
+        delta = self._delta("usage")
+        actions = delta.get_add_actions(flatten=True) if delta else None
+        if actions is None or not actions.num_rows:
+            return None
+        low, high = (actions[f"{end}.day"].to_pylist() for end in ("min", "max"))
+        return EPOCH + timedelta(days=min(low)), EPOCH + timedelta(days=max(high) + 1)
 
     # --- writing ---
 

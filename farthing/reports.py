@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import narwhals.stable.v2 as nw
@@ -321,10 +322,11 @@ _BATCH_PAYS = (
 @report("The four levers: dollars eligible, already saved, still to be saved.")
 def levers(ledger: Ledger, question: Question) -> Table:
     """Each lever alone, on the usage as it was; their savings overlap and do not add up."""
-    span = ledger.span()
+    used = ledger.days()
+    last = used[1] - timedelta(microseconds=1) if used else None
 
     def extra(place: Resolved | Unpriced) -> dict[str, int]:
-        return _lever_facts(question.book, place, span)
+        return _lever_facts(question.book, place, last)
 
     flags = (_CACHEABLE, _BATCH_PAYS)
     found = cells(ledger, question, ("model",), flags=flags, extra=extra, beside=_rewritten)
@@ -340,12 +342,12 @@ def _rewritten(sku: Sku) -> list[Sku]:
     return [moved[0] for moved in moves if moved]
 
 
-def _lever_facts(book: Book, place: Resolved | Unpriced, span: Any) -> dict[str, int]:
+def _lever_facts(book: Book, place: Resolved | Unpriced, at: datetime | None) -> dict[str, int]:
     """For each SKU: the least prefix that caches, and what a token of each meter saves when sent as a batch."""
     nothing = {"cache_minimum": 2**62, **{f"saves_{meter}": 0 for meter in METERS}}
-    if isinstance(place, Unpriced) or span is None:
+    if isinstance(place, Unpriced) or at is None:
         return nothing
-    sku, at = place.sku, span[1]
+    sku = place.sku
     minimum = book.models[sku.model].cache_minimum(sku.platform, at.date())
     card = book.find(sku, at)
     facts = nothing | {"cache_minimum": 1_024 if minimum is None else minimum}
