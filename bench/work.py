@@ -64,8 +64,11 @@ def ints(seconds: str) -> dict[str, Any]:
 @part
 def group(folder: str) -> dict[str, Any]:
     """Spend by model, team and day as `farthing by` makes it, from opening the ledger to the finished table."""
-    import deltalake  # noqa: F401  loaded before the clock starts, as the rivals' engine is
-    import duckdb  # noqa: F401
+    import deltalake  # noqa: F401  libraries are loaded before the clock starts, as the rivals' engine is
+    import duckdb
+    import narwhals.stable.v2 as nw
+
+    nw.from_native(duckdb.sql("SELECT 1"))  # which loads its part for DuckDB
 
     from farthing.cells import Question
     from farthing.ledger import Ledger
