@@ -68,7 +68,8 @@ def group(folder: str) -> dict[str, Any]:
     import duckdb
     import narwhals.stable.v2 as nw
 
-    nw.from_native(duckdb.sql("SELECT 1"))  # which loads its part for DuckDB
+    some: Any = duckdb.sql("SELECT 1")
+    nw.from_native(some)  # which loads its part for DuckDB
 
     from farthing.cells import Question
     from farthing.ledger import Ledger
