@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property
+from itertools import zip_longest
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import narwhals.stable.v2 as nw
 
-from farthing.book import FOREVER, START, Book, Card, Resolved, Unpriced, default_book
+from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
 from farthing.ledger import Ledger
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
@@ -84,14 +85,10 @@ class Cell(NamedTuple):
     tokens: Vector
     calls: int
     meter_calls: Vector  # calls that used each meter; zeros unless asked for
+    cost: int  # picodollars; 0 where there is no price, so ask `price` before showing it
     assumed: tuple[str, ...]
     source: str
     flags: tuple[bool, ...]  # of the extra conditions asked for
-
-    @property
-    def cost(self) -> int:
-        """Picodollars; 0 where there is no price, so ask `price` before showing it."""
-        return 0 if isinstance(self.price, Unpriced) else self.tokens @ self.price.rates
 
 
 def parse_where(text: str) -> Where:
@@ -140,27 +137,44 @@ def cells(
     since, until = max(since, used[0]), min(until, used[1])
     if since >= until:
         return []
-    contexts = _Contexts(ledger, question, extra)
-    skus = contexts.skus.union(*(beside(sku) for sku in contexts.skus)) if beside else contexts.skus
-    lines = grid(question.book, sorted(skus), since, until)
+    contexts = _Contexts(ledger, question, (since, until), extra, beside)
+    lines = grid(question.book, sorted(contexts.skus), since, until)
     summed = _sum(ledger, question, contexts, lines, keys, (since, until), flags, by_meter)
-    return list(_price(summed, question, contexts, lines, keys, since, len(flags)))
+    return list(_price(summed, question, contexts, lines, keys, since))
 
 
 class _Contexts:
-    """The ledger's contexts joined to what the book makes of them: `frame` has ctx, place and one column a key."""
+    """The ledger's contexts joined to what the book makes of them.
 
-    def __init__(self, ledger: Ledger, question: Question, extra: Any = None) -> None:
+    `places` are what they resolve to, and `edges` the prompt sizes at which the prices of each change; `skus` are
+    theirs, with those that `beside` gives.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        question: Question,
+        span: tuple[datetime, datetime],
+        extra: Callable[[Resolved | Unpriced], Mapping[str, int]] | None = None,
+        beside: Callable[[Sku], Iterable[Sku]] | None = None,
+    ) -> None:
         self.ledger = ledger
         con = ledger.connection
-        contexts = ledger.contexts()
+        contexts = ledger.contexts().materialize()
         distinct = contexts.project(", ".join(_RESOLVING)).distinct().order(", ".join(_RESOLVING)).fetchall()
         facts = [dict(zip(_RESOLVING, row, strict=True)) for row in distinct]
         resolved = [_resolve(question, said) for said in facts]
         # where a call may run is a key like others; what it costs hangs on the rest, which fewer places tell apart
         placed = [p._replace(routing="") if isinstance(p, Resolved) else p for p in resolved]
         self.places = list(dict.fromkeys(placed))
-        self.skus = {place.sku for place in self.places if isinstance(place, Resolved)}
+        own = {place.sku for place in self.places if isinstance(place, Resolved)}
+        family = {sku: {sku, *(beside(sku) if beside else ())} for sku in own}
+        self.skus = set().union(*family.values())
+        self.edges = [
+            _edges(question.book, family[p.sku], *span) if isinstance(p, Resolved) else ()
+            for p in self.places
+        ]
+        self.edge_columns = [f"edge_{i}" for i in range(max(map(len, self.edges), default=0))]
         number = {place: i for i, place in enumerate(self.places)}
         columns: dict[str, list[Any]] = {name: [said[name] for said in facts] for name in _RESOLVING}
         columns["place"] = [number[place] for place in placed]
@@ -171,7 +185,13 @@ class _Contexts:
             ]
         columns["routing"] = [p.routing if isinstance(p, Resolved) else "unknown" for p in resolved]
         columns["profile"] = [parse_model_id(said["model_id"]).profile for said in facts]
-        given = [extra(place) for place in placed] if extra else []
+        given = [
+            {
+                **(extra(place) if extra else {}),
+                **dict(zip_longest(self.edge_columns, self.edges[number[place]], fillvalue=ANY_PROMPT)),
+            }
+            for place in placed
+        ]
         self.extra = tuple(given[0]) if given else ()
         columns |= {name: [row[name] for row in given] for name in self.extra}
         types = {name: "int64" if name in ("place", *self.extra) else "string" for name in columns}
@@ -233,6 +253,13 @@ class _Contexts:
         )
 
 
+def _edges(book: Book, skus: Iterable[Sku], since: datetime, until: datetime) -> tuple[int, ...]:
+    """The prompt sizes at which any of their prices changes."""
+    cards = [card for card in book.cards(*skus) if card.starts < until and since < card.ends]
+    sizes = {size for card in cards for size in (card.prompt_from, card.prompt_to)}
+    return tuple(sorted(size for size in sizes if 0 < size < ANY_PROMPT))
+
+
 def _meanings(con: Any, selected: str) -> dict[Any, dict[str, Any]]:
     """Codes and what they stand for: the first column by the rest."""
     found = con.sql(f"SELECT DISTINCT {selected}")
@@ -258,8 +285,13 @@ def _unresolved(key: str, facts: Mapping[str, Any]) -> str:
     return str(said.get(key, ""))
 
 
-_Summed = tuple[dict[str, Any], int, Vector, Vector]
-_FIRST_CELL = {"era": 0, "band": 0, "cached": 0}
+class _Summed(NamedTuple):
+    """Groups as the engine gives them: `names` of their first columns; then calls, tokens, calls by meter."""
+
+    names: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    meanings: dict[int, dict[str, Any]]  # of the column `code`: place, assumed, source and keys
+    values: dict[str, dict[int | None, str]]  # of the columns of tags
 
 
 def _sum(
@@ -271,8 +303,7 @@ def _sum(
     span: tuple[datetime, datetime],
     flags: Sequence[nw.Expr],
     by_meter: bool,
-) -> Iterator[_Summed]:
-    """Groups: place, assumed, source, era, band, cached, flags and keys by name; calls, tokens, calls by meter."""
+) -> _Summed:
     coded, meanings = contexts.coded([key for key in keys if key in KEYS])
     frame = nw.from_native(ledger.rows())
     if question.since or question.until:
@@ -289,71 +320,94 @@ def _sum(
     by = {f"flag_{i}": flag for i, flag in enumerate(flags)}
     if any(key in TIME_KEYS for key in keys):
         by["local_day"] = local_day(question.zone, *span)
-    by |= lines.cell(varying=True, days=True)  # each further key costs a tenth of the time
+    # only what varies: each further key costs a tenth of the time, and each group some microseconds
+    by |= lines.cell(varying=True, days=True, prompts=[nw.col(name) for name in contexts.edge_columns])
     group = ("code", *values, *by)
     meter_calls = {
         f"calls_{meter}": (nw.col("calls") * (nw.col(meter) != 0).cast(nw.Int64())).sum()
         for meter in (METERS if by_meter else ())
     }
     sums = {name: nw.col(name).sum() for name in ("calls", *METERS)} | meter_calls
-    summed = (frame.with_columns(**by) if by else frame).group_by(*group).agg(**sums).select(*group, *sums)
-    width = len(group)
-    for row in summed.to_native().fetchall():
-        named = _FIRST_CELL | dict(zip(group, row, strict=False)) | meanings[row[0]]
-        for key, said in values.items():
-            named[key] = said.get(named[key], "")
-        yield named, row[width], Vector(*row[width + 1 : width + 6]), Vector(*row[width + 6 :])
+    # DuckDB's 128-bit sums take long to become Python's; one that does not fit 64 bits is an error, never wrong
+    sums = {name: total.cast(nw.Int64()) for name, total in sums.items()}
+    summed = (frame.with_columns(**by) if by else frame).group_by(*group).agg(**sums)
+    return _Summed(group, summed.to_native().fetchall(), meanings, values)
 
 
 def _price(
-    summed: Iterable[_Summed],
+    summed: _Summed,
     question: Question,
     contexts: _Contexts,
     lines: Grid,
     keys: Sequence[str],
     since: datetime,
-    flag_count: int,
 ) -> Iterator[Cell]:
-    eras, bands = (since, *lines.dates), (0, *lines.prompts)
+    eras = (since, *lines.dates)
     ttl = question.assume.get("ttl", "")
 
     @cache  # of the groups, few differ in what their price hangs on
-    def found(number: int, era: int, band: int, cached: bool, assumed: str) -> tuple[Any, ...]:
-        place = contexts.places[number]
-        said = tuple(filter(None, assumed.split(",")))
-        settled = settle_ttl(Vector(), said, ttl)[1]
+    def found(code: int, era: int, band: int, cached: bool) -> tuple[Any, ...]:
+        said_of_all = summed.meanings[code]
+        number, source = said_of_all["place"], said_of_all["source"]
+        place, prompt = contexts.places[number], (0, *contexts.edges[number])[band]
+        said = tuple(filter(None, said_of_all["assumed"].split(",")))
+        assumed = settle_ttl(Vector(), said, ttl)[1]
+        price: Card | Unpriced
         if isinstance(place, Unpriced):
-            return place, place, said, settled
-        price = question.book.find(place.sku, eras[era], bands[band], cached=cached)
-        return (
-            place,
-            price,
-            said,
-            settled + place.assumed + (price.assumed if isinstance(price, Card) else ()),
-        )
+            price = place
+        else:
+            price = question.book.find(place.sku, eras[era], prompt, cached=cached)
+            assumed += place.assumed + (price.assumed if isinstance(price, Card) else ())
+        rates = price.rates if isinstance(price, Card) else Vector()
+        return place, eras[era], prompt, price, rates, assumed, source, said
 
-    for named, calls, tokens, meter_calls in summed:
+    column = {name: i for i, name in enumerate(summed.names)}
+    shown = [_shown(key, column, summed) for key in keys]
+    era_at, band_at = column.get("era"), column.get("band")
+    flags_at = [i for name, i in column.items() if name.startswith("flag_")]
+    width = len(column)
+    by_meter = any(len(row) > width + 6 for row in summed.rows[:1])
+    none = Vector()
+    for row in summed.rows:
+        calls, tokens = row[width], Vector._make(row[width + 1 : width + 6])
         if not calls and not any(tokens):
             continue  # reversed without remainder
-        era, band = named["era"], named["band"]
-        place, price, said, assumed = found(named["place"], era, band, tokens.cached > 0, named["assumed"])
-        if said != assumed:
+        era = row[era_at] if era_at else 0
+        band = row[band_at] if band_at else 0
+        sku, at, prompt, price, rates, assumed, source, said = found(row[0], era, band, tokens.cached > 0)
+        meter_calls = Vector._make(row[width + 6 :]) if by_meter else none
+        if said and said != assumed:
             tokens, meter_calls = settle_ttl(tokens, said, ttl)[0], settle_ttl(meter_calls, said, ttl)[0]
-        yield Cell(
-            tuple(_time_key(key, named["local_day"]) if key in TIME_KEYS else named[key] for key in keys),
-            place, eras[era], bands[band], price, tokens, calls, meter_calls, assumed, named["source"],
-            tuple(bool(named[f"flag_{i}"]) for i in range(flag_count)),
-        )  # fmt: skip
+        names = tuple([look[row[i]] for i, look in shown])
+        flags = tuple([bool(row[i]) for i in flags_at]) if flags_at else ()
+        cost = tokens @ rates
+        yield Cell(names, sku, at, prompt, price, tokens, calls, meter_calls, cost, assumed, source, flags)
 
 
-@cache
-def _time_key(key: str, day: date | int) -> str:
-    """A day, the Monday of its week, or its month; a UTC day is counted from 1970."""
-    if isinstance(day, int):
-        day = EPOCH.date() + timedelta(days=day)
-    if key == "month":
-        return f"{day:%Y-%m}"
-    return (day - timedelta(days=day.weekday()) if key == "week" else day).isoformat()
+def _shown(key: str, column: Mapping[str, int], summed: _Summed) -> tuple[int, Mapping[Any, str]]:
+    """The column that a key is in, and what its values stand for."""
+    if key in TIME_KEYS:
+        return column["local_day"], _Days(key)
+    if key in summed.values:
+        at = column[key]
+        said = summed.values[key]
+        return at, {code: said.get(code, "") for code in {row[at] for row in summed.rows}}
+    return 0, {code: said[key] for code, said in summed.meanings.items()}
+
+
+class _Days(dict[date | int, str]):
+    """What days are called: themselves, the Monday of their week, or their month; a UTC day is counted from 1970."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __missing__(self, day: date | int) -> str:
+        at = EPOCH.date() + timedelta(days=day) if isinstance(day, int) else day
+        if self._key == "month":
+            self[day] = f"{at:%Y-%m}"
+        else:
+            self[day] = (at - timedelta(days=at.weekday()) if self._key == "week" else at).isoformat()
+        return self[day]
 
 
 def local_day(zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:

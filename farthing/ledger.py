@@ -216,6 +216,7 @@ class Ledger:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self._con: duckdb.DuckDBPyConnection | None = None
+        self._tables: dict[str, Any] = {}  # as last read
         self._contexts: set[int] | None = None
         self._tagsets: set[int] | None = None
         if _UNFIT.search(self.folder.absolute().as_posix()):
@@ -442,9 +443,12 @@ class Ledger:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         path = self.folder / name
+        if name in self._tables and _is_newest(path, self._tables[name].version()):
+            return self._tables[name]
         try:
             if path.exists():
-                return DeltaTable(str(path))
+                self._tables[name] = DeltaTable(str(path))
+                return self._tables[name]
         except TableNotFoundError:
             pass
         except (DeltaError, OSError) as error:
@@ -540,6 +544,12 @@ def _month(day: int) -> str:
     if month is None:
         month = _MONTHS[day] = f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"
     return month
+
+
+def _is_newest(table: Path, version: int) -> bool:
+    """Whether nothing was committed after this version: its log is still there, and that of the next one is not."""
+    log = table / "_delta_log"
+    return (log / f"{version:020}.json").exists() and not (log / f"{version + 1:020}.json").exists()
 
 
 def _micros(at: datetime) -> int:

@@ -7,16 +7,14 @@ may be ints (one call) or columns of a table (any engine's), since both multiply
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 METERS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
 CACHE_METERS = METERS[2:]
 
 
-@dataclass(frozen=True, slots=True)
-class Vector:
+class Vector(NamedTuple):
     """One entry a meter, in the order of METERS: tokens, rates, or columns of either.
 
     >>> Vector(1_000, 200) @ Vector(3_000_000, 15_000_000)
@@ -34,9 +32,6 @@ class Vector:
         """The vector whose entry at each meter is `entry(meter)`."""
         return cls(*map(entry, METERS))
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.input, self.output, self.cache_read, self.cache_write_5m, self.cache_write_1h))
-
     def __matmul__(self, rates: Vector) -> Any:
         """Tokens times picodollars per token: picodollars. An int for ints, a column for columns."""
         return (
@@ -47,7 +42,7 @@ class Vector:
             + self.cache_write_1h * rates.cache_write_1h
         )
 
-    def __add__(self, other: Vector) -> Vector:
+    def __add__(self, other: Vector) -> Vector:  # type: ignore[override]  # of vectors, not of tuples
         return Vector(*(a + b for a, b in zip(self, other, strict=True)))
 
     def __sub__(self, other: Vector) -> Vector:

@@ -126,11 +126,14 @@ class Grid(NamedTuple):
             int(self.split_cached and tokens.cached > 0),
         )
 
-    def cell(self, *, varying: bool = False, days: bool = False) -> dict[str, nw.Expr]:
+    def cell(
+        self, *, varying: bool = False, days: bool = False, prompts: Sequence[Any] | None = None
+    ) -> dict[str, nw.Expr]:
         """The cell of every row, as expressions over `at` and the meters; a reversal's counts are negative.
 
         `varying` leaves out what is 0 for every row. `days` reads a column `day`, the UTC day counted from 1970,
         instead of `at`: a comparison of times with zone costs several of ints, and prices change at midnight.
+        `prompts` are boundaries that rows bring along, where those of their own SKU suffice.
         """
         era = _zero()
         for date in self.dates:
@@ -139,11 +142,12 @@ class Grid(NamedTuple):
             era = era + beyond.cast(nw.Int64())
         prompt = TOKENS.prompt.abs()
         band = _zero()
-        for size in self.prompts:
+        sizes = self.prompts if prompts is None else prompts
+        for size in sizes:
             band = band + (prompt >= size).cast(nw.Int64())
         cached = (TOKENS.cached != 0).cast(nw.Int64()) if self.split_cached else _zero()
         cell = {"era": era, "band": band, "cached": cached}
-        edges = {"era": self.dates, "band": self.prompts, "cached": self.split_cached}
+        edges = {"era": self.dates, "band": sizes, "cached": self.split_cached}
         return {name: expr for name, expr in cell.items() if edges[name] or not varying}
 
 

@@ -79,14 +79,16 @@ def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[st
     """What stands under every report: read = priced + unpriced + rejected, and money that was assumed."""
     files = ledger.files()
     reasons: dict[str, int] = {}
+    priced = 0
     for cell in found:
-        if isinstance(cell.price, Unpriced):
+        if isinstance(cell.price, Card):
+            priced += cell.calls
+        else:
             reasons[cell.price.reason] = reasons.get(cell.price.reason, 0) + cell.calls
-    priced = sum(cell.calls for cell in found if isinstance(cell.price, Card))
     unpriced = sum(reasons.values())
     rejected = sum(file.rejected for file in files)
     return {
-        "usd": sum(cell.cost for cell in found),
+        "usd": sum([cell.cost for cell in found]),
         "read": priced + unpriced + rejected,
         "priced": priced,
         "unpriced": unpriced,
@@ -113,7 +115,7 @@ _SETTLE = {
 def _assumptions(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """Each assumption: the money that hangs on it, and what would settle it. Of `ttl` only the writes hang on it."""
     money: dict[str, list[int]] = {}
-    for cell in found:
+    for cell in (cell for cell in found if cell.assumed):
         for name in dict.fromkeys(cell.assumed):
             total = money.setdefault(name, [0, 0, 0])
             total[0] += cell.calls
@@ -140,23 +142,24 @@ def _writes_5m(cell: Cell, at_rate_of: str = "cache_write_5m") -> int:
 
 def _grouped(found: Iterable[Cell], names: Sequence[str]) -> list[dict[str, Any]]:
     """Cells with equal keys as one row each: calls, tokens by meter and in all, dollars, calls without a price."""
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in found:
-        row = rows.get(cell.keys)
-        if row is None:
-            row = rows[cell.keys] = {
-                **dict(zip(names, cell.keys, strict=True)),
-                "calls": 0, "tokens": 0, **dict.fromkeys(METERS, 0), "usd": None, "unpriced_calls": 0,
-            }  # fmt: skip
-        row["calls"] += cell.calls
-        row["tokens"] += cell.tokens.total
-        for meter, count in zip(METERS, cell.tokens, strict=True):
-            row[meter] += count
-        if isinstance(cell.price, Unpriced):
-            row["unpriced_calls"] += cell.calls
-        else:  # without any, dollars stay None: unknown is not nothing
-            row["usd"] = (row["usd"] or 0) + cell.cost
-    return list(rows.values())
+        groups.setdefault(cell.keys, []).append(cell)
+    return [dict(zip(names, keys, strict=True)) | _total(group) for keys, group in groups.items()]
+
+
+def _total(group: Sequence[Cell]) -> dict[str, Any]:
+    tokens = [sum(counts) for counts in zip(*[cell.tokens for cell in group], strict=True)]
+    calls = sum([cell.calls for cell in group])
+    unpriced = [cell.calls for cell in group if isinstance(cell.price, Unpriced)]
+    cost = sum([cell.cost for cell in group])
+    return {
+        "calls": calls,
+        "tokens": sum(tokens),
+        **dict(zip(METERS, tokens, strict=True)),
+        "usd": None if len(unpriced) == len(group) else cost,  # without any price: unknown is not nothing
+        "unpriced_calls": sum(unpriced),
+    }
 
 
 # --- the reports ---------------------------------------------------------------------------------------------------

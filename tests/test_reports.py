@@ -447,7 +447,7 @@ def test_the_steps_of_any_card_sum_to_the_cost(card: Card, data):
     prompt = data.draw(st.sampled_from((card.prompt_from, min(card.prompt_to, ANY_PROMPT) - 1)))
     at = data.draw(st.sampled_from((card.starts, card.ends - timedelta(microseconds=1))))
     place = Resolved(card.sku, "", ())
-    cell = Cell((), place, at, prompt, card, tokens, 1, Vector(), (), "bedrock_log", ())
+    cell = Cell((), place, at, prompt, card, tokens, 1, Vector(), tokens @ card.rates, (), "bedrock_log", ())
     found = layers(BOOK, cell, card)
     assert sum(found.values()) == cell.cost
     assert list(found) == [name for name, _ in STEPS if name in found]
