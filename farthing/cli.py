@@ -436,10 +436,10 @@ def _import(ledger: Ledger, paths: Sequence[str], forced: str = "") -> Any:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on stderr while a person is looking; nothing otherwise."""
     if not sys.stderr.isatty():
-        yield lambda _done, _total: None
+        yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

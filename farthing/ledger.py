@@ -80,8 +80,18 @@ class Calls:
                 self.superseded += 1
 
     def extend(self, usages: Iterable[Usage]) -> None:
+        places, kept = self._places, self.kept
         for usage in usages:
-            self.add(usage)
+            request, message = usage.request_id, usage.message_id
+            if request in places or message in places:
+                self.add(usage)
+                continue
+            place = len(kept)  # the usual call is met once
+            if request:
+                places[request] = [place]
+            if message and message != request:
+                places[message] = [place]
+            kept.append(usage)
 
     def _matching(self, usage: Usage) -> list[int]:
         found: list[int] = []
@@ -178,6 +188,7 @@ _DUCK = {
     "string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN",
     "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
 }  # fmt: skip
+_NUMBERS = {name for name, kind in _USAGE.items() if kind in ("int64", "timestamp") and name != "latency_ms"}
 DAY_US = 86_400_000_000
 _UNFIT = re.compile(r"[][%*?{}|^\\]")  # in a path: Delta Lake fails on some, DuckDB takes others for patterns
 
@@ -287,6 +298,8 @@ class Ledger:
 
     def files(self) -> list[SourceFile]:
         """Every source file as it was last read."""
+        if self._delta("files") is None:
+            return []  # and DuckDB need not be loaded yet
         query = """SELECT path, size, mtime_ns, format, read, rejected, reasons FROM files
                    QUALIFY row_number() OVER (PARTITION BY path ORDER BY "at" DESC) = 1 ORDER BY path"""
         self.connection.register("files", self.table("files"))
@@ -324,14 +337,11 @@ class Ledger:
             if not fresh and not replaced:
                 return Added([], 0, calls.duplicates)
             rows = _Rows()
-            for old, new in replaced:
-                rows.add(old, -1)
-                if new is not None:
-                    rows.add(new)
-            for usage in fresh:
-                rows.add(usage)
+            rows.extend([old for old, _ in replaced], -1)
+            rows.extend([new for _, new in replaced if new is not None])
+            rows.extend(fresh)
             self._add_dimensions(rows)
-            if self._commit("usage", rows.columns(), delta, version + 1):
+            if self._commit("usage", rows.columns, delta, version + 1):
                 return Added(fresh, calls.superseded, calls.duplicates)
         raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
 
@@ -439,12 +449,14 @@ class Ledger:
         writers who begin at once see each other. Delta lets both of two who make a table succeed, so it is renamed
         into its place.
         """
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
-
         path = self.folder / name
         if name in self._tables and _is_newest(path, self._tables[name].version()):
             return self._tables[name]
+        if not make and not path.exists():
+            return None
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
         try:
             if path.exists():
                 self._tables[name] = DeltaTable(str(path))
@@ -493,46 +505,59 @@ class Ledger:
 
 
 class _Rows:
-    """Usage records as rows of the `usage` table, with the contexts and tag sets they need."""
+    """Usage records as columns of the `usage` table, with the contexts and tag sets they need."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[Any, ...]] = []
-        self.contexts: dict[Facts, int] = {}
-        self.tagsets: dict[tuple[tuple[str, str], ...], int] = {}
+        self.columns: dict[str, Any] = {name: array("q") if name in _NUMBERS else [] for name in _USAGE}
+        self.contexts: dict[Facts, int] = _Codes()
+        self.tagsets: dict[tuple[tuple[str, str], ...], int] = _Codes()
 
-    def add(self, usage: Usage, sign: int = 1) -> None:
-        at_us, request_id, message_id, parts, pairs, latency_ms, sidechain = usage
-        day = at_us // DAY_US
-        month = _month(day)
-        tags = self._code(self.tagsets, pairs) if pairs else 0
-        calls = sign
-        for part, (facts, tokens) in enumerate(parts):
-            signed = tokens if sign > 0 else tuple(-count for count in tokens)
-            ctx = self._code(self.contexts, facts)
-            self.rows.append((month, at_us, day, calls, sign < 0, part, ctx, tags, *signed,
-                              latency_ms, request_id, message_id, sidechain))  # fmt: skip
-            calls = 0  # the call is counted once, on its first part
+    def extend(self, usages: Iterable[Usage], sign: int = 1) -> None:
+        """A column at a time, which takes a third of the time of a row at a time."""
+        parts = [
+            (usage, part, facts, tokens)
+            for usage in usages
+            for part, (facts, tokens) in enumerate(usage.parts)
+        ]
+        if not parts:
+            return
+        owners, places, facts, tokens = zip(*parts, strict=True)
+        at_us, request_ids, message_ids, _, tags, latency_ms, sidechain = zip(*owners, strict=True)
+        days = [at // DAY_US for at in at_us]
+        columns = {
+            "month": map(_month, days),
+            "at": at_us,
+            "day": days,
+            "calls": (
+                0 if place else sign for place in places
+            ),  # the call is counted once, on its first part
+            "reversal": [sign < 0] * len(parts),
+            "part": places,
+            "ctx": map(self.contexts.__getitem__, facts),
+            "tags": (self.tagsets[pairs] if pairs else 0 for pairs in tags),
+            "latency_ms": latency_ms,
+            "request_id": request_ids,
+            "message_id": message_ids,
+            "sidechain": sidechain,
+        }
+        for name, values in columns.items():
+            self.columns[name].extend(values)
+        for meter, counts in zip(METERS, zip(*tokens, strict=True), strict=True):
+            self.columns[meter].extend(counts if sign > 0 else [-count for count in counts])
 
-    def columns(self) -> dict[str, Any]:
-        columns = dict(zip(_USAGE, zip(*self.rows, strict=True), strict=True))
-        numbers = (
-            name for name, kind in _USAGE.items() if kind in ("int64", "timestamp") and name != "latency_ms"
-        )
-        return columns | {name: array("q", columns[name]) for name in numbers}
 
-    @staticmethod
-    def _code(codes: dict[Any, int], value: Any) -> int:
-        code = codes.get(value)
-        if code is None:
-            code = codes[value] = content_code(value)
+class _Codes(dict[Any, int]):
+    def __missing__(self, value: Any) -> int:
+        code = self[value] = content_code(value)
         return code
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def content_code(value: Any) -> int:
     """A 63-bit code made from what it stands for, so that writers need not agree on one; never 0."""
-    digest = hashlib.blake2b(
-        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"), digest_size=8
-    )
+    digest = hashlib.blake2b(_as_json(value).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big") >> 1 or 1
 
 

@@ -173,9 +173,8 @@ class Bad(NamedTuple):
 class Numbered:
     """The lines of chunks, numbered from 1, blank ones left out: as bytes (`iter`), or decoded.
 
-    `number`, `line`, `is_utf8` and `is_ascii` (false if only lines nearby are not) are about the line handed out
-    last. A line over the bound is never held: its number goes to `long`. There is one iterator: asked for again,
-    it goes on where it was.
+    `number` and `line` are of the line handed out last. A line over the bound is never held: its number goes to
+    `long`. There is one iterator: asked for again, it goes on where it was.
     """
 
     def __init__(self, chunks: Iterable[bytes], most_bytes: int = 0) -> None:
@@ -185,7 +184,6 @@ class Numbered:
         self._at = -1
         self._data = b""
         self._starts: list[int] = []  # of the lines in `_data`, and the end of the last one
-        self.is_ascii = True
         self.finished = False  # whether the last line has been handed out
         self._blocks = self._split(chunks)
         self._iterator: Iterator[Any] | None = None
@@ -206,18 +204,6 @@ class Numbered:
     @property
     def line(self) -> bytes:
         return self._data[self._starts[self._at] : self._starts[self._at + 1] - 1]
-
-    def is_utf8(self) -> bool:
-        """Whether all of the line is text: decoding does not look at what it skips."""
-        if self.is_ascii:
-            return True
-        line = self.line
-        if not line.isascii():
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return False
-        return True
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         self._iterator = self._iterator or ((self.number, self.line) for _ in self._each())
@@ -294,7 +280,7 @@ class Numbered:
             yield from self._block(line, [0, len(line)])
 
     def _block(self, data: bytes, starts: list[int]) -> Iterator[None]:
-        self._data, self._starts, self.is_ascii = data, starts, data.isascii()
+        self._data, self._starts = data, starts
         yield
         self._before += len(starts) - 1
         self._at = -1

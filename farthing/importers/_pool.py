@@ -19,7 +19,16 @@ from typing import BinaryIO, NamedTuple, cast
 from farthing.importers._task import End, Frame, Task, run
 from farthing.importers._wire import HELLO, pack_task, receive, send, unpack_frame
 
-FRAMES_WAITING = 4  # for a caller that is slower than the workers, which then wait at their pipes
+TASKS_AHEAD = 16  # for each worker, while the caller writes what it has
+FRAMES_WAITING = 64  # for a caller that is slower than the workers, which then wait at their pipes
+
+
+class _Answer(NamedTuple):
+    """A frame as it came; with no data, the task is done, or its worker has ended with that status."""
+
+    task: Task
+    data: bytes = b""
+    status: int | None = None
 
 
 class Done(NamedTuple):
@@ -50,7 +59,7 @@ def in_workers(tasks: Iterator[Task], count: int) -> Iterator[Done]:
 class _Pool:
     def __init__(self, count: int) -> None:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._frames: queue.Queue[Done] = queue.Queue(FRAMES_WAITING)
+        self._answers: queue.Queue[_Answer] = queue.Queue(FRAMES_WAITING)
         self._closed = threading.Event()
         self._workers = [worker for worker in [_start() for _ in range(count)] if worker]  # all start at once
         self.places = [place for place, worker in enumerate(self._workers) if _greets(worker)]
@@ -59,11 +68,12 @@ class _Pool:
             thread.start()
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Done]:
-        """Keep every worker busy, and one task more for each waiting."""
+        """Keep every worker busy, and some tasks waiting for it."""
         under_way = 0
         more = True
+        ended: dict[int, set[int]] = {}  # by task: the places of its files that have been read
         while more or under_way:
-            while more and under_way < 2 * len(self.places):
+            while more and under_way < TASKS_AHEAD * len(self.places):
                 task = next(tasks, None)
                 if task is None:
                     more = False
@@ -71,9 +81,15 @@ class _Pool:
                     self._tasks.put(task)
                     under_way += 1
             if under_way:
-                done = self._frames.get()
-                under_way -= done.last
-                yield done
+                task, data, status = self._answers.get()
+                if data:
+                    frame = unpack_frame(data)
+                    ended.setdefault(task.number, set()).update(end.place for end in frame.ends)
+                else:
+                    places = ended.pop(task.number, set())
+                    frame = _NOTHING if status is None else _failed(task, places, status)
+                    under_way -= 1
+                yield Done(task, frame, last=not data)
 
     def close(self) -> None:
         """End the workers, whatever they are doing: what they have not handed over was not counted."""
@@ -84,7 +100,7 @@ class _Pool:
             for worker in list(self._workers):
                 worker.kill()
             try:
-                self._frames.get(timeout=0.01)  # a thread may be waiting to put
+                self._answers.get(timeout=0.01)  # a thread may be waiting to put
             except queue.Empty:
                 continue
         for worker in self._workers:
@@ -95,24 +111,21 @@ class _Pool:
         alive = True
         while (task := self._tasks.get()) is not None and not self._closed.is_set():
             worker = self._workers[place]
-            ended: set[int] = set()
             data: bytes | None = None
             try:
                 if alive:
                     send(cast("BinaryIO", worker.stdin), pack_task(task))
                     while data := receive(_out(worker)):
-                        frame = unpack_frame(data)
-                        ended |= {end.place for end in frame.ends}
-                        self._frames.put(Done(task, frame, last=False))
+                        self._answers.put(_Answer(task, data))
             except Exception:  # noqa: BLE001 - whatever it is, the caller must not wait for ever
                 data = None
             if data is not None:
-                self._frames.put(Done(task, _NOTHING, last=True))
+                self._answers.put(_Answer(task))
                 continue
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(timeout=1)  # for its status
             _end(worker)
-            self._frames.put(Done(task, _failed(task, ended, worker.returncode), last=True))
+            self._answers.put(_Answer(task, status=worker.returncode))
             fresh = None if self._closed.is_set() else _start()
             if fresh:
                 self._workers[place] = fresh

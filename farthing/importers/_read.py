@@ -105,14 +105,15 @@ def objects(head: bytes) -> tuple[dict[str, str], ...]:
     >>> objects(b'{"a": {"b": 1}, "c": [2], "d": "cut')
     ({'a': '{', 'c': '[', 'd': '"'},)
     """
-    found = []
+    found: list[dict[str, str]] = []
     for line in head.split(b"\n", 8)[:8]:
         start = line.find(b"{")
         if start >= 0 and _BEFORE.fullmatch(line, 0, start):
             try:
                 whole_line = _OBJECT.decode(line[start:])
             except UNREADABLE:  # most likely the last: the head ends in it
-                found.append(_keys(line, start))
+                if not found:
+                    found.append(_keys(line, start))
             else:
                 found.append({name: chr(memoryview(value)[0]) for name, value in whole_line.items()})
     return tuple(found)

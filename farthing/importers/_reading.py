@@ -16,7 +16,7 @@ from farthing.importers._pool import Done, here, in_workers
 from farthing.importers._task import MOST_REJECTS, End, Range, Task, formats, recognise
 from farthing.usage import EPOCH
 
-BATCH_RECORDS = 50_000  # a batch is handed over when it has as many; a frame may add 20,000
+BATCH_RECORDS = 25_000  # a batch is handed over when it has as many; a frame may add 20,000
 SMALL_BYTES = 8 << 20  # less than this is read sooner than a worker has started
 TASK_BYTES = 4 << 20
 TASK_FILES = 256

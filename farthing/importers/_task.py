@@ -77,9 +77,9 @@ def formats() -> dict[str, Format]:
     return {name: cast("Format", importlib.import_module(f"{package}.{name}")) for name in names}
 
 
-def recognise(head: bytes, forced: str = "") -> str:
-    """The format of a file that begins so, "" if none is known."""
-    for name in [forced] if forced else formats():
+def recognise(head: bytes, forced: str = "", like: str = "") -> str:
+    """The format of a file that begins so, "" if none is known. The one it is most `like`ly to have is tried first."""
+    for name in [forced] if forced else sorted(formats(), key=lambda name: name != like):
         if formats()[name].sniff(head):
             return name
     return ""
@@ -110,12 +110,13 @@ def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Fra
         taken = 0
         try:
             if not name:
-                name, error = _recognised(file, forced, named=part.named)
+                name, error = _recognised(file, forced, gather.format, named=part.named)
             if not name:
                 gather.taken += file.taken
                 lost = file.cut and not file.head()  # it may have been a log: that is not for skipping
                 gather.ends.append(End(place, error=error) if lost else End(place, unlike=error))
                 return
+            gather.format = name
             for _ in gather.all(formats()[name], part.path):
                 gather.taken += file.taken - taken
                 taken = file.taken
@@ -136,10 +137,10 @@ def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Fra
         file.close()
 
 
-def _recognised(file: Source, forced: str, *, named: bool) -> tuple[str, str]:
+def _recognised(file: Source, forced: str, like: str, *, named: bool) -> tuple[str, str]:
     """The format of an open file, or "" and why it has none. A forced one may stand without being recognised."""
     head = file.head()
-    name = recognise(head, forced)
+    name = recognise(head, forced, like)
     if name:
         return name, ""
     other = recognise(head) if forced else ""
@@ -163,6 +164,7 @@ class _Gather:
     def __init__(self, latest_us: int) -> None:
         self._latest_us = latest_us
         self._regions: set[str] = set()
+        self.format = ""  # of the last file
         self.ends: list[End] = []
         self.taken = 0
         self._seen = 0  # since the beginning, unlike all else
@@ -247,10 +249,9 @@ class _Gather:
                 and facts[4] in regions
                 and min(tokens) >= 0
                 and sum(tokens) <= MAX_TOKENS
-                and (lines.is_ascii or lines.is_utf8())
             ):
                 try:
-                    self._check(usage, lines)
+                    self._check(usage)
                 except Rejected as fault:
                     self.reject(Reject(lines.number, reason(fault)))
                     continue
@@ -268,7 +269,7 @@ class _Gather:
             else:
                 self._duplicates += 1
 
-    def _check(self, usage: Usage, lines: Numbered) -> None:
+    def _check(self, usage: Usage) -> None:
         """Rejected if it is impossible, whichever format it came from."""
         if usage.at_us > self._latest_us:
             raise Rejected(f"its time is in the future ({_date(usage)})")
@@ -281,8 +282,6 @@ class _Gather:
                 raise Rejected(f"more tokens than one call can have ({sum(tokens)})")
             if facts.region not in self._regions:
                 self._regions.add(check_region(facts.region))
-        if not lines.is_utf8():
-            raise Rejected("not UTF-8")
 
 
 def _date(usage: Usage) -> str:

@@ -185,6 +185,11 @@ def read(lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
                 yield from reader.text(number, _bare(found.line, first=number == 1))
             except ValueError as error:
                 yield Reject(number, reason(error))
+        elif found.schemaType == RECORD:
+            try:
+                yield reader.usage(found, lines)
+            except Rejected as error:
+                yield Reject(number, reason(error))
         else:
             yield from reader.record(number, found, lines)
 
@@ -250,7 +255,7 @@ class _Reader:
         """`line` is where the record is from, for one without ids."""
         if record.schemaType == RECORD or (record.schemaType is None and record.modelId is not None):
             try:
-                yield self._usage(record, line)
+                yield self.usage(record, line)
             except Rejected as error:
                 yield Reject(number, reason(error))
         elif record.schemaType is None:
@@ -258,7 +263,7 @@ class _Reader:
                 if text.lstrip().startswith("{"):
                     yield from self.text(number, text.encode())
 
-    def _usage(self, record: _Record, line: bytes | Numbered) -> Usage:
+    def usage(self, record: _Record, line: bytes | Numbered) -> Usage:
         at_us = instant(record.timestamp)
         if not record.modelId:
             raise Rejected("no modelId")

@@ -242,7 +242,7 @@ def facts():
 
 
 def broken():
-    """Lines, each of which costs itself and no other. The good ones are 1 and the last."""
+    """Lines, each of which costs itself and no other. The good ones are 1, 7 and the last."""
     good = [json.dumps(log(n, message(n))).encode() for n in range(40)]
     yield good[1]
     yield b""
@@ -250,7 +250,7 @@ def broken():
     yield b"no JSON"
     yield good[2][:-30]
     yield good[3][30:]
-    yield good[4].replace(b"PROMPT", b"\xff\xfe")
+    yield good[4].replace(b"PROMPT", b"\xff\xfe")  # counts: nobody reads the prompt
     yield good[5].replace(b"eu-west-1", b"eu-\xff-1")
     yield good[6].replace(b"PROMPT", b"\0")
     yield b"\0" * 50
@@ -460,7 +460,7 @@ def torn():
     yield good[1]
     yield b"{"
     yield good[2][:-30]
-    yield good[3].replace(b"PROMPT", b"\xff")
+    yield good[3].replace(b"PROMPT", b"\xff")  # counts: nobody reads the prompt
     yield good[4].replace(b"PROMPT", b"\0")
     yield b'{"type":"user","message":{"content":"\xff"},"sessionId":"s"}'  # no record, so not looked at
     yield b"[1, 2]"
