@@ -32,10 +32,13 @@ class Imported:
     duplicates: int = 0
     rejected: int = 0
     unpriced: int = 0
+    totals: int = 0  # control totals that are new, or other than they were; no part of `read`
     errors: list[str] = field(default_factory=list)  # a line each: file, line, what is wrong
 
     def as_json(self) -> dict[str, int]:
-        return {name: value for name, value in vars(self).items() if name != "errors"}
+        """The counts; `totals` only where there are some."""
+        shown = {name: value for name, value in vars(self).items() if name != "errors"}
+        return shown if self.totals else {name: value for name, value in shown.items() if name != "totals"}
 
     def sentence(self) -> str:
         said = [
@@ -45,6 +48,7 @@ class Imported:
             f"{self.duplicates:,} known already" if self.duplicates else "",
             f"{self.rejected:,} rejected" if self.rejected else "",
             f"{self.unpriced:,} without a price" if self.unpriced else "",
+            f"{self.totals:,} control totals" if self.totals else "",
             f"{self.skipped:,} other files skipped" if self.skipped else "",
         ]
         return ", ".join(filter(None, said))
@@ -87,6 +91,7 @@ def import_paths(
 
 def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: datetime) -> None:
     added = ledger.append(batch.usages)
+    done.totals += ledger.note_totals(batch.totals, now)
     done.read += batch.read
     done.skipped += batch.skipped
     done.imported += len(added.fresh)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import narwhals.stable.v2 as nw
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
-from farthing.ledger import Ledger
+from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
 from farthing.usage import EPOCH, Sku, parse_model_id, settle_ttl
@@ -196,7 +196,7 @@ class _Contexts:
         columns |= {name: [row[name] for row in given] for name in self.extra}
         types = {name: "int64" if name in ("place", *self.extra) else "string" for name in columns}
         con.register("ctx_facts", contexts)
-        con.register("ctx_places", ledger.frame(columns, types))
+        con.register("ctx_places", arrow(columns, types))
         on = ", ".join(_RESOLVING)
         named = ", ".join(
             f'{"p.sku_" if key in SKU_KEYS else "p." if key in ("routing", "profile") else "c."}{key} AS "{key}"'

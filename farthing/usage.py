@@ -73,10 +73,44 @@ class Usage(NamedTuple):
     tags: tuple[tuple[str, str], ...] = ()  # sorted
     latency_ms: int | None = None
     sidechain: bool = False
+    gateway_id: str = ""  # of whoever passed the call on: a gateway, a hook, a batch job and its record
 
     @property
     def at(self) -> datetime:
         return EPOCH + timedelta(microseconds=self.at_us)
+
+    @property
+    def ids(self) -> list[str]:
+        """Every id it was seen under; a call that shares one with it is the same, unless they contradict."""
+        return [name for name in (self.message_id, self.request_id, self.gateway_id) if name]
+
+
+class Total(NamedTuple):
+    """What a source counted in all over a period: a control, never usage beside single calls.
+
+    `name` is a meter, `cache_write` (where lifetimes are not told), calls, errors, throttles, web_searches, or
+    usd (then `value` is picodollars). Of two with all the rest alike, the one read last holds.
+    """
+
+    source: str  # anthropic_usage, cloudwatch ...
+    start_us: int  # [start, end), microseconds since 1970 UTC
+    end_us: int
+    name: str
+    value: int
+    platform: str = ""
+    account: str = ""
+    region: str = ""
+    model_id: str = ""
+    mode: str = ""
+    inference_geo: str = ""
+    principal: str = ""
+    session: str = ""
+    scope: str = ""  # what it sums over, where a source gives sums at several levels: never add two of them
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """All but period and value."""
+        return (self.source, self.name, *self[5:])
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

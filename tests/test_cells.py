@@ -78,9 +78,7 @@ def ledger(calls, tmp_path_factory) -> Ledger:
     drafts = [
         call._replace(
             at_us=call.at_us - 60_000_000,
-            parts=(
-                (call.parts[0][0]._replace(source="claude_code", session="draft"), (9, 0, 300_000, 0, 9)),
-            ),
+            parts=((call.parts[0][0]._replace(source="claude_code"), (9, 0, 300_000, 0, 9)),),
             sidechain=True,
         )
         for call in calls[::3]

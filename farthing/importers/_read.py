@@ -13,16 +13,19 @@ import msgspec
 
 from farthing.importers._batch import Reject
 from farthing.importers._open import UNREADABLE
-from farthing.usage import EPOCH, Rejected, Usage
+from farthing.usage import EPOCH, Rejected, Total, Usage
 
 Lines = Iterable[tuple[int, bytes]]  # numbered from 1; blank lines are left out
+
+
+Item = Usage | Total | Reject
 
 
 class Format(Protocol):
     """A file of this folder whose name has no underscore in front.
 
     `read` goes through the lines one by one and yields what each holds before it takes the next: nothing,
-    a Usage, a Reject or several. An exception rejects the line that was taken last, and reading goes on with a
+    a Usage, a Total, a Reject or several. An exception rejects the line that was taken last, and reading goes on with a
     new `read` at the next. Times, regions and sizes of counts are checked for all formats alike (_task.py).
     """
 
@@ -31,7 +34,7 @@ class Format(Protocol):
     def sniff(self, head: bytes) -> bool:
         """Whether a file that begins so (some 64 KB of it, unpacked) has this format."""
 
-    def read(self, lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
+    def read(self, lines: Lines, path: str = "") -> Iterator[Item]:
         """The usage in the lines of the file at `path` ("-" or "" if it has none)."""
 
 

@@ -207,6 +207,7 @@ class _Reading:
     def _take(self, done: Done) -> None:
         batch, frame = self._batch, done.frame
         batch.usages += frame.usages
+        batch.totals += frame.totals
         batch.read += frame.read
         batch.superseded += frame.superseded
         batch.duplicates += frame.duplicates

@@ -16,7 +16,7 @@ from farthing.importers._batch import Reject
 from farthing.importers._open import Cut, Numbered, Source, flawed
 from farthing.importers._read import Format, reason
 from farthing.ledger import better
-from farthing.usage import MAX_TOKENS, Rejected, Usage, check_region
+from farthing.usage import MAX_TOKENS, Rejected, Total, Usage, check_region
 
 FRAME_RECORDS = 20_000
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
@@ -64,6 +64,7 @@ class Frame(NamedTuple):
     duplicates: int
     rejected: int
     ends: list[End]
+    totals: list[Total]
     taken: int  # bytes read from disk
 
 
@@ -155,7 +156,7 @@ def _recognised(file: Source, forced: str, like: str, *, named: bool) -> tuple[s
 
 
 class _Gather:
-    """Counts and checks what formats yield, and keeps the best record of each pair of ids.
+    """Counts and checks what formats yield, and keeps the best record of each set of ids.
 
     A call is written once for each block of its answer, or delivered twice: those records share both ids, and
     are collapsed here, before they cost more. Calls that share only one id are the ledger's to compare.
@@ -173,7 +174,8 @@ class _Gather:
 
     def _reset(self) -> None:
         self._best: list[Usage] = []
-        self._places: dict[tuple[str, str], int] = {}
+        self._totals: list[Total] = []
+        self._places: dict[tuple[str, str, str], int] = {}
         self._superseded = self._duplicates = self._rejected = 0
         self._seen_before = self._seen
 
@@ -186,6 +188,7 @@ class _Gather:
             self._duplicates,
             self._rejected,
             self.ends,
+            self._totals,
             self.taken,
         )
         self.ends = []
@@ -196,7 +199,7 @@ class _Gather:
     def begin(self, lines: Numbered) -> None:
         self._lines = lines
         self._file_begins = self._seen
-        self._file_rejected = 0
+        self._file_rejected = self._file_totals = 0
         self._rejects: list[Reject] = []
 
     def end(self, place: int, name: str, error: str) -> None:
@@ -212,7 +215,15 @@ class _Gather:
     @property
     def found(self) -> bool:
         """Whether the file had a good record."""
-        return self._seen > self._file_begins
+        return self._seen > self._file_begins or self._file_totals > 0
+
+    def _sound(self, total: Total) -> bool:
+        """Whether a total can be; it is rejected otherwise."""
+        if FIRST_US <= total.start_us <= self._latest_us and total.value >= 0:
+            return True
+        why = "a total is negative" if total.value < 0 else "a total of a time that cannot be"
+        self.reject(Reject(self._lines.number, why))
+        return False
 
     def reject(self, reject: Reject) -> None:
         self._rejected += 1
@@ -236,11 +247,15 @@ class _Gather:
         lines = self._lines
         regions = self._regions
         for item in form.read(lines, path):
-            if isinstance(item, Reject):
-                self.reject(item)
+            if not isinstance(item, Usage):
+                if isinstance(item, Reject):
+                    self.reject(item)
+                elif self._sound(item):
+                    self._file_totals += 1
+                    self._totals.append(item)
                 continue
             usage = item
-            at_us, request_id, message_id, parts, _, _, _ = usage
+            at_us, request_id, message_id, parts, _, _, _, gateway_id = usage
             # The usual record has one part and nothing wrong; _check looks closer at all others.
             facts, tokens = parts[0]
             if not (
@@ -258,7 +273,7 @@ class _Gather:
             self._seen += 1
             best = self._best
             fresh = len(best)
-            place = self._places.setdefault((request_id, message_id), fresh)
+            place = self._places.setdefault((request_id, message_id, gateway_id), fresh)
             if place == fresh or best[place][6] is not usage[6]:
                 best.append(usage)  # of a call and its copy on a side chain the ledger makes one
                 if fresh == FRAME_RECORDS:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import msgspec
 
 from farthing.importers._task import End, Frame, Task
-from farthing.usage import Facts, Usage
+from farthing.usage import Facts, Total, Usage
 
 LENGTH_BYTES = 4
 HELLO = b"farthing"
@@ -57,9 +57,11 @@ def pack_frame(frame: Frame) -> bytes:
 
     rows = []
     others = []
-    for at_us, request_id, message_id, parts, tags, latency_ms, sidechain in frame.usages:
+    for at_us, request_id, message_id, parts, tags, latency_ms, sidechain, gateway_id in frame.usages:
         facts, tokens = parts[0]
-        rows.append((at_us, request_id, message_id, place(facts), tokens, tags, latency_ms, sidechain))
+        rows.append(
+            (at_us, request_id, message_id, place(facts), tokens, tags, latency_ms, sidechain, gateway_id)
+        )
         if len(parts) > 1:
             others.append((len(rows) - 1, [(place(facts), tokens) for facts, tokens in parts[1:]]))
     return msgspec.msgpack.encode((table, rows, others, frame[1:]))
@@ -70,9 +72,9 @@ _Tokens = tuple[int, int, int, int, int]
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):
     table: list[Facts]
-    rows: list[tuple[int, str, str, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool]]
+    rows: list[tuple[int, str, str, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool, str]]
     others: list[tuple[int, list[tuple[int, _Tokens]]]]  # the further parts of the few calls that have some
-    rest: tuple[int, int, int, int, list[End], int]
+    rest: tuple[int, int, int, int, list[End], list[Total], int]
 
 
 _frames = msgspec.msgpack.Decoder(_Packed)
@@ -82,8 +84,10 @@ def unpack_frame(data: bytes) -> Frame:
     packed = _frames.decode(data)
     table = packed.table
     usages = [
-        Usage(at_us, request_id, message_id, ((table[place], tokens),), tags, latency_ms, sidechain)
-        for at_us, request_id, message_id, place, tokens, tags, latency_ms, sidechain in packed.rows
+        Usage(
+            at_us, request_id, message_id, ((table[place], tokens),), tags, latency_ms, sidechain, gateway_id
+        )
+        for at_us, request_id, message_id, place, tokens, tags, latency_ms, sidechain, gateway_id in packed.rows
     ]
     for row, parts in packed.others:
         more = tuple((table[place], tokens) for place, tokens in parts)

@@ -32,7 +32,7 @@ from farthing.importers._block import (
     update,
 )
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
-from farthing.importers._read import Lines, digest, instant, objects, reason, whole
+from farthing.importers._read import Item, Lines, digest, instant, objects, reason, whole
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
 RECORD = "ModelInvocationLog"
@@ -175,7 +175,7 @@ def sniff(head: bytes) -> bool:
     return wraps and (RECORD.encode() in head or b'\\"modelId\\"' in head)
 
 
-def read(lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
+def read(lines: Lines, path: str = "") -> Iterator[Item]:
     lines = Numbered.of(lines)
     reader = _Reader(path)
     for found in lines.decoded(_decoder):

@@ -18,7 +18,7 @@ import msgspec
 from farthing.importers._batch import Reject
 from farthing.importers._block import ZERO, Block, Tokens, counts, five, geography, mode, passes
 from farthing.importers._open import UNREADABLE, Bad, Numbered
-from farthing.importers._read import Lines, digest, instant, objects, reason, whole
+from farthing.importers._read import Item, Lines, digest, instant, objects, reason, whole
 from farthing.usage import Facts, Rejected, Usage
 
 SYNTHETIC = "<synthetic>"  # the model of texts that Claude Code wrote itself
@@ -69,7 +69,7 @@ def sniff(head: bytes) -> bool:
     return False
 
 
-def read(lines: Lines, path: str = "") -> Iterator[Usage | Reject]:
+def read(lines: Lines, path: str = "") -> Iterator[Item]:
     lines = Numbered.of(lines)
     reader = _Reader(path, lines)
     for found in lines.decoded(_decoder):

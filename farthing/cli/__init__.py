@@ -1,0 +1,17 @@
+"""The command line. Exit codes: 0 done, 1 the answer is no, 2 bad input. stdout is the answer, stderr the rest.
+
+Every file of this folder without an underscore in front adds its commands to `app`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from farthing.cli._app import BadInput, app, main
+
+__all__ = ["BadInput", "app", "main"]
+
+for _found in pkgutil.iter_modules(__path__):
+    if _found.name[0] != "_":
+        importlib.import_module(f"{__name__}.{_found.name}")

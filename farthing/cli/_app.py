@@ -1,0 +1,57 @@
+"""The app that commands are added to, and the run of it."""
+
+from __future__ import annotations
+
+import difflib
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from cyclopts import App, CycloptsError, UnusedCliTokensError
+
+app = App(
+    name="farthing",
+    version=lambda: metadata.version("farthing"),
+    help="What Claude on Amazon Bedrock costs: exact, explained, brought down.",
+)
+
+
+class BadInput(Exception):
+    """One clear line for a person; exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    from farthing.ledger import LedgerError
+
+    gc.set_threshold(
+        200_000, 50, 50
+    )  # records hold no cycles, and looking for some takes a fifth of the time
+    try:
+        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        code = _fail(_unknown_command(error.unused_tokens or []))
+    except CycloptsError as error:
+        code = _fail(" ".join(str(error).split()))
+    except (BadInput, LedgerError, ValueError) as error:
+        code = _fail(str(error))
+    except BrokenPipeError:  # `farthing by model | head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code or 0)
+
+
+def _unknown_command(tokens: Sequence[str]) -> str:
+    word = tokens[0] if tokens else ""
+    near = difflib.get_close_matches(word, [name for name in app if not name.startswith("-")], n=1)
+    hint = f"did you mean `farthing {near[0]}`?" if near else "see --help"
+    return f"{word!r} is no command or option here; {hint}"
+
+
+def _fail(message: str) -> int:
+    print(f"farthing: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,202 @@
+"""What commands share: where the ledger is, the options of reports, importing with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from farthing.cli._app import BadInput
+
+if TYPE_CHECKING:
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+    from farthing.reports import Table
+
+_SELECT = Group("Selection", sort_key=1)
+OUTPUT = Group("Output", sort_key=2)
+
+
+def write_json(answer: Mapping[str, Any]) -> None:
+    """One line of JSON on stdout."""
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False, separators=(", ", ": ")) + "\n")
+
+
+# --- where the ledger is --------------------------------------------------------------------------
+
+
+def default_ledger() -> Path:
+    """$FARTHING_LEDGER, else a folder of the user's own."""
+    if named := os.environ.get("FARTHING_LEDGER"):
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("farthing", appauthor=False)) / "ledger"
+
+
+def transcript_folders() -> list[Path]:
+    """Where Claude Code keeps transcripts on this machine."""
+    named = [
+        Path(p.strip()).expanduser() for p in os.environ.get("CLAUDE_CONFIG_DIR", "").split(",") if p.strip()
+    ]
+    roots = named or [Path.home() / ".config" / "claude", Path.home() / ".claude"]
+    folders = [root if root.name == "projects" else root / "projects" for root in roots]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+@contextmanager
+def ledger_to_read(folder: Path | None) -> Iterator[Ledger]:
+    """The ledger named, or the default one, or a temporary one of this machine's transcripts."""
+    from farthing.ledger import Ledger
+
+    chosen = folder or default_ledger()
+    if (chosen / "farthing.json").exists():
+        yield Ledger(chosen)
+        return
+    folders = transcript_folders()
+    if folder is not None or not folders:
+        raise BadInput(f"no ledger at {chosen}: run `farthing import PATH --ledger {chosen}` first")
+    print(f"no ledger yet: pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
+        ledger = Ledger(Path(temporary) / "ledger")
+        run_import(ledger, [str(folder) for folder in folders])
+        yield ledger
+
+
+def run_import(ledger: Ledger, paths: Sequence[str], forced: str = "") -> Any:
+    from farthing.api import import_paths
+
+    with progress("reading") as advance:
+        done = import_paths(ledger, paths, forced=forced, now=datetime.now(UTC), progress=advance)
+    for line in done.errors:
+        print(f"farthing: {line}", file=sys.stderr)
+    return done
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr while a person is looking; nothing otherwise."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    share = TextColumn("{task.percentage:>3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# --- options that reports share -------------------------------------------------------------------
+
+
+@Parameter(name="*")
+@dataclass
+class Asked:
+    """Options of every report."""
+
+    ledger: Annotated[Path | None, Parameter(group=_SELECT, help="Ledger folder.")] = None
+    since: Annotated[
+        str, Parameter(name=["--since", "-s"], group=_SELECT, help="First day, YYYY-MM-DD or YYYYMMDD.")
+    ] = ""
+    until: Annotated[str, Parameter(name=["--until", "-u"], group=_SELECT, help="Last day, included.")] = ""
+    tz: Annotated[
+        str, Parameter(name=["--tz", "--timezone", "-z"], group=_SELECT, help="Time zone of days.")
+    ] = "UTC"
+    where: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_SELECT, negative="", help="KEY=VALUE[,VALUE...] or KEY!=VALUE; * matches; may be repeated."
+        ),
+    ] = None
+    assume: Annotated[
+        list[str] | None,
+        Parameter(
+            group=_SELECT, negative="", help="What a source left open: endpoint=eu, region=us-east-1, ttl=1h."
+        ),
+    ] = None
+    profiles: Annotated[
+        Path | None,
+        Parameter(group=_SELECT, help="JSON that maps inference profiles to what they were made from."),
+    ] = None
+    json: Annotated[
+        bool, Parameter(name=["--json", "-j"], negative="", group=OUTPUT, help="JSON, exact.")
+    ] = False
+    csv: Annotated[bool, Parameter(negative="", group=OUTPUT, help="The rows as CSV, exact.")] = False
+
+    def question(self) -> Question:
+        from farthing.cells import Question, parse_where
+
+        return Question(
+            since=_day(self.since, "--since"),
+            until=_day(self.until, "--until"),
+            tz=self.tz,
+            where=tuple(parse_where(text) for text in self.where or ()),
+            assume=parse_assume(self.assume or ()),
+            profiles=read_profiles(self.profiles),
+        )
+
+    def answer(self, table: Table) -> int:
+        """Print the table in the form asked for."""
+        from farthing import render, reports
+
+        if self.json:
+            print(json.dumps(reports.as_json(table), indent=2))
+        elif self.csv:
+            print(render.to_csv(table), end="")
+            print("\n".join(render.footer_lines(table.footer)), file=sys.stderr)
+        else:
+            render.print_table(table, console())
+        return 0
+
+
+def console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _day(text: str, option: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)  # 3.11 reads 20261122 too
+    except ValueError as error:
+        raise BadInput(f"{option} {text!r} is no day: write 2026-11-22") from error
+
+
+ASSUMABLE = ("endpoint", "region", "inference_geo", "ttl")
+
+
+def parse_assume(pairs: Sequence[str]) -> dict[str, str]:
+    """`endpoint=eu` and the like, as a mapping; BadInput names what can be assumed."""
+    assume: dict[str, str] = {}
+    for pair in ",".join(pairs).split(",") if pairs else ():
+        name, is_pair, value = pair.partition("=")
+        if not is_pair or name not in ASSUMABLE or not value:
+            raise BadInput(f"--assume {pair!r}: write NAME=VALUE with NAME of {', '.join(ASSUMABLE)}")
+        if name == "ttl" and value not in ("5m", "1h"):
+            raise BadInput(f"--assume ttl={value}: a cache write lives 5m or 1h")
+        assume[name] = value
+    return assume
+
+
+def read_profiles(path: Path | None) -> dict[str, str]:
+    """The profile map of a file; BadInput if it is none."""
+    from farthing.profiles import ProfileError, load_profiles
+
+    try:
+        return load_profiles(path) if path else {}
+    except ProfileError as error:
+        raise BadInput(str(error)) from error

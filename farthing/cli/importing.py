@@ -1,0 +1,125 @@
+"""Usage in: import, the demo, profiles from Bedrock, and this machine's transcripts where no command is named."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from farthing.cli._app import BadInput, app
+from farthing.cli._shared import Asked, default_ledger, progress, run_import, transcript_folders, write_json
+
+# --- import ---------------------------------------------------------------------------------------
+
+
+@app.command(name="import")
+def import_(
+    *paths: Annotated[
+        str, Parameter(help="Files, folders, globs, or - for stdin.", allow_leading_hyphen=True)
+    ],
+    ledger: Annotated[Path | None, Parameter(help="Ledger folder; made if there is none.")] = None,
+    forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
+    json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
+) -> int:
+    """Read usage into the ledger: Bedrock invocation logs, Claude Code transcripts. Import twice adds nothing."""
+    from farthing.ledger import Ledger
+
+    if not paths:
+        raise BadInput("name what to import: files, folders, globs, or - for stdin")
+    for path in paths:
+        if path.startswith("--") and not Path(path).exists():
+            raise BadInput(f"unknown option {path}; see farthing import --help")
+    done = run_import(Ledger(ledger or default_ledger()), paths, forced)
+    if json:
+        write_json(done.as_json())
+    else:
+        print(done.sentence())
+    return 2 if done.errors or done.rejected else 0
+
+
+# --- demo, profiles, and no command at all --------------------------------------------------------
+
+
+@app.command
+def demo(
+    *,
+    write_logs: Annotated[Path | None, Parameter(help="Only write the logs, into this folder.")] = None,
+    calls: int = 200_000,
+    seed: int = 7,
+) -> int:
+    """A made-up month of a company on Bedrock: its logs in the real format, imported, and its bill."""
+    from farthing import demo as demo_
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+    from farthing.reports import REPORTS
+
+    if calls < 1:
+        raise BadInput(f"--calls {calls}: at least 1")
+    with tempfile.TemporaryDirectory(prefix="farthing-demo-") as temporary:
+        folder = write_logs or Path(temporary) / "logs"
+        with progress("writing logs") as advance:
+            written = demo_.write_logs(folder, calls=calls, seed=seed, progress=advance)
+        print(f"wrote {written.records:,} invocation log records in {written.files:,} files")
+        if write_logs:
+            return 0
+        ledger = Ledger(Path(temporary) / "ledger")
+        print(run_import(ledger, [str(folder)]).sentence())
+        asked = Asked()
+        question = Question()
+        for name, extra in (("bill", {}), ("by", {"keys": ["tag:team"]}), ("levers", {})):
+            print()
+            asked.answer(REPORTS[name].make(ledger, question, **extra))
+        print("\nNext: farthing import PATH, with your own logs; farthing --help")
+    return 0
+
+
+@app.command
+def profiles(
+    *,
+    region: Annotated[str, Parameter(help="Region to ask.")],
+    aws_profile: Annotated[str | None, Parameter(help="Named profile of the AWS configuration.")] = None,
+    endpoint_url: Annotated[str | None, Parameter(help="Another Bedrock endpoint.")] = None,
+) -> int:
+    """Ask Bedrock what this account's application inference profiles were made from, as JSON for --profiles."""
+    from farthing.profiles import fetch_profiles
+    from farthing.usage import check_region
+
+    check_region(region)
+    try:
+        found = fetch_profiles(region, aws_profile, endpoint_url)
+    except ImportError as error:
+        raise BadInput("this asks AWS, which needs boto3: pip install 'farthing[aws]'") from error
+    except Exception as error:  # botocore's errors share no base class; each is one line for a person
+        if not type(error).__module__.startswith("botocore"):
+            raise
+        raise BadInput(f"{region}: {error} (needs bedrock:ListInferenceProfiles)") from error
+    print(json_.dumps(found, indent=2))
+    return 0
+
+
+@app.default
+def bare() -> int:
+    """The bill of this machine's Claude Code transcripts; elsewhere, what to do."""
+    from farthing.reports import REPORTS
+
+    folders = transcript_folders()
+    if not folders:
+        print("farthing: no ledger and no Claude Code transcripts here. To start:\n"
+              "  farthing demo                 a made-up month, to see what it does\n"
+              "  farthing import PATH          Bedrock invocation logs or Claude Code transcripts\n"
+              "  farthing bill                 then: the bill, layer by layer\n"
+              "  farthing --help               everything else")  # fmt: skip
+        return 0
+    print(f"pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+
+    with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
+        ledger = Ledger(Path(temporary) / "ledger")
+        done = run_import(ledger, [str(folder) for folder in folders])
+        Asked().answer(REPORTS["bill"].make(ledger, Question()))
+    return 2 if done.errors or done.rejected else 0

@@ -1,0 +1,99 @@
+"""Every report as a command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from farthing.cli._app import app
+from farthing.cli._shared import OUTPUT, Asked, ledger_to_read
+
+if TYPE_CHECKING:
+    from farthing.reports import Report
+
+_CCUSAGE = Group("Accepted for those who come from ccusage", sort_key=3)
+
+
+# --- reports: one command each --------------------------------------------------------------------
+
+
+@Parameter(name="*")
+@dataclass
+class FromCcusage:
+    """Options that ccusage users type. What they ask for is so already, or there is nothing to choose."""
+
+    mode: Annotated[
+        Literal["auto", "calculate", "display"], Parameter(group=_CCUSAGE, help="Always calculated.")
+    ] = "auto"
+    offline: Annotated[bool, Parameter(name=["--offline", "-O"], group=_CCUSAGE, help="Always offline.")] = (
+        True
+    )
+    compact: Annotated[bool, Parameter(negative="", group=_CCUSAGE, help="Tables fit the terminal.")] = False
+    locale: Annotated[str, Parameter(name=["--locale", "-l"], group=_CCUSAGE, help="Dates are ISO.")] = ""
+    project: Annotated[
+        str,
+        Parameter(name=["--project", "-p"], group=_CCUSAGE, help="Only this project, as --where project=..."),
+    ] = ""
+
+
+_HINTS: dict[str, Any] = {
+    "keys": Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.")],
+    "breakdown": Annotated[
+        bool, Parameter(name=["--breakdown", "-b"], negative="", group=OUTPUT, help="Rows by model too.")
+    ],
+    "order": Annotated[
+        Literal["asc", "desc"], Parameter(name=["--order", "-o"], group=OUTPUT, help="Of the rows.")
+    ],
+}
+_OVER_TIME = ("daily", "weekly", "monthly", "session")
+
+
+def _command(made: Report) -> Callable[..., int]:
+    """A report as a command: its own parameters, then those that all reports share."""
+    own = [
+        p for p in inspect.signature(made.make).parameters.values() if p.name not in ("ledger", "question")
+    ]
+
+    def run(*args: Any, asked: Asked | None = None, ccusage: FromCcusage | None = None, **kwargs: Any) -> int:
+        asked = asked or Asked()
+        values = dict(zip((p.name for p in own), args, strict=False)) | kwargs
+        if "keys" in values:
+            values["keys"] = [key for text in values["keys"] for key in text.split(",") if key]
+        if ccusage and ccusage.project:
+            asked = replace(asked, where=[*(asked.where or ()), f"project=*{ccusage.project}*"])
+        question = asked.question()
+        with ledger_to_read(asked.ledger) as ledger:
+            return asked.answer(made.make(ledger, question, **values))
+
+    parameters = [
+        inspect.Parameter(
+            p.name,
+            p.POSITIONAL_OR_KEYWORD if p.default is p.empty else p.KEYWORD_ONLY,
+            annotation=_HINTS.get(p.name, p.annotation),
+            default=p.default,
+        )
+        for p in own
+    ]
+    shared = {"asked": Asked | None} | ({"ccusage": FromCcusage | None} if made.name in _OVER_TIME else {})
+    parameters += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=None)
+        for name, kind in shared.items()
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__ = made.says
+    return run
+
+
+def _add_reports() -> None:
+    from farthing.reports import REPORTS
+
+    for made in REPORTS.values():
+        app.command(_command(made), name=made.name)
+
+
+_add_reports()

@@ -1,0 +1,136 @@
+"""The ledger's tables, and usage records as their columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from farthing.meters import METERS
+from farthing.usage import Facts, Total, Usage
+
+USAGE = {
+    "month": "string", "at": "timestamp", "day": "int32", "calls": "int8", "reversal": "bool", "part": "int16",
+    "ctx": "int64", "tags": "int64", **dict.fromkeys(METERS, "int64"),
+    "latency_ms": "int64", "request_id": "string", "message_id": "string", "gateway_id": "string",
+    "sidechain": "bool",
+}  # fmt: skip
+CONTEXTS = {"ctx": "int64", **dict.fromkeys(Facts._fields, "string")}
+TAGS = {"tags": "int64", "key": "string", "value": "string"}
+FILES = {
+    "path": "string", "size": "int64", "mtime_ns": "int64", "format": "string", "at": "timestamp",
+    "read": "int64", "rejected": "int64", "reasons": "string", "digest": "string",
+}  # fmt: skip
+TOTALS = {
+    "read_at": "timestamp", "start": "timestamp", "end": "timestamp", "value": "int64",
+    **dict.fromkeys(("source", "name", *Total._fields[5:]), "string"),
+}  # fmt: skip
+TABLES = {"totals": TOTALS, "usage": USAGE, "contexts": CONTEXTS, "tags": TAGS, "files": FILES}
+DUCK = {
+    "string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN",
+    "int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+}  # fmt: skip
+_NUMBERS = {name for name, kind in USAGE.items() if kind in ("int64", "timestamp") and name != "latency_ms"}
+DAY_US = 86_400_000_000
+
+
+def arrow(columns: dict[str, Any], types: dict[str, str]) -> Any:
+    """Columns as an Arrow table that DuckDB and Delta read: `timestamp` columns hold microseconds."""
+    from arro3.core import Array, DataType, Table
+
+    kinds = {
+        "string": DataType.string(), "bool": DataType.bool(), "int8": DataType.int8(),
+        "int16": DataType.int16(), "int32": DataType.int32(), "int64": DataType.int64(),
+    }  # fmt: skip
+
+    def build(values: Any, kind: str) -> Any:
+        if isinstance(values, array):
+            built = Array.from_buffer(values)
+            return built if kind == "int64" else built.cast(DataType.timestamp("us", tz="UTC"))
+        if kind == "timestamp":
+            return Array(values, DataType.int64()).cast(DataType.timestamp("us", tz="UTC"))
+        return Array(values, kinds[kind])
+
+    return Table.from_pydict({name: build(columns[name], kind) for name, kind in types.items()})
+
+
+def transposed(rows: Iterable[tuple[Any, ...]], types: dict[str, str]) -> dict[str, Any]:
+    """Rows as columns under the names of a table."""
+    columns: dict[str, list[Any]] = {name: [] for name in types}
+    for row in rows:
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    return columns
+
+
+class Rows:
+    """Usage records as columns of the `usage` table, with the contexts and tag sets they need."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Any] = {name: array("q") if name in _NUMBERS else [] for name in USAGE}
+        self.contexts: dict[Facts, int] = _Codes()
+        self.tagsets: dict[tuple[tuple[str, str], ...], int] = _Codes()
+
+    def extend(self, usages: Iterable[Usage], sign: int = 1) -> None:
+        """A column at a time, which takes a third of the time of a row at a time."""
+        parts = [
+            (usage, part, facts, tokens)
+            for usage in usages
+            for part, (facts, tokens) in enumerate(usage.parts)
+        ]
+        if not parts:
+            return
+        owners, places, facts, tokens = zip(*parts, strict=True)
+        at_us, request_ids, message_ids, _, tags, latency_ms, sidechain, gateway_ids = zip(
+            *owners, strict=True
+        )
+        days = [at // DAY_US for at in at_us]
+        columns = {
+            "month": map(_month, days),
+            "at": at_us,
+            "day": days,
+            "calls": (
+                0 if place else sign for place in places
+            ),  # the call is counted once, on its first part
+            "reversal": [sign < 0] * len(parts),
+            "part": places,
+            "ctx": map(self.contexts.__getitem__, facts),
+            "tags": (self.tagsets[pairs] if pairs else 0 for pairs in tags),
+            "latency_ms": latency_ms,
+            "request_id": request_ids,
+            "message_id": message_ids,
+            "gateway_id": gateway_ids,
+            "sidechain": sidechain,
+        }
+        for name, values in columns.items():
+            self.columns[name].extend(values)
+        for meter, counts in zip(METERS, zip(*tokens, strict=True), strict=True):
+            self.columns[meter].extend(counts if sign > 0 else [-count for count in counts])
+
+
+class _Codes(dict[Any, int]):
+    def __missing__(self, value: Any) -> int:
+        code = self[value] = content_code(value)
+        return code
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def content_code(value: Any) -> int:
+    """A 63-bit code made from what it stands for, so that writers need not agree on one; never 0."""
+    digest = hashlib.blake2b(_as_json(value).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") >> 1 or 1
+
+
+_MONTHS: dict[int, str] = {}
+
+
+def _month(day: int) -> str:
+    month = _MONTHS.get(day)
+    if month is None:
+        month = _MONTHS[day] = f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"
+    return month
