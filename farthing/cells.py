@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import narwhals.stable.v2 as nw
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
+from farthing.config import Config
 from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
@@ -54,6 +55,7 @@ class Question:
     assume: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, str] = field(default_factory=dict)
     book: Book = field(default_factory=default_book)
+    config: Config = field(default_factory=Config)  # teams, residency
 
     def __post_init__(self) -> None:
         self.zone  # noqa: B018 - an unknown zone is an error even of a question that asks for no day

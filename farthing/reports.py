@@ -35,7 +35,8 @@ class Table:
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
     footer: dict[str, Any]
-    parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # further tables, by name
+    parts: dict[str, Any] = field(default_factory=dict)  # further tables, by name
+    failed: bool = False  # the answer is no: the command exits 1
 
     def frame(self) -> Frame:
         """The rows, for Arrow, Polars or pandas."""

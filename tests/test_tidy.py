@@ -23,11 +23,12 @@ LAYERS = [
     {"usage"},
     {"book"},
     {"rating"},
-    {"frames"},
+    {"frames", "config", "aws"},
     {"ledger", "cache", "levers"},
     {"cells"},
     {"importers", "exporters", "reports", "statement", "optimise", "profiles"},
-    {"gateway", "emulator", "web", "demo", "render", "api", "contract"},
+    {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"},
+    {"sync", "doctor"},
     {"cli"},
 ]
 LAYER = {module: depth for depth, row in enumerate(LAYERS) for module in row}

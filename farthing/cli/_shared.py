@@ -158,7 +158,7 @@ class Asked:
             print("\n".join(render.footer_lines(table.footer)), file=sys.stderr)
         else:
             render.print_table(table, console())
-        return 0
+        return int(table.failed)
 
 
 def console() -> Any:
