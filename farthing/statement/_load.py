@@ -1,0 +1,233 @@
+"""Files of a bill into DuckDB: every export to the same columns, each delivery once, the same money once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from farthing.statement._columns import MONEY, TEXT, export_of, missing, projection
+
+if TYPE_CHECKING:
+    import duckdb
+
+EXPORTS = ("cur2", "cur", "focus", "cost_explorer")  # which to believe of the same money, best first
+_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".parquet", ".snappy.parquet", ".json")
+_OURS = "bedrock|claude|anthropic|vendedlog|agentcore"  # lines of other services are counted, and left
+
+
+class StatementError(ValueError):
+    """A bill cannot be read: one line that names the file and the mend."""
+
+
+class Part(NamedTuple):
+    """A file of a bill. Files of one folder are parts of one delivery."""
+
+    path: Path
+    export: str
+    digest: str
+
+
+class Loaded(NamedTuple):
+    """What was read: lines of ours are in the table `statement_lines`; the rest is told here."""
+
+    parts: list[Part]
+    lines: int  # in all files
+    ours: int
+    notes: list[str]  # deliveries that were replaced, files that say the same
+    bad: list[str]  # lines whose amounts are no numbers
+
+
+def load(con: duckdb.DuckDBPyConnection, paths: Sequence[Path | str]) -> Loaded:
+    """Read the files and folders of these paths. StatementError where nothing in one of them is a bill."""
+    files = [file for path in paths for file in _files(Path(path))]
+    notes: list[str] = []
+    seen: dict[str, Path] = {}
+    parts: list[Part] = []
+    con.execute(f"CREATE OR REPLACE TEMP TABLE statement_lines ({_SCHEMA})")
+    lines = 0
+    bad: list[str] = []
+    for file in files:
+        digest = _digest(file)
+        if digest in seen:
+            notes.append(f"{file}: the same as {seen[digest]}, and not read again")
+            continue
+        seen[digest] = file
+        parts.append(Part(file, "", digest))
+        export, count, faults = _read(con, file, len(parts) - 1)
+        parts[-1] = parts[-1]._replace(export=export)
+        lines += count
+        bad += faults
+    notes += _replaced(con, parts)
+    notes += _same_money(con)
+    (ours,) = con.execute("SELECT count(*) FROM statement_lines").fetchall()[0]
+    return Loaded(parts, lines, ours, notes, bad)
+
+
+_SCHEMA = (
+    "part INTEGER, export VARCHAR, "
+    + ", ".join(f"{name} VARCHAR" for name in TEXT)
+    + ", started TIMESTAMP, month TIMESTAMP, quantity DECIMAL(38, 12), "
+    + ", ".join(f"{name} DECIMAL(38, 12)" for name in MONEY)
+)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(_SUFFIXES))
+        found = [p for p in found if "manifest" not in p.name.lower()]
+        if not found:
+            raise StatementError(f"{path}: no CSV, Parquet or JSON file of a bill in it")
+        yield from found
+    elif path.exists():
+        yield path
+    else:
+        raise StatementError(f"{path}: no such file")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "blake2b").hexdigest()
+
+
+def _read(con: duckdb.DuckDBPyConnection, file: Path, part: int) -> tuple[str, int, list[str]]:
+    import duckdb
+
+    if file.name.endswith(".json"):
+        rows = list(_cost_explorer(file))
+        if rows:
+            marks = ", ".join("?" * (1 + len(rows[0])))
+            con.executemany(f"INSERT INTO statement_lines VALUES ({marks})", [(part, *row) for row in rows])
+        return "cost_explorer", len(rows), []
+    try:
+        if file.suffix == ".parquet":
+            relation = con.read_parquet(str(file))
+        else:
+            relation = con.read_csv(str(file), all_varchar=True, header=True, quotechar='"', escapechar='"')
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    except duckdb.Error as error:
+        raise StatementError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    export = export_of(relation.columns)
+    if not export:
+        raise StatementError(
+            f"{file}: no bill that is known here: neither CUR (line_item_usage_type ...) nor FOCUS "
+            f"(BilledCost, ChargeCategory ...) columns, but {', '.join(relation.columns[:4])} ..."
+        )
+    if lacking := missing(export, relation.columns):
+        raise StatementError(f"{file}: lacks {', '.join(lacking)}: export it with these columns")
+    con.register("statement_file", relation)
+    try:
+        con.execute(f"CREATE OR REPLACE TEMP TABLE statement_part AS SELECT {projection(export, types)}, "
+                    f"row_number() OVER () AS line FROM statement_file")  # fmt: skip
+    except duckdb.Error as error:
+        raise StatementError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    names = "usage_type, product_code, product_name, service_code, description"
+    ours = f"regexp_matches(lower(concat_ws(' ', {names})), '{_OURS}')"
+    wrong = con.execute(
+        f"""SELECT line, unblended_text, quantity_text, started IS NULL FROM statement_part
+            WHERE {ours} AND (started IS NULL OR (unblended IS NULL AND unblended_text != '')
+                              OR (quantity IS NULL AND quantity_text != '')) LIMIT 100"""
+    ).fetchall()
+    columns = ", ".join((*TEXT, "started", "month", "quantity", *MONEY))
+    con.execute(
+        f"""INSERT INTO statement_lines
+            SELECT {part}, '{export}', {columns} FROM statement_part
+            WHERE {ours} AND started IS NOT NULL AND (unblended IS NOT NULL OR unblended_text = '')"""
+    )
+    (count,) = con.execute("SELECT count(*) FROM statement_part").fetchall()[0]
+    con.execute("DROP TABLE statement_part")
+    return export, count, [_fault(file, *row) for row in wrong]
+
+
+def _fault(file: Path, line: int, cost: str, quantity: str, no_date: bool) -> str:
+    what = "no usage start date" if no_date else f"not a number: cost {cost!r}, amount {quantity!r}"
+    return f"{file}:{line + 1}: {what}"
+
+
+def _cost_explorer(file: Path) -> Iterator[tuple[Any, ...]]:
+    """GetCostAndUsage, grouped by SERVICE and USAGE_TYPE (and LINKED_ACCOUNT): `aws ce get-cost-and-usage`."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        groups = [definition["Key"] for definition in said.get("GroupDefinitions", [])]
+        periods = said["ResultsByTime"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StatementError(f"{file}: no answer of Cost Explorer's GetCostAndUsage ({error})") from None
+    if "USAGE_TYPE" not in groups:
+        raise StatementError(
+            f"{file}: not grouped by USAGE_TYPE: ask for --group-by Type=DIMENSION,Key=USAGE_TYPE"
+        )
+    for period in periods:
+        start = period["TimePeriod"]["Start"]
+        for group in period.get("Groups", []):
+            keys = dict(zip(groups, group["Keys"], strict=True))
+            yield from _explored(start, keys, group["Metrics"])
+
+
+def _explored(start: str, keys: dict[str, str], metrics: dict[str, Any]) -> Iterable[tuple[Any, ...]]:
+    cost = metrics.get("UnblendedCost", {})
+    quantity = metrics.get("UsageQuantity", {})
+    said = dict.fromkeys(TEXT, "") | {
+        "usage_type": keys["USAGE_TYPE"],
+        "product_name": keys.get("SERVICE", ""),
+        "account": keys.get("LINKED_ACCOUNT", ""),
+        "region": keys.get("REGION", ""),
+        "unit": quantity.get("Unit", "") if quantity.get("Unit") != "N/A" else "",
+        "currency": cost.get("Unit", ""),
+        "line_type": keys.get("RECORD_TYPE", "Usage"),
+    }
+    month = f"{start[:7]}-01"
+    yield ("cost_explorer", *said.values(), start[:10], month, quantity.get("Amount"), cost.get("Amount"),
+           metrics.get("NetUnblendedCost", {}).get("Amount"), None)  # fmt: skip
+
+
+def _replaced(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> list[str]:
+    """Of two deliveries of one export and month, the later holds: each delivery tells the whole month anew.
+
+    A delivery is a folder; loose files of one folder are its parts. Which is later: by the newest file in it.
+    """
+    months = con.execute("SELECT DISTINCT part, export, payer, month FROM statement_lines").fetchall()
+    by_month: dict[tuple[str, str, Any], dict[Path, list[int]]] = {}
+    for part, export, payer, month in months:
+        by_month.setdefault((export, payer, month), {}).setdefault(parts[part].path.parent, []).append(part)
+    notes = []
+    for (export, _, month), deliveries in by_month.items():
+        if len(deliveries) < 2:
+            continue
+        newest = max(
+            deliveries, key=lambda folder: max(parts[p].path.stat().st_mtime_ns for p in deliveries[folder])
+        )
+        for folder, old in deliveries.items():
+            if folder != newest:
+                con.execute(
+                    "DELETE FROM statement_lines WHERE list_contains(?, part) AND month = ?", [old, month]
+                )
+                notes.append(
+                    f"{folder}: an earlier delivery of {month:%Y-%m} ({export}), replaced by {newest}"
+                )
+    return notes
+
+
+def _same_money(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Exports that overlap tell the same money twice: of each account and month, one export counts."""
+    rows = con.execute(
+        """SELECT coalesce(nullif(account, ''), payer) AS account, date_trunc('month', started) AS month, export,
+                  sum(unblended) FROM statement_lines GROUP BY ALL ORDER BY ALL"""
+    ).fetchall()
+    found: dict[tuple[str, Any], dict[str, Any]] = {}
+    for account, month, export, cost in rows:
+        found.setdefault((account, month), {})[export] = cost
+    notes = []
+    for (account, month), exports in found.items():
+        best = min(exports, key=EXPORTS.index)
+        for other in sorted(exports.keys() - {best}):
+            con.execute(
+                """DELETE FROM statement_lines WHERE export = ? AND coalesce(nullif(account, ''), payer) = ?
+                   AND date_trunc('month', started) = ?""",
+                [other, account, month],
+            )
+            apart = exports[other] - exports[best]
+            agrees = "agrees with" if not apart else f"is {apart:+f} off"
+            notes.append(f"{account} {month:%Y-%m}: {other} tells the same money as {best}; it {agrees} it")
+    return notes
