@@ -13,7 +13,7 @@ from farthing.book import default_book
 from farthing.cells import Question
 from farthing.ledger import Ledger
 from farthing.statement import Statement, StatementError
-from farthing.statement._reconcile import reconcile
+from farthing.reconcile import reconcile
 from farthing.statement._usage_type import about, by_name
 from farthing.usage import EPOCH, Facts, Usage
 from tests import bills

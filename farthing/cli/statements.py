@@ -17,8 +17,8 @@ from farthing.cli._shared import console, ledger_to_read, parse_assume, read_pro
 from farthing.money import from_usd, show, usd
 
 if TYPE_CHECKING:
+    from farthing.reconcile import Cause, Reconciled
     from farthing.statement import Statement
-    from farthing.statement._reconcile import Cause, Reconciled
 
 Cost = Annotated[
     Literal["unblended", "net", "public"],
@@ -61,7 +61,7 @@ def reconcile(
 ) -> int:
     """Ours against AWS's: every dollar of the difference by its cause. Exit 1 if too much is unexplained."""
     from farthing.cells import Question
-    from farthing.statement._reconcile import reconcile as compare
+    from farthing.reconcile import reconcile as compare
 
     first, last = _month(month)
     try:
@@ -77,6 +77,66 @@ def reconcile(
     else:
         _print_reconciled(found, billed, month)
     return _faults(billed) or int(abs(found.unexplained_picos) > allowed)
+
+
+@app.command
+def why(
+    *,
+    from_: Annotated[
+        str, Parameter(name="--from", help="A month, 2026-09, or days: 2026-09-01..2026-09-15.")
+    ],
+    to: Annotated[str, Parameter(help="The later month or days.")],
+    ledger: Annotated[Path | None, Parameter(help="Ledger folder.")] = None,
+    where: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
+    tz: str = "UTC",
+    assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
+    profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
+    json: Json = False,
+) -> int:
+    """Why the cost moved: volume, sizes, mixes, cache and each dated price, summing to the difference exactly."""
+    from farthing.cells import Question, parse_where
+    from farthing.why import why as explain
+
+    question = Question(
+        tz=tz,
+        where=tuple(parse_where(text) for text in where or ()),
+        assume=parse_assume(assume or ()),
+        profiles=read_profiles(profiles),
+    )
+    with ledger_to_read(ledger) as books:
+        found = explain(books, question, _days(from_, "--from"), _days(to, "--to"))
+    if json:
+        write_json(
+            {
+                "from_usd": usd(found.from_picos),
+                "to_usd": usd(found.to_picos),
+                "steps": [{"name": step.name, "usd": usd(step.picos)} for step in found.steps],
+                "unpriced_calls": found.unpriced_calls,
+            }
+        )
+        return 0
+    print(f"  {show(found.from_picos):>18}  {from_}")
+    for step in found.steps:
+        print(f"  {'+' if step.picos >= 0 else ''}{show(step.picos):>17}  {step.name}")
+    print(f"  {show(found.to_picos):>18}  {to}")
+    if found.unpriced_calls:
+        print(f"  {found.unpriced_calls:,} calls without a price are in neither")
+    return 0
+
+
+def _days(text: str, option: str) -> tuple[date, date]:
+    first, is_span, last = text.partition("..")
+    try:
+        if not is_span:
+            return _month(text)
+        days = date.fromisoformat(first), date.fromisoformat(last)
+    except (BadInput, ValueError) as error:
+        raise BadInput(
+            f"{option} {text!r}: write a month, 2026-09, or days, 2026-09-01..2026-09-15"
+        ) from error
+    if days[0] > days[1]:
+        raise BadInput(f"{option} {text!r}: the first day is after the last")
+    return days
 
 
 def statement_json(found: Statement) -> dict[str, Any]:
