@@ -91,7 +91,7 @@ class Statement:
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
         self.loaded = load(self.connection, paths)
-        outside = "CAST(started AS DATE) < ? OR CAST(started AS DATE) > ?"
+        outside = "day < ? OR day > ?"
         self.connection.execute(
             f"DELETE FROM statement_lines WHERE {outside}", [since or date.min, until or date.max]
         )
@@ -154,7 +154,8 @@ class Statement:
         types = self.connection.execute("SELECT DISTINCT line_type FROM statement_lines").fetchall()
         wanted = [text for (text,) in types if (snake(text) in _USAGE) == usage]
         return self.connection.execute(
-            f"""SELECT class, {columns}, sum(coalesce({self.cost}, unblended, 0)), sum(coalesce(quantity, 0)), count(*)
+            f"""SELECT class, {columns}, sum(coalesce({self.cost}, unblended, 0)), sum(coalesce(quantity, 0)),
+                       sum(lines)
                 FROM statement_lines JOIN statement_classes USING ({", ".join(_CLASS_BY)})
                 WHERE list_contains(?, line_type) GROUP BY ALL ORDER BY ALL""",
             [wanted],
@@ -162,9 +163,7 @@ class Statement:
 
     @cached_property
     def _usage(self) -> list[tuple[Any, ...]]:
-        where = (
-            "usage_type, CAST(started AS DATE), coalesce(nullif(account, ''), payer), any_value(product_name)"
-        )
+        where = "usage_type, day, coalesce(nullif(account, ''), payer), any_value(product_name)"
         return self._summed(where, usage=True)
 
     @cached_property

@@ -59,9 +59,10 @@ FOCUS = {
     "tags": ("tags",),
 }
 NEEDED = ("usage_type", "line_type", "started", "quantity", "unblended")
-TEXT = tuple(
-    name for name in CUR if name not in ("started", "month", "quantity", "unblended", "net", "public")
-)
+TEXT = (
+    "usage_type", "product_code", "product_name", "service_code", "unit", "description", "region", "resource",
+    "account", "payer", "invoice", "entity", "currency", "line_type",
+)  # fmt: skip
 MONEY = ("unblended", "net", "public")
 
 
@@ -97,7 +98,16 @@ def projection(export: str, types: Mapping[str, str]) -> str:
     """The SELECT list that gives our columns out of a file's (name to type), all of them always there."""
     by_name = {snake(column): column for column in types}
     wanted = FOCUS if export == "focus" else CUR
-    parts = [f"{_text(wanted.get(name, ()), by_name, types)} AS {name}" for name in TEXT]
+    parts = [
+        f"{_text(wanted.get(name, ()), by_name, types)} AS {name}" for name in TEXT if name != "resource"
+    ]
+    names = [
+        _text(wanted.get(name, ()), by_name, types) for name in ("usage_type", "product_name", "description")
+    ]
+    told = " OR ".join(f"contains({name}, 'laude')" for name in names)
+    # resources are many, and are asked for only where nothing else names the model
+    resource = _text(wanted.get("resource", ()), by_name, types)
+    parts.append(f"CASE WHEN {told} THEN '' ELSE {resource} END AS resource")
     for name in ("started", "month"):
         text = _text(wanted[name], by_name, types)
         parts.append(f"TRY_CAST(replace(substr({text}, 1, 19), 'T', ' ') AS TIMESTAMP) AS {name}")

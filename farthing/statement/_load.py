@@ -69,8 +69,9 @@ def load(con: duckdb.DuckDBPyConnection, paths: Sequence[Path | str]) -> Loaded:
 _SCHEMA = (
     "part INTEGER, export VARCHAR, "
     + ", ".join(f"{name} VARCHAR" for name in TEXT)
-    + ", started TIMESTAMP, month TIMESTAMP, quantity DECIMAL(38, 12), "
+    + ", day DATE, month TIMESTAMP, quantity DECIMAL(38, 12), "
     + ", ".join(f"{name} DECIMAL(38, 12)" for name in MONEY)
+    + ", lines BIGINT"
 )
 
 
@@ -119,26 +120,40 @@ def _read(con: duckdb.DuckDBPyConnection, file: Path, part: int) -> tuple[str, i
         raise StatementError(f"{file}: lacks {', '.join(lacking)}: export it with these columns")
     con.register("statement_file", relation)
     try:
-        con.execute(f"CREATE OR REPLACE TEMP TABLE statement_part AS SELECT {projection(export, types)}, "
-                    f"row_number() OVER () AS line FROM statement_file")  # fmt: skip
+        con.execute(f"CREATE OR REPLACE TEMP TABLE statement_part AS {_summed(part, export, types)}")
+        faults = [] if not _bad_lines(con) else con.execute(_faulty(export, types)).fetchall()
     except duckdb.Error as error:
         raise StatementError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from error
-    names = "usage_type, product_code, product_name, service_code, description"
-    ours = f"regexp_matches(lower(concat_ws(' ', {names})), '{_OURS}')"
-    wrong = con.execute(
-        f"""SELECT line, unblended_text, quantity_text, started IS NULL FROM statement_part
-            WHERE {ours} AND (started IS NULL OR (unblended IS NULL AND unblended_text != '')
-                              OR (quantity IS NULL AND quantity_text != '')) LIMIT 100"""
-    ).fetchall()
-    columns = ", ".join((*TEXT, "started", "month", "quantity", *MONEY))
+    (count,) = con.execute("SELECT sum(lines + bad) FROM statement_part").fetchall()[0]
     con.execute(
-        f"""INSERT INTO statement_lines
-            SELECT {part}, '{export}', {columns} FROM statement_part
-            WHERE {ours} AND started IS NOT NULL AND (unblended IS NOT NULL OR unblended_text = '')"""
+        f"INSERT INTO statement_lines SELECT * EXCLUDE (bad) FROM statement_part WHERE {_IS_OURS} AND lines > 0"
     )
-    (count,) = con.execute("SELECT count(*) FROM statement_part").fetchall()[0]
     con.execute("DROP TABLE statement_part")
-    return export, count, [_fault(file, *row) for row in wrong]
+    return export, int(count or 0), [_fault(file, *row) for row in faults]
+
+
+_NAMES = "usage_type, product_code, product_name, service_code, description"
+_IS_OURS = f"regexp_matches(lower(concat_ws(' ', {_NAMES})), '{_OURS}')"
+_IS_BAD = """(started IS NULL OR (unblended IS NULL AND unblended_text != '')
+              OR (quantity IS NULL AND quantity_text != ''))"""
+
+
+def _summed(part: int, export: str, types: dict[str, str]) -> str:
+    """Lines that differ in nothing we tell apart, as one: ten million of them are some thousand."""
+    sums = ", ".join(f"sum({name}) FILTER (NOT {_IS_BAD}) AS {name}" for name in ("quantity", *MONEY))
+    return f"""SELECT {part} AS part, '{export}' AS export, {", ".join(TEXT)}, CAST(started AS DATE) AS day, month,
+                      {sums}, count(*) FILTER (NOT {_IS_BAD}) AS lines, count(*) FILTER ({_IS_BAD}) AS bad
+               FROM (SELECT {projection(export, types)} FROM statement_file) GROUP BY ALL"""
+
+
+def _bad_lines(con: duckdb.DuckDBPyConnection) -> bool:
+    return bool(con.execute(f"SELECT 1 FROM statement_part WHERE bad > 0 AND {_IS_OURS} LIMIT 1").fetchall())
+
+
+def _faulty(export: str, types: dict[str, str]) -> str:
+    return f"""SELECT line, unblended_text, quantity_text, started IS NULL
+               FROM (SELECT {projection(export, types)}, row_number() OVER () AS line FROM statement_file)
+               WHERE {_IS_BAD} AND {_IS_OURS} LIMIT 100"""
 
 
 def _fault(file: Path, line: int, cost: str, quantity: str, no_date: bool) -> str:
@@ -179,7 +194,7 @@ def _explored(start: str, keys: dict[str, str], metrics: dict[str, Any]) -> Iter
     }
     month = f"{start[:7]}-01"
     yield ("cost_explorer", *said.values(), start[:10], month, quantity.get("Amount"), cost.get("Amount"),
-           metrics.get("NetUnblendedCost", {}).get("Amount"), None)  # fmt: skip
+           metrics.get("NetUnblendedCost", {}).get("Amount"), None, 1)  # fmt: skip
 
 
 def _replaced(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> list[str]:
@@ -212,7 +227,7 @@ def _replaced(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> list[str
 def _same_money(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Exports that overlap tell the same money twice: of each account and month, one export counts."""
     rows = con.execute(
-        """SELECT coalesce(nullif(account, ''), payer) AS account, date_trunc('month', started) AS month, export,
+        """SELECT coalesce(nullif(account, ''), payer) AS account, date_trunc('month', day) AS month, export,
                   sum(unblended) FROM statement_lines GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
     found: dict[tuple[str, Any], dict[str, Any]] = {}
@@ -224,7 +239,7 @@ def _same_money(con: duckdb.DuckDBPyConnection) -> list[str]:
         for other in sorted(exports.keys() - {best}):
             con.execute(
                 """DELETE FROM statement_lines WHERE export = ? AND coalesce(nullif(account, ''), payer) = ?
-                   AND date_trunc('month', started) = ?""",
+                   AND date_trunc('month', day) = ?""",
                 [other, account, month],
             )
             apart = exports[other] - exports[best]
