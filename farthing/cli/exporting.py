@@ -1,0 +1,43 @@
+"""Costs out, in formats that others read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from farthing.cli._app import BadInput, app
+from farthing.cli._shared import Asked, ledger_to_read, write_json
+from farthing.money import show, usd
+
+export = App(name="export", help="Costs out, in formats that others read.")
+app.command(export)
+
+
+@export.command
+def focus(
+    out: Annotated[Path, Parameter(help="The file to write: .csv or .parquet.")],
+    *,
+    version: Annotated[Literal["1.2"], Parameter(help="Of the FOCUS specification.")] = "1.2",
+    tags: Annotated[str, Parameter(help="KEY[,KEY...]: the tags that rows are told apart by.")] = "",
+    asked: Asked | None = None,
+) -> int:
+    """FOCUS rows: a day, account, region, SKU and meter each, with list, contracted, effective and billed cost."""
+    from farthing.exporters.focus import export as write
+
+    asked = asked or Asked()
+    if out.suffix not in (".csv", ".parquet"):
+        raise BadInput(f"{out}: name a .csv or .parquet file")
+    if not out.parent.is_dir():
+        raise BadInput(f"{out}: there is no folder {out.parent}")
+    question = asked.question()
+    with ledger_to_read(asked.ledger) as ledger:
+        done = write(ledger, question, out, tuple(name for name in tags.split(",") if name))
+    if asked.json:
+        write_json({"rows": done.rows, "usd": usd(done.picos), "unpriced_calls": done.unpriced_calls})
+        return 0
+    print(f"{out}: {done.rows:,} rows of FOCUS {version}, {show(done.picos)}")
+    if done.unpriced_calls:
+        print(f"{done.unpriced_calls:,} calls without a price are not in it")
+    return 0

@@ -1,0 +1,1 @@
+"""Costs out, in formats that others read: one file a format."""
