@@ -117,7 +117,7 @@ def why(
         return 0
     print(f"  {show(found.from_picos):>18}  {from_}")
     for step in found.steps:
-        print(f"  {'+' if step.picos >= 0 else ''}{show(step.picos):>17}  {step.name}")
+        print(f"  {('+' if step.picos > 0 else '') + show(step.picos):>18}  {step.name}")
     print(f"  {show(found.to_picos):>18}  {to}")
     if found.unpriced_calls:
         print(f"  {found.unpriced_calls:,} calls without a price are in neither")
