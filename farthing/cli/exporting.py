@@ -29,10 +29,12 @@ def focus(
     asked = asked or Asked()
     if out.suffix not in (".csv", ".parquet"):
         raise BadInput(f"{out}: name a .csv or .parquet file")
+    if asked.shared:
+        raise BadInput("--shared: a FOCUS file names no principals; choose its --tags, and leave this out")
     if not out.parent.is_dir():
         raise BadInput(f"{out}: there is no folder {out.parent}")
     question = asked.question()
-    with ledger_to_read(asked.ledger) as ledger:
+    with ledger_to_read(asked.ledger, question.config) as ledger:
         done = write(ledger, question, out, tuple(name for name in tags.split(",") if name))
     if asked.json:
         write_json({"rows": done.rows, "usd": usd(done.picos), "unpriced_calls": done.unpriced_calls})

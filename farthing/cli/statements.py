@@ -52,7 +52,7 @@ def reconcile(
     *,
     statement: Annotated[list[Path], Parameter(help="The bill: files or folders.", negative="")],
     month: Annotated[str, Parameter(help="2026-10.")],
-    ledger: Annotated[Path | None, Parameter(help="Ledger folder.")] = None,
+    ledger: Annotated[str, Parameter(help="Ledger: a folder, or s3://BUCKET/PREFIX.")] = "",
     cost: Cost = "unblended",
     tolerance: Annotated[str, Parameter(help="Dollars that may stay unexplained.")] = "0.01",
     assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
@@ -86,7 +86,7 @@ def why(
         str, Parameter(name="--from", help="A month, 2026-09, or days: 2026-09-01..2026-09-15.")
     ],
     to: Annotated[str, Parameter(help="The later month or days.")],
-    ledger: Annotated[Path | None, Parameter(help="Ledger folder.")] = None,
+    ledger: Annotated[str, Parameter(help="Ledger: a folder, or s3://BUCKET/PREFIX.")] = "",
     where: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
     tz: str = "UTC",
     assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
