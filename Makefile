@@ -17,7 +17,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run demo test check bench docs lock golden spark fuzz clean
+.PHONY: help setup setup-run demo test check bench docs lock golden spark fuzz crash clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ spark: .venv/.dev  ## the long tests on Spark (Java 17 or newer)
 
 fuzz: .venv/.dev  ## the long random searches
 	$(PYTEST) -m fuzz --hypothesis-profile=fuzz -n $(WORKERS)
+
+crash: .venv/.dev  ## kill -9 at 200 moments of imports and compactions (CRASHES=, CRASH_SEED=)
+	$(PYTEST) tests/crash -m "crash or not crash" -n $(WORKERS)
 
 bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
 	$(BIN)/python bench/run.py

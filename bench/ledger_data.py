@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.made import keep
 from farthing.book import default_book
-from farthing.ledger import _DUCK, _TABLES, Ledger, content_code
+from farthing.ledger import Ledger, content_code
+from farthing.ledger._tables import DUCK, TABLES, WRITER
 from farthing.usage import Facts
 
 CONTEXTS = 2_000
@@ -41,15 +42,6 @@ SKUS = (
 REGIONS = ("us-east-1", "us-west-2", "eu-central-1")
 
 
-class BulkLedger(Ledger):
-    """A ledger that also takes a DuckDB result for the columns of a commit; everything else is the product's."""
-
-    def frame(self, columns: Any, types: dict[str, str]) -> Any:
-        from arro3.core import Table
-
-        return super().frame(columns, types) if isinstance(columns, dict) else Table.from_arrow(columns)
-
-
 def make_ledger(folder: Path, rows: int) -> dict[str, Any]:
     """A ledger of so many rows, unless it is there; two small files beside it serve hand-written SQL."""
 
@@ -57,20 +49,20 @@ def make_ledger(folder: Path, rows: int) -> dict[str, Any]:
         _write(folder, rows)
         return {"rows": rows}
 
-    made_by = Path(__file__).read_text(encoding="utf-8") + str(_TABLES) + default_book().digest
+    made_by = Path(__file__).read_text(encoding="utf-8") + str(TABLES) + default_book().digest
     return keep(folder, made_by, write)
 
 
 def _write(folder: Path, rows: int) -> None:
-    ledger = BulkLedger(folder)
+    ledger = Ledger(folder)
     con = ledger.connection
     contexts, tags = _contexts(), _tags()
     facts = zip(*(facts for _, _, facts in contexts), strict=True)
-    ledger._commit(
+    ledger.commit(
         "contexts", {"ctx": [code for _, code, _ in contexts]} | dict(zip(Facts._fields, facts, strict=True))
     )
     pairs = zip(*((code, *pair) for code, told in tags for pair in told), strict=True)
-    ledger._commit("tags", dict(zip(("tags", "key", "value"), pairs, strict=True)))
+    ledger.commit("tags", dict(zip(("tags", "key", "value"), pairs, strict=True)))
     codes = {facts: code for _, code, facts in contexts}
     con.execute("CREATE TABLE made_contexts (place INTEGER, ctx BIGINT, early BIGINT, kind TINYINT)")
     for place, (kind, code, said) in enumerate(contexts[:CONTEXTS]):
@@ -82,10 +74,10 @@ def _write(folder: Path, rows: int) -> None:
         "INSERT INTO made_tags VALUES (?, ?)", [(place, code) for place, (code, _) in enumerate(tags)]
     )
     for start in range(0, rows, CHUNK):
-        delta = ledger._delta("usage", make=True)
-        version = delta.transaction_version("farthing") or 0
+        delta = ledger.delta("usage", make=True)
+        version = delta.transaction_version(WRITER) or 0
         chunk: Any = con.sql(_rows(start, min(start + CHUNK, rows), rows))
-        if not ledger._commit("usage", chunk, delta, version + 1):
+        if not ledger.commit("usage", chunk, delta, version + 1):
             raise RuntimeError(f"{folder}: another writer is at work")
     _write_skus(con, contexts, folder.with_suffix(".skus.parquet"), folder.with_suffix(".cards.parquet"))
 
@@ -132,8 +124,8 @@ def _tags() -> list[tuple[int, tuple[tuple[str, str], ...]]]:
 def _rows(first: int, last: int, rows: int) -> str:
     """Rows of the `usage` table, in order of time; a context belongs to one team and calls under its apps."""
     columns = ", ".join(
-        f'CAST("{"at_" if name == "at" else name}" AS {_DUCK[kind]}) AS "{name}"'
-        for name, kind in _TABLES["usage"].items()
+        f'CAST("{"at_" if name == "at" else name}" AS {DUCK[kind]}) AS "{name}"'
+        for name, kind in TABLES["usage"].items()
     )
     return f"""
         WITH numbered AS (
@@ -160,7 +152,8 @@ def _rows(first: int, last: int, rows: int) -> str:
                    CAST(sign AS BIGINT) * CASE kind WHEN 1 THEN h4 // 131072 % 6000 ELSE 0 END AS cache_write_5m,
                    CAST(sign AS BIGINT) * CASE kind WHEN 2 THEN h4 // 131072 % 6000 ELSE 0 END AS cache_write_1h,
                    300 + h3 // 1048576 % 20000 AS latency_ms,
-                   CAST(md5(CAST(j AS VARCHAR)) AS UUID) AS request_id, '' AS message_id, false AS sidechain
+                   CAST(md5(CAST(j AS VARCHAR)) AS UUID) AS request_id, '' AS message_id, '' AS gateway_id,
+                   false AS sidechain, '' AS also
             FROM called
             JOIN made_tags t ON t.place = called.place % {TEAMS} + {TEAMS} * CAST(h4 // 1048576 % 3 AS INTEGER)
         ) ORDER BY "at"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from farthing.aws import Access, is_s3
 from farthing.book import Book, Unpriced, default_book
 from farthing.frames import Frame
-from farthing.importers import Batch, File, read_paths
+from farthing.importers import Batch, File, holds, read_paths
 from farthing.ledger import Calls, Ledger, SourceFile
 from farthing.meters import METERS, Vector
 from farthing.rating import find
@@ -63,30 +64,58 @@ def import_paths(
     profiles: Mapping[str, str] | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    access: Access = Access(),  # noqa: B008 - it cannot change
+    full: bool = False,
 ) -> Imported:
-    """Import files, folders and globs ("-" is stdin) into a ledger. What is there already adds nothing.
+    """Import files, folders, globs and s3:// prefixes ("-" is stdin). What is in the ledger already adds nothing.
 
     A file that has not changed since it was read without fault is not read again. Interrupted, an import
-    loses nothing: what had been committed stays, and the rest is read by the next.
+    loses nothing: what had been committed stays, and the rest is read by the next. `access` is how to reach the
+    buckets; `full` lists them from their beginning, and not from some hours before what was read last.
     """
     done = Imported()
-    known = {file.path: file for file in ledger.files()}
+    read_until = {} if full or forced else ledger.read_until()
+    known = {file.path: file for file in ledger.files(read_until)}
+    touched: list[SourceFile] = []  # another time, and the content that was read
     prices = _Prices(profiles or {})
 
-    def unchanged(path: str, size: int, mtime_ns: int) -> bool:
-        file = known.get(os.path.abspath(path)) if known else None  # noqa: PTH100 - a tenth of Path's time
-        if file is None or (file.size, file.mtime_ns) != (size, mtime_ns) or file.rejected:
+    def unchanged(path: str, size: int, mtime_ns: int, digest: str) -> bool:
+        file = known.get(_place(path)) if known else None
+        if file is None or file.size != size or file.mtime_ns < 0 or file.rejected:
             return False
+        if digest and digest != file.digest:
+            return False
+        if mtime_ns != file.mtime_ns and not digest:
+            if not (file.digest and holds(path, file.digest)):
+                return False
+            touched.append(file._replace(mtime_ns=mtime_ns))
         done.files += 1
         done.read += file.read
         done.duplicates += file.read
         return True
 
-    places = [str(path) for path in paths]
-    batches = read_paths(places, format=forced, now=now, workers=workers, known=unchanged, progress=progress)
+    batches = read_paths(
+        [str(path) for path in paths],
+        format=forced,
+        now=now,
+        workers=workers,
+        known=unchanged,
+        progress=progress,
+        access=access,
+        read_until=read_until,
+    )
     for batch in batches:
         _add(ledger, batch, done, prices, now)
+        ledger.note_files(touched, now)
+        touched.clear()
+        if batch.read_until.items() - read_until.items():
+            ledger.note_read_until(batch.read_until, now)
     return done
+
+
+def _place(path: str) -> str:
+    """The name a file goes by in the ledger."""
+    return path if is_s3(path) else os.path.abspath(path)  # noqa: PTH100 - a tenth of Path's time
 
 
 def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: datetime) -> None:
@@ -108,10 +137,9 @@ def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: dat
 def _noted(file: File) -> SourceFile:
     """The file as the ledger remembers it; one that could not be read to its end never counts as unchanged."""
     reasons = tuple(f"{reject.line}: {reject.reason}" for reject in file.rejects)
-    path = os.path.abspath(file.path)  # noqa: PTH100
-    return SourceFile(
-        path, file.size, -1 if file.error else file.mtime_ns, file.format, file.read, file.rejected, reasons
-    )
+    mtime_ns = -1 if file.error else file.mtime_ns
+    path = _place(file.path)
+    return SourceFile(path, file.size, mtime_ns, file.format, file.read, file.rejected, reasons, file.digest)
 
 
 def _errors(file: File) -> list[str]:
@@ -162,6 +190,7 @@ def read(
     forced: str = "",
     now: datetime | None = None,
     errors: Callable[[str], None] | None = None,
+    access: Access = Access(),  # noqa: B008 - it cannot change
 ) -> Frame:
     """Usage files as a frame, one row a part of a call, each call once. No ledger is touched.
 
@@ -170,7 +199,7 @@ def read(
     """
     calls = Calls()
     places = [str(path) for path in paths]
-    for batch in read_paths(places, format=forced, now=now or datetime.now(UTC)):
+    for batch in read_paths(places, format=forced, now=now or datetime.now(UTC), access=access):
         for line in (line for file in batch.files for line in _errors(file)):
             if errors is None:
                 raise ValueError(line)

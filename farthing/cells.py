@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import narwhals.stable.v2 as nw
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
-from farthing.config import Config
+from farthing.config import UNASSIGNED, Config, claims, team_by_facts
 from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
@@ -25,9 +25,10 @@ from farthing.usage import EPOCH, Sku, parse_model_id, settle_ttl
 
 FACT_KEYS = ("account", "region", "principal", "session", "project", "source", "operation", "status")
 SKU_KEYS = ("platform", "model", "endpoint", "zone", "mode")
-KEYS = (*SKU_KEYS, "routing", "profile", *FACT_KEYS)  # what a context tells; `where` takes these
+KEYS = (*SKU_KEYS, "routing", "profile", "team", *FACT_KEYS)  # what a context tells; `where` takes these
 TIME_KEYS = ("day", "week", "month")
 _RESOLVING = ("platform", "model_id", "served_model", "region", "mode", "inference_geo")
+_BELONGING = ("model_id", "principal", "account")  # what says whose a call is, where its tags do not
 
 
 class QuestionError(ValueError):
@@ -139,7 +140,7 @@ def cells(
     since, until = max(since, used[0]), min(until, used[1])
     if since >= until:
         return []
-    contexts = _Contexts(ledger, question, (since, until), extra, beside)
+    contexts = _Contexts(ledger, question, (since, until), keys, extra, beside)
     lines = grid(question.book, sorted(contexts.skus), since, until)
     summed = _sum(ledger, question, contexts, lines, keys, (since, until), flags, by_meter)
     return list(_price(summed, question, contexts, lines, keys, since))
@@ -157,10 +158,12 @@ class _Contexts:
         ledger: Ledger,
         question: Question,
         span: tuple[datetime, datetime],
+        keys: Sequence[str],
         extra: Callable[[Resolved | Unpriced], Mapping[str, int]] | None = None,
         beside: Callable[[Sku], Iterable[Sku]] | None = None,
     ) -> None:
         self.ledger = ledger
+        self.question = question
         con = ledger.connection
         contexts = ledger.contexts().materialize()
         distinct = contexts.project(", ".join(_RESOLVING)).distinct().order(", ".join(_RESOLVING)).fetchall()
@@ -200,16 +203,63 @@ class _Contexts:
         con.register("ctx_facts", contexts)
         con.register("ctx_places", arrow(columns, types))
         on = ", ".join(_RESOLVING)
-        named = ", ".join(
-            f'{"p.sku_" if key in SKU_KEYS else "p." if key in ("routing", "profile") else "c."}{key} AS "{key}"'
+        named = "".join(
+            f', {"p.sku_" if key in SKU_KEYS else "p." if key in ("routing", "profile") else "c."}{key} AS "{key}"'
             for key in KEYS
+            if key != "team"
         )
         named += "".join(f', p."{name}"' for name in self.extra)
-        query = f"SELECT ctx, place, c.assumed, {named} FROM ctx_facts c JOIN ctx_places p USING ({on})"
+        query = f"SELECT ctx, place, c.assumed{named} FROM ctx_facts c JOIN ctx_places p USING ({on})"
+        self._team_tags: Any = None
+        if "team" in (*keys, *(where.key for where in question.where)):
+            self._team_tags = self._teams_by_tags()
+            con.register("ctx_teams", self._teams_by_facts(contexts))
+            same = " AND ".join(f"c.{name} = t.{name}" for name in _BELONGING)
+            query = query.replace(" FROM", ", t.team FROM") + f" JOIN ctx_teams t ON {same}"
         self._named = con.sql(query)
         for where in question.where:
-            if not where.key.startswith("tag:"):
+            if not self.hangs_on_tags(where.key):
                 self._named = self._named.filter(_matches(f'"{where.key}"', where))
+
+    def _teams_by_facts(self, contexts: Any) -> Any:
+        """The team of each profile, principal and account that occur together."""
+        names = ", ".join(_BELONGING)
+        rows = contexts.project(names).distinct().fetchall()
+        team = team_by_facts(self.question.config.teams)
+        columns = {name: [row[i] for row in rows] for i, name in enumerate(_BELONGING)}
+        parsed = map(parse_model_id, columns["model_id"])
+        profiles = ("" if model.base else model.profile for model in parsed)  # a system profile is nobody's
+        facts = zip(profiles, columns["principal"], columns["account"], strict=True)
+        columns["team"] = [team(*said) or UNASSIGNED for said in facts]
+        return arrow(columns, dict.fromkeys(columns, "string"))
+
+    def _teams_by_tags(self) -> Any:
+        """The team of each tag set that is a team's; None where no team goes by tags.
+
+        Where no teams are configured, the tag `team` names them.
+        """
+        teams, con = self.question.config.teams, self.ledger.connection
+        if not teams:
+            return self._tag_values("team").filter("value <> ''")
+        keys = {member.partition("=")[0] for team in teams.values() for member in team.tags}
+        if not keys:
+            return None
+        con.register("ledger_tags", self.ledger.table("tags").distinct())
+        named = ", ".join(map(_literal, sorted(keys)))
+        pairs = con.execute(f"SELECT DISTINCT key, value FROM ledger_tags WHERE key IN ({named})").fetchall()
+        claim = claims(teams, "tags")
+        claimed = [(*pair, *made) for pair in pairs if (made := claim("=".join(pair)))]
+        types = {"key": "string", "value": "string", "rank": "int64", "team": "string"}
+        columns = {name: [row[i] for row in claimed] for i, name in enumerate(types)}
+        con.register("claimed_tags", arrow(columns, types))
+        return con.sql(
+            "SELECT tags, arg_min(team, rank) AS value FROM ledger_tags JOIN claimed_tags USING (key, value) "
+            "GROUP BY tags"
+        )
+
+    def hangs_on_tags(self, key: str) -> bool:
+        """Whether a row's tags say what it is under this key, so that its context alone does not."""
+        return key.startswith("tag:") or (key == "team" and self._team_tags is not None)
 
     def coded(self, keys: Sequence[str]) -> tuple[Any, dict[int, dict[str, Any]]]:
         """Each context with a small code for what it says of `keys`, and what each code stands for.
@@ -222,23 +272,30 @@ class _Contexts:
         ranked = f"SELECT *, CAST(dense_rank() OVER (ORDER BY {said}) AS INTEGER) AS code FROM ctx_named"
         con.execute(f"CREATE OR REPLACE TEMP TABLE ctx_coded AS {ranked}")
         extra = "".join(f', "{name}"' for name in self.extra)
+        for i, where in enumerate(self.question.where):
+            if where.key == "team" and self.hangs_on_tags("team"):
+                extra += f", {_matches('team', where)} AS fits_{i}"
         return con.sql(f"SELECT ctx, code{extra} FROM ctx_coded"), _meanings(
             con, f"code, {said} FROM ctx_coded"
         )
 
-    def tags(self, name: str) -> tuple[Any, dict[int | None, str]]:
-        """Each tag set that has a tag with a code for its value, and the values; none where it has no such tag."""
+    def tags(self, key: str) -> tuple[Any, dict[int | None, str]]:
+        """Each tag set that says something of the key, with a code for what, and what each code stands for."""
         con = self.ledger.connection
-        view = f"tag {name}"  # of its own: a frame looks its views up when it is read
-        con.register(view, self._tag_values(name))
+        view = f"said of {key}"  # of its own: a frame looks its views up when it is read
+        con.register(view, self._team_tags if key == "team" else self._tag_values(key[4:]))
         code = "CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code"
         coded = f"SELECT tags, {code}, value FROM {_quoted(view)}"
         meanings = _meanings(con, f"code, value FROM ({coded})")
-        renamed = con.sql(f"SELECT tags, code AS {_quoted('tag:' + name)} FROM ({coded})")
+        renamed = con.sql(f"SELECT tags, code AS {_quoted(key)} FROM ({coded})")
         return renamed, {code: said["value"] for code, said in meanings.items()}
 
-    def keep(self, frame: Any, where: Where) -> Any:
-        """The rows whose tag is as asked; a row without the tag has the value ""."""
+    def keep(self, frame: Any, number: int, where: Where) -> Any:
+        """The rows that are as asked, where tags say so; a row without the tag has the value ""."""
+        if where.key == "team":
+            fits = self._team_tags.project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
+            frame = frame.join(nw.from_native(fits), on="tags", how="left")
+            return frame.filter(nw.coalesce(nw.col(f"tag_fits_{number}"), nw.col(f"fits_{number}")))
         values = self._tag_values(where.key[4:])
         (without,) = self.ledger.connection.execute(f"SELECT {_matches(chr(39) * 2, where)}").fetchall()[0]
         if without:
@@ -312,13 +369,12 @@ def _sum(
         frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
     frame = frame.join(nw.from_native(coded), on="ctx")
     values: dict[str, dict[int | None, str]] = {}
-    for key in keys:
-        if key.startswith("tag:"):
-            tagged, values[key] = contexts.tags(key[4:])
-            frame = frame.join(nw.from_native(tagged), on="tags", how="left")
-    for where in question.where:
-        if where.key.startswith("tag:"):
-            frame = contexts.keep(frame, where)
+    for key in sorted(filter(contexts.hangs_on_tags, {*keys}), key=lambda key: (key != "team", key)):
+        tagged, values[key] = contexts.tags(key)
+        frame = frame.join(nw.from_native(tagged), on="tags", how="left")
+    for number, where in enumerate(question.where):
+        if contexts.hangs_on_tags(where.key):
+            frame = contexts.keep(frame, number, where)
     by = {f"flag_{i}": flag for i, flag in enumerate(flags)}
     if any(key in TIME_KEYS for key in keys):
         by["local_day"] = local_day(question.zone, *span)
@@ -386,10 +442,16 @@ def _price(
         yield Cell(names, sku, at, prompt, price, tokens, calls, meter_calls, cost, assumed, source, flags)
 
 
-def _shown(key: str, column: Mapping[str, int], summed: _Summed) -> tuple[int, Mapping[Any, str]]:
-    """The column that a key is in, and what its values stand for."""
+def _shown(key: str, column: Mapping[str, int], summed: _Summed) -> tuple[Any, Mapping[Any, str]]:
+    """The column that a key is in, or the columns as a slice, and what its values stand for."""
     if key in TIME_KEYS:
         return column["local_day"], _Days(key)
+    if (
+        key == "team" and key in summed.values
+    ):  # a tag's team, or else the context's, in the first two columns
+        teams, meanings = summed.values[key], summed.meanings
+        pairs = {row[:2] for row in summed.rows}
+        return slice(2), {pair: teams.get(pair[1]) or meanings[pair[0]]["team"] for pair in pairs}
     if key in summed.values:
         at = column[key]
         said = summed.values[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from farthing.money import show, usd
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HEADS = {
     "cache_read": "read", "cache_write_5m": "write 5m", "cache_write_1h": "write 1h", "usd": "USD",
     "eligible_usd": "eligible", "applied_usd": "saved already", "missing_usd": "still missing",
+    "upper_usd": "at most",
 }  # fmt: skip
 _BAR = 24
 
@@ -43,7 +45,12 @@ def print_table(table: Table, console: Console) -> None:
     console.print(Text.assemble((table.title, "bold"), ("  " + table.heading, "dim italic")))
     if "waterfall" in table.parts:
         _print_waterfall(table.parts["waterfall"], console)
-    _print_rows(table.columns, table.rows, console)
+    if table.rows:
+        _print_rows(table.columns, table.rows, console)
+    else:
+        console.print(f"  {table.empty}")
+    for name, part in table.parts.items():
+        _print_part(name, part, console)
     for line in footer_lines(table.footer):
         console.print(Text(line, "dim"))
 
@@ -61,9 +68,6 @@ def _print_rows(columns: Iterable[str], rows: list[dict[str, Any]], console: Con
         )
     for row in rows:
         out.add_row(*(_shown(name, row[name]) for name in shown))
-    if not rows:
-        console.print("  no usage in this selection")
-        return
     if "usd" in shown and len(rows) > 1:
         out.add_section()
         skip = {"calls"} if "meter" in shown else set()  # a call uses several meters
@@ -74,29 +78,63 @@ def _print_rows(columns: Iterable[str], rows: list[dict[str, Any]], console: Con
     console.print(out)
 
 
+def _print_part(name: str, part: Any, console: Console) -> None:
+    """A further table of a report, or an amount; what is empty is left out, and so is what is printed elsewhere."""
+    from rich.text import Text
+
+    title = name.removesuffix("_usd").replace("_", " ")
+    if name.endswith("usd"):
+        console.print(f"{title}: {show(part)}")
+    elif name != "waterfall" and part:
+        console.print(Text(title, "bold"))
+        columns = dict.fromkeys(column for row in part for column in row)
+        ranged = any(row.get("upper_usd") != row.get("usd") for row in part)
+        shown = [column for column in columns if ranged or column != "upper_usd"]
+        _print_rows(shown, [{column: row.get(column, "") for column in shown} for row in part], console)
+
+
 def _dull(name: str, rows: list[dict[str, Any]]) -> bool:
     """A meter that nobody used is not shown."""
     return name.startswith("cache_") and not any(row[name] for row in rows)
 
 
 def _is_number(name: str, rows: list[dict[str, Any]]) -> bool:
-    return name.endswith("usd") or all(isinstance(row[name], int) for row in rows)
+    return (
+        name.endswith("usd")
+        or name == "share"
+        or all(row[name] is None or isinstance(row[name], int) for row in rows)
+    )
 
 
 def _total(name: str, rows: list[dict[str, Any]]) -> str:
-    if not _is_number(name, rows):
+    if not _is_number(name, rows) or name == "share":
         return ""
     return _shown(name, sum(row[name] or 0 for row in rows))
 
 
 def _shown(name: str, value: Any) -> str:
     if value is None:
-        return "unpriced"
+        return "unpriced" if name.endswith("usd") else "-"
+    if name == "share":
+        return percent(value)
     if name.endswith("usd"):
         return show(value)
     if isinstance(value, int):
         return f"{value:,}"
     return "…" + value.rsplit(":", 1)[-1] if str(value).startswith("arn:") else str(value) or "-"
+
+
+def percent(share: str) -> str:
+    """An exact share for people, who want to see that something is more than nothing and less than all.
+
+    >>> percent("0.123456"), percent("0.00004"), percent("0.99996"), percent("1")
+    ('12.3 %', '<0.1 %', '>99.9 %', '100.0 %')
+    """
+    of_100 = Decimal(share) * 100
+    rounded = of_100.quantize(Decimal("0.1"))
+    if rounded == 0 < of_100:
+        return "<0.1 %"
+    return ">99.9 %" if rounded == 100 > of_100 else f"{rounded} %"
 
 
 def _print_waterfall(steps: list[dict[str, Any]], console: Console) -> None:

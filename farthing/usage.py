@@ -74,6 +74,7 @@ class Usage(NamedTuple):
     latency_ms: int | None = None
     sidechain: bool = False
     gateway_id: str = ""  # of whoever passed the call on: a gateway, a hook, a batch job and its record
+    also: tuple[str, ...] = ()  # further ids that other records of the call named; sorted
 
     @property
     def at(self) -> datetime:
@@ -82,7 +83,7 @@ class Usage(NamedTuple):
     @property
     def ids(self) -> list[str]:
         """Every id it was seen under; a call that shares one with it is the same, unless they contradict."""
-        return [name for name in (self.message_id, self.request_id, self.gateway_id) if name]
+        return [name for name in (self.message_id, self.request_id, self.gateway_id, *self.also) if name]
 
 
 class Total(NamedTuple):

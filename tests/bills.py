@@ -104,21 +104,12 @@ def lines(calls: list[Call], rates: Rates) -> list[Line]:
     """What AWS would bill for these calls, each meter and day a line."""
     sums: dict[tuple, int] = defaultdict(int)
     for call in calls:
+        place = (f"{call.at:%Y-%m-%d}", call.account, call.region, call.model, call.endpoint, call.mode)
         for meter, count in zip(METERS, call.tokens, strict=True):
-            key = (
-                f"{call.at:%Y-%m-%d}",
-                call.account,
-                call.region,
-                call.model,
-                call.endpoint,
-                call.mode,
-                meter,
-                call.mantle,
-            )
-            sums[key] += count
+            sums[place, meter, call.mantle] += count
     return [
-        Line(*key, tokens, tokens * rates.of(key[3], key[4], key[5], key[6]))
-        for key, tokens in sorted(sums.items())
+        Line(*(*place, meter, mantle, tokens, tokens * rates.of(place[3], place[4], place[5], meter)))
+        for (place, meter, mantle), tokens in sorted(sums.items())
         if tokens
     ]
 

@@ -111,6 +111,8 @@ def key_of(key: str, call: Usage, facts: Facts, place: Resolved | Unpriced, day:
         return {"day": f"{day}", "week": f"{monday}", "month": f"{day:%Y-%m}"}[key]
     if key.startswith("tag:"):
         return dict(call.tags).get(key[4:], "")
+    if key == "team":  # none are configured here, so the tag says it
+        return dict(call.tags).get("team") or "unassigned"
     if key == "profile":
         return parse_model_id(facts.model_id).profile
     if isinstance(place, Resolved):

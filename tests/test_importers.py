@@ -26,7 +26,7 @@ from farthing.importers import (
     formats,
     read_paths,
 )
-from farthing.usage import Facts, Usage
+from farthing.usage import Facts, Total, Usage
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,6 +35,11 @@ else:
 
 HERE = Path(__file__).parent / "importers"
 MAKE = runpy.run_path(str(HERE / "generate.py"))
+GENERATED = {
+    name: content
+    for script in sorted(HERE.glob("generate*.py"))
+    for name, content in runpy.run_path(str(script))["samples"]()
+}
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
 LOG = MAKE["lines"]([MAKE["log"](n, MAKE["message"](n)) for n in range(9)])
 TRANSCRIPT = MAKE["lines"]([MAKE["said"](n) for n in range(9)])
@@ -72,26 +77,37 @@ def show(usage):
         yield f"    {' '.join(map(str, tokens)):24} {said}"
 
 
+def show_total(total):
+    """A control total, for people."""
+    start, end = (datetime.fromtimestamp(at // 1_000_000, UTC) for at in (total.start_us, total.end_us))
+    said = " ".join(f"{name}={value}" for name, value in total._asdict().items() if value and name in _SAID)
+    return f"{start:%Y-%m-%d %H:%M:%S} for {(end - start).total_seconds():.0f} s: {total.name} {total.value} {said}"
+
+
+_SAID = Total._fields[5:]
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_sample(name, golden):
     """`make golden` writes the expected files; read them before you keep them."""
     usages, files, total = read_all(HERE / name)
+    controls = [one for batch in read_paths([str(HERE / name)], now=NOW, workers=0) for one in batch.totals]
     file = files[name]
     assert file.format == name.partition(".")[0]
     assert file.read == total["read"]
     text = [line for usage in usages for line in show(usage)]
+    text += map(show_total, controls)
     text += [f"line {reject.line}: {reject.reason}" for reject in file.rejects]
     text.append(", ".join(f"{name} {count}" for name, count in total.items() if count))
     golden(f"tests/importers/{name}.expected", "\n".join(text) + "\n")
-    assert MAKE["TEXT"] not in repr((usages, files))
+    assert MAKE["TEXT"] not in repr((usages, controls, files))
 
 
 def test_samples_are_as_generated():
-    made = dict(MAKE["samples"]())
-    for name, content in made.items():
+    for name, content in GENERATED.items():
         found = (HERE / name).read_bytes()
         assert content == (gzip.decompress(found) if name.endswith(".gz") else found), name
-    assert {name for name in made if "/" not in name} == set(SAMPLES)
+    assert {name for name in GENERATED if "/" not in name} == set(SAMPLES)
 
 
 def test_every_format_has_a_sentence_and_a_sample():
@@ -101,7 +117,7 @@ def test_every_format_has_a_sentence_and_a_sample():
 
 def test_a_format_is_told_by_its_beginning_alone():
     for name in SAMPLES:
-        content = dict(MAKE["samples"]())[name]
+        content = GENERATED[name]
         wanted = name.partition(".")[0]
         for head in (content, content[:700], b"\n\n" + content):
             assert _task.recognise(head) == wanted, name
@@ -173,7 +189,7 @@ def test_cut_short(tmp_path, pack, named):
         ("\ufeffx".encode("utf-16-le"), "iconv"),
         (b'[{"schemaType":"ModelInvocationLog"}]', r"array.*jq -c '\.\[\]'"),
         (b'{\n  "a": 1\n}', r"several lines.*jq -c \."),
-        (b"# A title\n", r"no format known here \(bedrock_log, claude_code\)"),
+        (b"# A title\n", r"no format known here \(.*bedrock_log, claude_code, .*\)"),
         (b'{"a": 1}\n', "no format known"),
     ],
 )
@@ -235,14 +251,14 @@ def test_paths_that_lead_nowhere(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.txt").write_bytes(b"a")
     _, files, _ = read_all(
-        tmp_path / "gone", tmp_path / "*.gz", tmp_path / "empty", tmp_path / "notes", "s3://b/p"
+        tmp_path / "gone", tmp_path / "*.gz", tmp_path / "empty", tmp_path / "notes", "gs://b/p"
     )
     assert errors(files) == {
         "gone": "No such file or directory",
         "*.gz": "the pattern matches no file",
         "empty": "no files in it",
-        "notes": "none of the 1 files in it has a known format (bedrock_log, claude_code)",
-        "p": "no local path: copy it here first (`aws s3 sync`)",
+        "notes": f"none of the 1 files in it has a known format ({', '.join(formats())})",
+        "p": "no local path, and no s3:// one: copy it here first",
     }
 
 
@@ -439,7 +455,7 @@ def test_progress_and_known_files(much):
     asked = []
     threads = set()
 
-    def known(path, size, mtime_ns):
+    def known(path, size, mtime_ns, _digest):
         asked.append((Path(path).name, size, mtime_ns))
         return path.endswith(".gz")
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from farthing.book import ANY_PROMPT, Card, Resolved, default_book
 from farthing.cells import Cell, Question, QuestionError, parse_where
+from farthing.config import Config, Residency
 from farthing.ledger import Ledger, SourceFile
 from farthing.levers import BELOW, LEVERS
 from farthing.meters import METERS, Vector
@@ -19,6 +20,7 @@ from farthing.reports import COMPUTED, LIST_VALUE, REPORTS, STEPS, Table, as_jso
 from farthing.usage import EPOCH, Facts, Usage
 
 BOOK = default_book()
+ANYWHERE_IN_THE_EU = Config(residency=(Residency(allow=("geo:eu", "in_region:eu-*")),))
 AUTUMN = datetime(2026, 10, 20, 12, tzinfo=UTC)
 LOG = Facts("bedrock_log", "bedrock", region="us-east-1")
 CODE = Facts("claude_code")
@@ -47,7 +49,8 @@ def report(tmp_path):
         ledger = Ledger(tmp_path / str(next(folders)))
         ledger.append([made._replace(request_id=f"r{i}", message_id=f"m{i}") for i, made in enumerate(calls)])
         ledger.note_files(list(files), AUTUMN)
-        return REPORTS[name].make(ledger, Question(**asked), *args)
+        question = Question(**{"config": ANYWHERE_IN_THE_EU, **asked})
+        return REPORTS[name].make(ledger, question, *args)
 
     return make
 
@@ -90,7 +93,7 @@ def args_of(name: str) -> tuple:
 @pytest.mark.parametrize("name", REPORTS)
 def test_every_report_has_its_rows_and_its_footer(report, name):
     table = report(name, MIXED, *args_of(name))
-    assert table.rows
+    assert table.rows or name == "duplicates"
     for row in table.rows:
         assert set(table.columns) <= row.keys()
     foot = table.footer

@@ -12,8 +12,8 @@ from farthing import cli
 from farthing.book import default_book
 from farthing.cells import Question
 from farthing.ledger import Ledger
-from farthing.statement import Statement, StatementError
 from farthing.reconcile import reconcile
+from farthing.statement import Statement, StatementError
 from farthing.statement._usage_type import about, by_name
 from farthing.usage import EPOCH, Facts, Usage
 from tests import bills
@@ -125,7 +125,7 @@ def test_samples_of_others_have_no_claude_lines(shared):
 # --- exports -------------------------------------------------------------------------------------------------------
 
 
-def summed(found: Statement) -> dict[tuple, tuple[int, int]]:
+def summed(found: Statement) -> dict[tuple, tuple[int, ...]]:
     sums: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
     for line in found.billed:
         total = sums[f"{line.day}", line.account, line.model, line.endpoint, line.mode, line.meter]
@@ -134,7 +134,7 @@ def summed(found: Statement) -> dict[tuple, tuple[int, int]]:
     return {key: tuple(total) for key, total in sums.items()}
 
 
-def wanted(billed) -> dict[tuple, tuple[int, int]]:
+def wanted(billed) -> dict[tuple, tuple[int, ...]]:
     sums: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
     for line in billed:
         total = sums[line.day, line.account, line.model, line.endpoint, line.mode, line.meter]
@@ -373,7 +373,7 @@ def test_more_than_we_saw_is_unexplained(against, calls, billed):
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
-def run(capsys, *words) -> tuple[int, str]:
+def run(capsys, *words):
     with pytest.raises(SystemExit) as ended:
         cli.main([str(word) for word in words])
     return ended.value.code, capsys.readouterr().out
@@ -390,9 +390,13 @@ def test_commands(capsys, tmp_path, calls, billed):
     asked = ("reconcile", "--statement", bill, "--ledger", tmp_path / "ledger", "--month", "2026-09")
     code, out = run(capsys, *asked, "--json")
     said = json.loads(out)
-    assert (code, Decimal(said["difference_usd"]), Decimal(said["unexplained_usd"])) == (0, -50, 0)
+    assert (code, Decimal(said["difference_usd"]), Decimal(said["unexplained_usd"])) == (
+        0,
+        Decimal(-50),
+        Decimal(0),
+    )
     assert [(cause["cause"], Decimal(cause["usd"])) for cause in said["explained"]] == [
-        ("apart: credit", -50)
+        ("apart: credit", Decimal(-50))
     ]
     code, out = run(capsys, *asked)
     assert code == 0

@@ -23,7 +23,7 @@ LAYERS = [
     {"usage"},
     {"book"},
     {"rating"},
-    {"frames", "config", "aws"},
+    {"frames", "config", "aws", "outbox"},
     {"ledger", "cache", "levers"},
     {"cells"},
     {"importers", "exporters", "reports", "statement", "optimise", "profiles"},

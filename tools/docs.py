@@ -6,7 +6,9 @@ import importlib
 import inspect
 import io
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -27,7 +29,14 @@ def formats() -> dict[str, str]:
 
 
 def commands() -> list[str]:
-    return sorted(name for name in cli.app if not name.startswith("-"))
+    """Every command, those of a group under its name."""
+    return [" ".join(words) for words in _under(cli.app)]
+
+
+def _under(app: Any, *group: str) -> Iterator[tuple[str, ...]]:
+    for name in sorted(name for name in app if not name.startswith("-")):
+        yield (*group, name)
+        yield from _under(app[name], *group, name)
 
 
 def reference() -> str:
@@ -65,7 +74,9 @@ def _public() -> list[str]:
 
 def _help(name: str) -> str:
     out = io.StringIO()
-    cli.app.help_print([name], console=Console(file=out, width=100, force_terminal=False, color_system=None))
+    cli.app.help_print(
+        name.split(), console=Console(file=out, width=100, force_terminal=False, color_system=None)
+    )
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 
 

@@ -19,6 +19,7 @@ from farthing.cli._app import BadInput
 
 if TYPE_CHECKING:
     from farthing.cells import Question
+    from farthing.config import Config
     from farthing.ledger import Ledger
     from farthing.reports import Table
 
@@ -34,13 +35,33 @@ def write_json(answer: Mapping[str, Any]) -> None:
 # --- where the ledger is --------------------------------------------------------------------------
 
 
-def default_ledger() -> Path:
-    """$FARTHING_LEDGER, else a folder of the user's own."""
-    if named := os.environ.get("FARTHING_LEDGER"):
-        return Path(named)
+def default_ledger(config: Config | None = None) -> str:
+    """$FARTHING_LEDGER, else the one that farthing.toml names, else a folder of the user's own."""
+    if named := (config or load_config()).ledger:
+        return named
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("farthing", appauthor=False)) / "ledger"
+    return str(Path(platformdirs.user_data_dir("farthing", appauthor=False)) / "ledger")
+
+
+def load_config(path: Path | None = None) -> Config:
+    """The farthing.toml named, or the one that holds here."""
+    from farthing.config import load
+
+    return load(path)
+
+
+def is_ledger(place: str) -> bool:
+    """Whether a ledger was begun there; BadInput if a bucket does not let us look."""
+    from farthing.aws import Access, AwsError, is_s3, objects, split
+
+    if not is_s3(place):
+        return os.path.exists(os.path.join(place, "farthing.json"))  # noqa: PTH110, PTH118 - False if it is forbidden
+    bucket, key = split(f"{place.rstrip('/')}/farthing.json")
+    try:
+        return any(found.key == key for found in objects(Access(), bucket, key))
+    except AwsError as error:
+        raise BadInput(f"{place}: {error}") from error
 
 
 def transcript_folders() -> list[Path]:
@@ -54,16 +75,19 @@ def transcript_folders() -> list[Path]:
 
 
 @contextmanager
-def ledger_to_read(folder: Path | None) -> Iterator[Ledger]:
+def ledger_to_read(named: str | Path | None, config: Config | None = None) -> Iterator[Ledger]:
     """The ledger named, or the default one, or a temporary one of this machine's transcripts."""
     from farthing.ledger import Ledger
 
-    chosen = folder or default_ledger()
-    if (chosen / "farthing.json").exists():
+    config = config or load_config()
+    chosen = str(named or default_ledger(config))
+    if is_ledger(chosen):
         yield Ledger(chosen)
         return
+    if config.sources:
+        raise BadInput(f"no ledger at {chosen}: run `farthing sync` first")
     folders = transcript_folders()
-    if folder is not None or not folders:
+    if named or not folders:
         raise BadInput(f"no ledger at {chosen}: run `farthing import PATH --ledger {chosen}` first")
     print(f"no ledger yet: pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
@@ -72,11 +96,12 @@ def ledger_to_read(folder: Path | None) -> Iterator[Ledger]:
         yield ledger
 
 
-def run_import(ledger: Ledger, paths: Sequence[str], forced: str = "") -> Any:
+def run_import(ledger: Ledger, paths: Sequence[str], forced: str = "", **how: Any) -> Any:
+    """import_paths as of now, with a progress bar and its errors on stderr."""
     from farthing.api import import_paths
 
     with progress("reading") as advance:
-        done = import_paths(ledger, paths, forced=forced, now=datetime.now(UTC), progress=advance)
+        done = import_paths(ledger, paths, forced=forced, now=datetime.now(UTC), progress=advance, **how)
     for line in done.errors:
         print(f"farthing: {line}", file=sys.stderr)
     return done
@@ -106,14 +131,17 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
 class Asked:
     """Options of every report."""
 
-    ledger: Annotated[Path | None, Parameter(group=_SELECT, help="Ledger folder.")] = None
+    ledger: Annotated[str, Parameter(group=_SELECT, help="Ledger: a folder, or s3://BUCKET/PREFIX.")] = ""
+    config: Annotated[
+        Path | None, Parameter(group=_SELECT, help="farthing.toml: ledger, zone, profiles, teams.")
+    ] = None
     since: Annotated[
         str, Parameter(name=["--since", "-s"], group=_SELECT, help="First day, YYYY-MM-DD or YYYYMMDD.")
     ] = ""
     until: Annotated[str, Parameter(name=["--until", "-u"], group=_SELECT, help="Last day, included.")] = ""
     tz: Annotated[
         str, Parameter(name=["--tz", "--timezone", "-z"], group=_SELECT, help="Time zone of days.")
-    ] = "UTC"
+    ] = ""
     where: Annotated[
         list[str] | None,
         Parameter(
@@ -134,23 +162,38 @@ class Asked:
         bool, Parameter(name=["--json", "-j"], negative="", group=OUTPUT, help="JSON, exact.")
     ] = False
     csv: Annotated[bool, Parameter(negative="", group=OUTPUT, help="The rows as CSV, exact.")] = False
+    shared: Annotated[
+        bool,
+        Parameter(negative="", group=OUTPUT, help="For others to read: pseudonyms, small groups together."),
+    ] = False
 
     def question(self) -> Question:
+        """BadInput where an option makes no sense; what no option says is as farthing.toml says."""
         from farthing.cells import Question, parse_where
 
+        config = load_config(self.config)
         return Question(
             since=_day(self.since, "--since"),
             until=_day(self.until, "--until"),
-            tz=self.tz,
+            tz=self.tz or config.timezone,
             where=tuple(parse_where(text) for text in self.where or ()),
             assume=parse_assume(self.assume or ()),
-            profiles=read_profiles(self.profiles),
+            profiles={**config.profiles, **read_profiles(self.profiles)},
+            config=config,
         )
 
-    def answer(self, table: Table) -> int:
+    def answer(self, table: Table, ledger: Ledger | None = None, question: Question | None = None) -> int:
         """Print the table in the form asked for."""
         from farthing import render, reports
 
+        if self.shared:
+            if ledger is None or question is None:
+                raise BadInput("--shared is for reports of a ledger")
+            from farthing.privacy import share
+
+            table = share(table, ledger, question)
+        if question and "team" in table.columns and not question.config.teams:
+            print("farthing: no teams in farthing.toml: taken from the tag `team`", file=sys.stderr)
         if self.json:
             print(json.dumps(reports.as_json(table), indent=2))
         elif self.csv:

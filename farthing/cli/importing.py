@@ -5,10 +5,11 @@ from __future__ import annotations
 import json as json_
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._shared import Asked, default_ledger, progress, run_import, transcript_folders, write_json
@@ -16,24 +17,48 @@ from farthing.cli._shared import Asked, default_ledger, progress, run_import, tr
 # --- import ---------------------------------------------------------------------------------------
 
 
+_BUCKETS = Group("Buckets", sort_key=1)
+
+
+@Parameter(name="*", group=_BUCKETS)
+@dataclass
+class Reached:
+    """How s3:// paths are reached; what is left out is found as the AWS command line finds it."""
+
+    profile: Annotated[str, Parameter(help="Named profile of the AWS configuration.")] = ""
+    role_arn: Annotated[str, Parameter(help="Role to assume, in this account or another.")] = ""
+    external_id: Annotated[str, Parameter(help="What the role's trust policy asks for.")] = ""
+    region: Annotated[str, Parameter(help="Region of the bucket, where it is not told.")] = ""
+    endpoint_url: Annotated[str, Parameter(help="Another S3 endpoint.")] = ""
+    full: Annotated[
+        bool, Parameter(negative="", help="List buckets from the beginning, for what came late.")
+    ] = False
+
+
 @app.command(name="import")
 def import_(
     *paths: Annotated[
-        str, Parameter(help="Files, folders, globs, or - for stdin.", allow_leading_hyphen=True)
+        str,
+        Parameter(help="Files, folders, globs, s3:// prefixes, or - for stdin.", allow_leading_hyphen=True),
     ],
-    ledger: Annotated[Path | None, Parameter(help="Ledger folder; made if there is none.")] = None,
+    reached: Reached = Reached(),  # noqa: B008 - it is not changed
+    ledger: Annotated[str, Parameter(help="Ledger: a folder, made if there is none, or s3://...")] = "",
     forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
 ) -> int:
     """Read usage into the ledger: Bedrock invocation logs, Claude Code transcripts. Import twice adds nothing."""
+    from farthing.aws import Access
     from farthing.ledger import Ledger
 
     if not paths:
-        raise BadInput("name what to import: files, folders, globs, or - for stdin")
+        raise BadInput("name what to import: files, folders, globs, s3:// prefixes, or - for stdin")
     for path in paths:
         if path.startswith("--") and not Path(path).exists():
             raise BadInput(f"unknown option {path}; see farthing import --help")
-    done = run_import(Ledger(ledger or default_ledger()), paths, forced)
+    access = Access(
+        reached.profile, reached.role_arn, reached.external_id, reached.region, reached.endpoint_url
+    )
+    done = run_import(Ledger(ledger or default_ledger()), paths, forced, access=access, full=reached.full)
     if json:
         write_json(done.as_json())
     else:

@@ -48,6 +48,10 @@ _HINTS: dict[str, Any] = {
     "order": Annotated[
         Literal["asc", "desc"], Parameter(name=["--order", "-o"], group=OUTPUT, help="Of the rows.")
     ],
+    "seconds": Annotated[int, Parameter(group=OUTPUT, help="How far apart in time two records may be.")],
+    "settle": Annotated[
+        bool, Parameter(negative="", group=OUTPUT, help="Make each pair one call, now and for later imports.")
+    ],
 }
 _OVER_TIME = ("daily", "weekly", "monthly", "session")
 
@@ -66,8 +70,8 @@ def _command(made: Report) -> Callable[..., int]:
         if ccusage and ccusage.project:
             asked = replace(asked, where=[*(asked.where or ()), f"project=*{ccusage.project}*"])
         question = asked.question()
-        with ledger_to_read(asked.ledger) as ledger:
-            return asked.answer(made.make(ledger, question, **values))
+        with ledger_to_read(asked.ledger, question.config) as ledger:
+            return asked.answer(made.make(ledger, question, **values), ledger, question)
 
     parameters = [
         inspect.Parameter(

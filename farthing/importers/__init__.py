@@ -9,12 +9,13 @@ listing it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 
+from farthing.aws import Access
 from farthing.importers._batch import Batch, File, Reject
 
-__all__ = ["Batch", "File", "Reject", "formats", "read_paths"]
+__all__ = ["Batch", "File", "Reject", "formats", "holds", "read_paths"]
 
 
 def formats() -> dict[str, str]:
@@ -24,22 +25,36 @@ def formats() -> dict[str, str]:
     return {name: (form.__doc__ or "").partition("\n")[0] for name, form in _task.formats().items()}
 
 
+def holds(path: str, digest: str) -> bool:
+    """Whether a local file still has the content that File.digest names."""
+    from farthing.importers import _open
+
+    return _open.holds(path, digest)
+
+
 def read_paths(
     paths: Sequence[str],
     *,
     format: str = "",  # noqa: A002 - as the option is called
     now: datetime,
     workers: int | None = None,
-    known: Callable[[str, int, int], bool] | None = None,
+    known: Callable[[str, int, int, str], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    access: Access = Access(),  # noqa: B008 - it cannot change
+    read_until: Mapping[str, str] | None = None,
 ) -> Generator[Batch, None, None]:
-    """The usage in files, folders, patterns and standard input ("-"), in batches of bounded size.
+    """The usage in files, folders, patterns, s3:// prefixes and standard input ("-"), in batches of bounded size.
 
     `format` names the only format to be read. Records from after `now` (and a day) are rejected. `known(path,
-    size, mtime_ns)` may vouch for a file that has been read before. `progress(done, all)` tells bytes on disk.
-    Both are called in the caller's thread. `workers` is how many processes parse; with 0 or 1, and for
-    little input anyhow, this one does. Closing the iterator ends them.
+    size, mtime_ns, digest)` may vouch for a file that has been read before; an object of S3 has a digest and no
+    mtime, a local file the other way round. `progress(done, all)` tells bytes on disk. Both are called in the
+    caller's thread. `workers` is how many processes parse; with 0 or 1, and for little input anyhow, this one
+    does. Closing the iterator ends them.
+
+    `access` is how to reach buckets. `read_until` is what the last batch of an earlier import told: of series of
+    objects that go by the hour, only what is newer than that is listed, with some hours before it.
     """
     from farthing.importers import _reading  # when it is used: `farthing --help` needs none of it
 
-    return _reading.read(list(paths), format, now, workers, known, progress)
+    asked = _reading.Asked(list(paths), format, now, known, progress, access, read_until or {})
+    return _reading.read(asked, workers)

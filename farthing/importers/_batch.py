@@ -32,6 +32,9 @@ class File:
     rejected: int = 0
     rejects: list[Reject] = field(default_factory=list)  # the first 100
     error: str = ""
+    digest: str = (
+        ""  # names the content: an ETag, or crc32 of the bytes on disk; "" if it was not read to its end
+    )
 
 
 @dataclass
@@ -51,3 +54,6 @@ class Batch:
     files: list[File] = field(default_factory=list)
     skipped: int = 0  # files met in a folder that have no known format
     unchanged: int = 0  # files that `known` vouched for
+    read_until: dict[str, str] = field(
+        default_factory=dict
+    )  # of the last batch: `read_until` for the next import

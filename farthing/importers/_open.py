@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import msgspec
+from isal.isal_zlib import crc32
+
+from farthing.aws import is_s3
 
 T = TypeVar("T")
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)  # what a bad line may cause
 CHUNK_BYTES = 1 << 18  # larger ones leave the processor's cache
 HEAD_BYTES = 1 << 16
+RANGE_BYTES = 16 << 20  # of a large file that is read by several
 MAX_LINE_BYTES = 1 << 26
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -28,17 +32,20 @@ class Source:
     """An open file, "-" for standard input, with its first bytes looked at but not lost.
 
     `start` and `end` bound the range in which a line must begin to be read; only a file that is not packed
-    can have them. `taken` counts the bytes read from disk.
+    can have them. `taken` counts the bytes read from disk, `crc` is of those in the range. `file` is the file, where
+    it is open already.
     """
 
-    def __init__(self, path: str, start: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self, path: str, start: int = 0, end: int | None = None, file: BinaryIO | None = None
+    ) -> None:
         self.taken = 0
+        self.crc = 0
         self.packed = False  # known once the head has been looked at
         self.cut: Cut | None = None
-        self._file: io.RawIOBase | BinaryIO = (
-            sys.stdin.buffer if path == "-" else Path(path).open("rb", buffering=0)  # noqa: SIM115 - close() does
-        )
-        self._chunks = self._range(start, end) if start or end is not None else self._unpacked()
+        self._file = file or _opened(path)
+        self._bounds = start, sys.maxsize if end is None else end
+        self._chunks = self._range() if start or end is not None else self._unpacked()
         self._heads: list[bytes] = []
 
     def close(self) -> None:
@@ -65,10 +72,15 @@ class Source:
             raise self.cut
         yield from self._chunks
 
-    def _raw(self) -> Iterator[bytes]:
+    def _raw(self, at: int = 0) -> Iterator[bytes]:
         read = getattr(self._file, "read1", self._file.read)  # of a pipe, what is there
+        start, stop = self._bounds
         while data := read(CHUNK_BYTES):
             self.taken += len(data)
+            inside = at >= start and at + len(data) <= stop
+            part = data if inside else memoryview(data)[max(start - at, 0) : max(stop - at, 0)]
+            self.crc = crc32(part, self.crc)
+            at += len(data)
             yield data
 
     def _unpacked(self) -> Iterator[bytes]:
@@ -87,13 +99,13 @@ class Source:
                 yield first
             yield from raw
 
-    def _range(self, start: int, end: int | None) -> Iterator[bytes]:
+    def _range(self) -> Iterator[bytes]:
         """What begins in the range: from its first line that does, to the end of its last."""
-        stop = sys.maxsize if end is None else end
+        start, stop = self._bounds
         at = max(start - 1, 0)
         self._file.seek(at)
         ours = not start
-        for data in self._raw():
+        for data in self._raw(at):
             begin = 0
             if not ours:
                 begin = data.find(b"\n") + 1
@@ -113,6 +125,45 @@ class Source:
             if close >= 0:
                 return
             at += len(data)
+
+
+def _opened(path: str) -> io.RawIOBase | BinaryIO:
+    if path == "-":
+        return sys.stdin.buffer
+    if is_s3(path):
+        from farthing.importers._s3 import body
+
+        found = body(path)
+        found.open()
+        return cast("BinaryIO", found)
+    return Path(path).open("rb", buffering=0)
+
+
+def digest_of(crcs: Sequence[int]) -> str:
+    """A name for the content of a file, by the sums of its ranges; with several, it ends in their number."""
+    if len(crcs) == 1:
+        return f"crc32:{crcs[0]:08x}"
+    return f"crc32:{crc32(b''.join(crc.to_bytes(4, 'big') for crc in crcs)):08x}-{len(crcs)}"
+
+
+def holds(path: str, digest: str) -> bool:
+    """Whether the local file still has the content of that name."""
+    crcs = [0]
+    range_bytes = RANGE_BYTES if "-" in digest else sys.maxsize
+    left = range_bytes
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while data := file.read(min(CHUNK_BYTES, left)):
+                crcs[-1] = crc32(data, crcs[-1])
+                left -= len(data)
+                if not left:
+                    crcs.append(0)
+                    left = range_bytes
+    except OSError:
+        return False
+    if len(crcs) > 1 and left == range_bytes:
+        crcs.pop()  # the file ends with a range
+    return digest_of(crcs) == digest
 
 
 def _igzip() -> tuple[Callable[[], Any], type[Exception]]:
@@ -185,6 +236,7 @@ class Numbered:
         self._data = b""
         self._starts: list[int] = []  # of the lines in `_data`, and the end of the last one
         self.finished = False  # whether the last line has been handed out
+        self.unended = False  # whether the line handed out is the last, with no newline after it
         self._blocks = self._split(chunks)
         self._iterator: Iterator[Any] | None = None
 
@@ -268,6 +320,7 @@ class Numbered:
             pieces = [chunk[starts[-1] :]]
             held_bytes = len(pieces[0])
         if held_bytes:
+            self.unended = True
             yield from self._shared([*pieces, b"\n"], held_bytes)
         self.finished = True
 
@@ -301,6 +354,12 @@ _ARCHIVES = {
     b"\xfe\xff": "UTF-16 text: `iconv -f UTF-16 -t UTF-8 FILE` mends it",
 }
 _OPENS_ONLY = re.compile(rb"\s*\{\s*\n")
+
+
+def in_lines(head: bytes) -> bool:
+    """Whether each line of a file that begins so is a record of its own, so that it may be read from any of them."""
+    first = head.lstrip().partition(b"\n")[0].rstrip()
+    return b"{" in first and not first.startswith(b"[") and not first.endswith((b"{", b"["))
 
 
 def flawed(head: bytes, cut: Cut | None) -> str:

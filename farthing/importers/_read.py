@@ -116,13 +116,14 @@ def objects(head: bytes) -> tuple[dict[str, str], ...]:
                 whole_line = _OBJECT.decode(line[start:])
             except UNREADABLE:  # most likely the last: the head ends in it
                 if not found:
-                    found.append(_keys(line, start))
+                    found.append(keys_at(line, start))
             else:
                 found.append({name: chr(memoryview(value)[0]) for name, value in whole_line.items()})
     return tuple(found)
 
 
-def _keys(line: bytes, at: int) -> dict[str, str]:
+def keys_at(line: bytes, at: int) -> dict[str, str]:
+    """The keys of the object that begins there, as far as it goes, with the first character of their values."""
     keys: dict[str, str] = {}
     depth = 0
     while match := _TOKEN.search(line, at):

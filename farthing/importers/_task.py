@@ -9,12 +9,15 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from functools import cache
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
+from farthing.aws import Keys
 from farthing.importers._batch import Reject
 from farthing.importers._open import Cut, Numbered, Source, flawed
 from farthing.importers._read import Format, reason
+from farthing.importers._s3 import bodies, use
 from farthing.ledger import better
 from farthing.usage import MAX_TOKENS, Rejected, Total, Usage, check_region
 
@@ -31,15 +34,21 @@ class Range(NamedTuple):
     format: str = ""
     start: int = 0
     end: int | None = None
+    size: int = 0  # of an object of S3, with the ETag of what was listed
+    etag: str = ""
 
 
 class Task(NamedTuple):
-    """`forced` is the only format that may be found, or ""; `latest_us` is the last time a record may have."""
+    """`forced` is the only format that may be found, or ""; `latest_us` is the last time a record may have.
+
+    `keys` open the bucket that all of its files are in, if they are in one.
+    """
 
     number: int
     ranges: list[Range]
     forced: str
     latest_us: int
+    keys: Keys | None = None
 
 
 class End(NamedTuple):
@@ -53,6 +62,7 @@ class End(NamedTuple):
     rejects: tuple[Reject, ...] = ()
     error: str = ""  # why it was not read, or not to its end
     unlike: str = ""  # why it has no known format
+    crc: int = 0  # of its bytes as they lie on the disk
 
 
 class Frame(NamedTuple):
@@ -89,17 +99,23 @@ def recognise(head: bytes, forced: str = "", like: str = "") -> str:
 def run(task: Task) -> Iterator[Frame]:
     """The task's frames; the last one holds its last End."""
     gather = _Gather(task.latest_us)
-    for place, part in enumerate(task.ranges):
+    use(task.keys)
+    files = bodies(task.ranges) if task.keys else repeat(None)
+    for place, (part, file) in enumerate(zip(task.ranges, files, strict=False)):
         try:
-            yield from _read(gather, part, place, task.forced)
+            yield from _read(gather, part, place, task.forced, file)
         except Exception as fault:  # noqa: BLE001 - in sniff(), or ours: it costs a file, not the import
             gather.ends.append(End(place, error=f"a fault of the importer: {type(fault).__name__}: {fault}"))
     yield gather.frame()
 
 
-def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Frame]:
+def _read(
+    gather: _Gather, part: Range, place: int, forced: str, opened: BinaryIO | OSError | None
+) -> Iterator[Frame]:
     try:
-        file = Source(part.path, part.start, part.end)
+        if isinstance(opened, OSError):
+            raise opened
+        file = Source(part.path, part.start, part.end, opened)
     except OSError as fault:
         gather.ends.append(End(place, error=fault.strerror or str(fault)))
         return
@@ -133,7 +149,7 @@ def _read(gather: _Gather, part: Range, place: int, forced: str) -> Iterator[Fra
             gather.reject(Reject(lines.number + 1, f"reading stopped: {fault.strerror or fault}"))
             error = f"read no further than line {lines.number + 1}"
         gather.taken += file.taken - taken
-        gather.end(place, name, error)
+        gather.end(place, name, error, file.crc)
     finally:
         file.close()
 
@@ -202,14 +218,23 @@ class _Gather:
         self._file_rejected = self._file_totals = 0
         self._rejects: list[Reject] = []
 
-    def end(self, place: int, name: str, error: str) -> None:
+    def end(self, place: int, name: str, error: str, crc: int) -> None:
         for number in self._lines.long:
             self.reject(Reject(number, "a line over 64 MiB"))
         self._rejects.sort()
         read = self._seen - self._file_begins + self._file_rejected
         lines = self._lines.number
         self.ends.append(
-            End(place, name, lines, read, self._file_rejected, tuple(self._rejects[:MOST_REJECTS]), error)
+            End(
+                place,
+                name,
+                lines,
+                read,
+                self._file_rejected,
+                tuple(self._rejects[:MOST_REJECTS]),
+                error,
+                crc=crc,
+            )
         )
 
     @property
@@ -255,7 +280,7 @@ class _Gather:
                     self._totals.append(item)
                 continue
             usage = item
-            at_us, request_id, message_id, parts, _, _, _, gateway_id = usage
+            at_us, request_id, message_id, parts, _, _, _, gateway_id, _ = usage
             # The usual record has one part and nothing wrong; _check looks closer at all others.
             facts, tokens = parts[0]
             if not (

@@ -57,22 +57,22 @@ def pack_frame(frame: Frame) -> bytes:
 
     rows = []
     others = []
-    for at_us, request_id, message_id, parts, tags, latency_ms, sidechain, gateway_id in frame.usages:
+    for at_us, request_id, message_id, parts, tags, latency_ms, sidechain, gateway_id, also in frame.usages:
         facts, tokens = parts[0]
-        rows.append(
-            (at_us, request_id, message_id, place(facts), tokens, tags, latency_ms, sidechain, gateway_id)
-        )
+        ids = (request_id, message_id, gateway_id, also)
+        rows.append((at_us, ids, place(facts), tokens, tags, latency_ms, sidechain))
         if len(parts) > 1:
             others.append((len(rows) - 1, [(place(facts), tokens) for facts, tokens in parts[1:]]))
     return msgspec.msgpack.encode((table, rows, others, frame[1:]))
 
 
 _Tokens = tuple[int, int, int, int, int]
+_Ids = tuple[str, str, str, tuple[str, ...]]
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):
     table: list[Facts]
-    rows: list[tuple[int, str, str, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool, str]]
+    rows: list[tuple[int, _Ids, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool]]
     others: list[tuple[int, list[tuple[int, _Tokens]]]]  # the further parts of the few calls that have some
     rest: tuple[int, int, int, int, list[End], list[Total], int]
 
@@ -85,9 +85,14 @@ def unpack_frame(data: bytes) -> Frame:
     table = packed.table
     usages = [
         Usage(
-            at_us, request_id, message_id, ((table[place], tokens),), tags, latency_ms, sidechain, gateway_id
+            at_us, request_id, message_id, ((table[place], tokens),), tags, latency_ms, side, gateway_id, also
         )
-        for at_us, request_id, message_id, place, tokens, tags, latency_ms, sidechain, gateway_id in packed.rows
+        for at_us, (
+            request_id,
+            message_id,
+            gateway_id,
+            also,
+        ), place, tokens, tags, latency_ms, side in packed.rows
     ]
     for row, parts in packed.others:
         more = tuple((table[place], tokens) for place, tokens in parts)

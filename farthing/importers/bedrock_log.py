@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ from farthing.importers._block import (
 )
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
 from farthing.importers._read import Item, Lines, digest, instant, objects, reason, whole
+from farthing.outbox import METADATA_KEY
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
 RECORD = "ModelInvocationLog"
@@ -283,6 +284,7 @@ class _Reader:
             if not tokens[1] and "refusal" in (body.stop_reason, body.stopReason):
                 status, tokens, untold, read = "refusal", ZERO, False, None  # counts are reported, not billed
         metadata = record.requestMetadata or {}
+        gateway_id = str(metadata.pop(METADATA_KEY, ""))
         call = (
             record.modelId,
             body.model if isinstance(body.model, str) else "",
@@ -300,7 +302,8 @@ class _Reader:
             assumed = ",".join(read.assumed)
             parts = tuple((self._fact(call, assumed, part.model), five(part.tokens)) for part in read.parts)
         tags = _tags(metadata) if metadata else ()
-        return Usage(at_us, request_id, message_id, parts, tags, _latency_ms(body.metrics))
+        latency_ms = _latency_ms(body.metrics)
+        return Usage(at_us, request_id, message_id, parts, tags, latency_ms, gateway_id=gateway_id)
 
     def _fact(self, call: tuple[str, ...], assumed: str, model: str = "") -> Facts:
         """`model` is that of one pass, if it is another than the call's."""
@@ -344,9 +347,9 @@ class _Reader:
         """An answer that was too large for its record, if its file is where S3 had it: in data/, beside the log."""
         if self._path in ("", "-"):
             return None
-        path = Path(self._path).parent / "data" / re.split(r"[/\\]", s3_path)[-1]
+        path = os.path.join(os.path.dirname(self._path), "data", re.split(r"[/\\]", s3_path)[-1])  # noqa: PTH118, PTH120 - it may be s3://
         try:
-            source = Source(str(path))
+            source = Source(path)
         except OSError:
             return None
         body = bytearray()

@@ -62,7 +62,7 @@ _OF_MESSAGES = frozenset({"uuid", "requestId", "timestamp"})
 
 def sniff(head: bytes) -> bool:
     for keys in objects(head):
-        if "type" in keys and not _NOT_SUMMARIES.isdisjoint(keys):
+        if "type" in keys and not _NOT_SUMMARIES.isdisjoint(keys) and "traceId" not in keys:  # of Langfuse
             return True
         if "type" in keys and keys.get("message") == "{" and not _OF_MESSAGES.isdisjoint(keys):
             return True

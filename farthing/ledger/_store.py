@@ -1,24 +1,21 @@
-"""Where a ledger's tables are: a folder of Delta tables, its marker, and DuckDB to read them."""
+"""A ledger's tables: Delta tables in a folder or a bucket, the marker beside them, and DuckDB to read them."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
+from farthing.aws import is_s3
+from farthing.ledger._place import MARKER, os_reason, place
 from farthing.ledger._tables import DUCK, TABLES, arrow
+from farthing.ledger._upgrade import UPGRADED, add_columns, filled, late_columns
 
 if TYPE_CHECKING:
     import duckdb
 
-MARKER = "farthing.json"
-FORMAT = 2  # of the folder; an older one is upgraded, a newer one refused
+FORMAT = 2  # of the ledger; an older one is upgraded, a newer one refused
 _ROOM_BYTES = 100_000  # that a commit may take beside its data: the log entry, footers, a block a file
-_UNFIT = re.compile(r"[][%*?{}|^\\]")  # in a path: Delta Lake fails on some, DuckDB takes others for patterns
 
 
 class LedgerError(Exception):
@@ -26,40 +23,35 @@ class LedgerError(Exception):
 
 
 class Store:
-    """The tables of one ledger. LedgerError if its folder cannot be used."""
+    """The tables of one ledger, in a folder or at an s3:// prefix. LedgerError if that cannot be used."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder: Any = str(folder).rstrip("/") if is_s3(str(folder)) else Path(folder)  # as users name it
         self._con: duckdb.DuckDBPyConnection | None = None
-        self._tables: dict[str, Any] = {}  # as last read
-        if _UNFIT.search(self.folder.absolute().as_posix()):
-            raise LedgerError(
-                f"{folder}: a ledger's path has none of {_UNFIT.pattern[1:-1]}; name another folder"
-            )
-        marker = self.folder / MARKER
+        self._tables: dict[str, tuple[Any, Any]] = {}  # as last read, and how they were reached
         try:
-            if not marker.exists():
-                self._begin(marker)
-            found = json.loads(marker.read_text())
+            self.place = place(folder)
+        except ValueError as error:
+            raise LedgerError(f"{folder}: {error}") from error
+        try:
+            found = self.place.marker()
+            if found is None:
+                if not self.place.begin(json.dumps({"format": FORMAT})):
+                    raise LedgerError(f"{folder}: not empty and no farthing ledger; name another folder")
+                found = self.place.marker()
+            said = json.loads(found or "")
         except OSError as error:
             raise LedgerError(f"{folder}: {os_reason(error)}") from error
         except ValueError as error:
-            raise LedgerError(f'{marker} is damaged: it should hold {{"format": {FORMAT}}}') from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            damaged = f'is damaged: it should hold {{"format": {FORMAT}}}'
+            raise LedgerError(f"{self.folder}/{MARKER} {damaged}") from error
+        if isinstance(said, dict) and said.get("format") in UPGRADED:
+            said = self._upgrade()
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise LedgerError(
-                f"{folder}: a ledger of format {found.get('format') if isinstance(found, dict) else found!r}; this "
+                f"{folder}: a ledger of format {said.get('format') if isinstance(said, dict) else said!r}; this "
                 f"farthing reads format {FORMAT}: use the farthing that wrote it, or import into another folder"
             )
-
-    def _begin(self, marker: Path) -> None:
-        """Mark a new or empty folder as a ledger, in one step: this process may be killed, and others may look."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        strange = [path for path in self.folder.iterdir() if not path.name.startswith(marker.name)]
-        if strange and not marker.exists():
-            raise LedgerError(f"{self.folder}: not empty and no farthing ledger; name another folder")
-        draft = self._draft()
-        draft.write_text(json.dumps({"format": FORMAT}))
-        draft.replace(marker)
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -71,11 +63,28 @@ class Store:
             self._con.execute("SET TimeZone = 'UTC'")
         return self._con
 
-    def table(self, name: str) -> duckdb.DuckDBPyRelation:
-        """A table as it stands; empty where nothing was written yet."""
+    def _upgrade(self) -> dict[str, int]:
+        """Bring a ledger of an earlier format to this one. The mark comes last: killed before, it is done again."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            for name in TABLES:
+                add_columns(name, lambda name=name: self.delta(name))
+            self.place.mark(json.dumps({"format": FORMAT}))
+        except (DeltaError, OSError) as error:
+            why = self.place.reason(error, "s3:PutObject")
+            raise LedgerError(f"{self.folder}: cannot upgrade it: {why}") from error
+        return {"format": FORMAT}
+
+    def table(self, name: str, delta: Any = None, month: str = "") -> duckdb.DuckDBPyRelation:
+        """A table as it stands, or as it was in `delta`, or a month of it; empty where nothing was written yet."""
         columns = TABLES[name]
-        delta = self.delta(name)
-        paths = [unquote(uri) for uri in delta.file_uris()] if delta else []
+        delta = delta or self.delta(name)
+        try:
+            paths = self.place.files(name, delta) if delta else []
+            paths = [path for path in paths if f"/month={month}/" in path] if month else paths
+        except OSError as error:
+            raise LedgerError(f"{self.folder}: cannot read {name}: {os_reason(error)}") from error
         if not paths:
             columns = {column: kind for column, kind in columns.items() if column != "month"}
             empty = ", ".join(f'CAST(NULL AS {DUCK[kind]}) AS "{column}"' for column, kind in columns.items())
@@ -83,7 +92,9 @@ class Store:
         import duckdb
 
         try:
-            return self.connection.read_parquet(paths, hive_partitioning=False)
+            late = late_columns(delta)
+            rows = self.connection.read_parquet(paths, hive_partitioning=False, union_by_name=bool(late))
+            return filled(rows, late)
         except duckdb.Error as error:
             raise LedgerError(f"{self.folder}: cannot read {name}: {os_reason(error)}") from error
 
@@ -94,13 +105,11 @@ class Store:
 
         transactions = [Transaction("farthing", version)] if version else None
         data = arrow(columns, TABLES[name])
-        need = data.nbytes + _ROOM_BYTES
-        free = shutil.disk_usage(self.folder).free
-        if free < need:  # found out by the writer itself, this prints a stack trace of its own
-            raise LedgerError(
-                f"{self.folder}: cannot write: {free:,} bytes free on the disk, {need:,} needed"
-            )
         try:
+            if full := self.place.lacks(
+                data.nbytes + _ROOM_BYTES
+            ):  # the writer itself would print a stack trace
+                raise LedgerError(f"{self.folder}: cannot write: {full}")
             write_deltalake(
                 self.delta(name, make=True) if delta is None else delta,
                 data,
@@ -109,59 +118,70 @@ class Store:
                 commit_properties=CommitProperties(app_transactions=transactions),
             )
         except (DeltaError, OSError) as error:
-            if version and isinstance(error, CommitFailedError):
+            overtaken = delta is not None and not self.place.is_newest(name, delta.version())
+            if version and (overtaken or isinstance(error, CommitFailedError)):
                 return False
-            raise LedgerError(f"{self.folder}: cannot write: {os_reason(error)}") from error
+            why = self.place.reason(error, "s3:PutObject")
+            raise LedgerError(f"{self.folder}: cannot write: {why}") from error
         return True
 
     def delta(self, name: str, *, make: bool = False) -> Any:
         """A table as it stands; None, or an empty one, if it was never written.
 
         It is made by itself, not by its first rows: then the first commit of rows is one like any other, and two
-        writers who begin at once see each other. Delta lets both of two who make a table succeed, so it is renamed
-        into its place.
+        writers who begin at once see each other.
         """
-        path = self.folder / name
-        if name in self._tables and _is_newest(path, self._tables[name].version()):
-            return self._tables[name]
-        if not make and not path.exists():
-            return None
-        from deltalake import DeltaTable
+        found = self._read(name)
+        if found is None and make:
+            self._make(name)
+            found = self._read(name)
+        return found
+
+    def _read(self, name: str) -> Any:
+        try:
+            address, options = self.place.address(name)
+            held, reached = self._tables.get(name, (None, None))
+            if held and reached == options and self.place.is_newest(name, held.version()):
+                return held
+            if not self.place.has(name):
+                return None
+        except OSError as error:
+            raise LedgerError(f"{self.folder}: {os_reason(error)}") from error
+        from deltalake import DeltaTable  # where there is something to read: a new ledger opens sooner
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
-            if path.exists():
-                self._tables[name] = DeltaTable(str(path))
-                return self._tables[name]
+            self._tables[name] = DeltaTable(address, storage_options=options), options
         except TableNotFoundError:
-            pass
-        except (DeltaError, OSError) as error:
-            raise LedgerError(f"{self.folder}: cannot read {name}: {os_reason(error)}") from error
-        if not make:
             return None
+        except (DeltaError, OSError) as error:
+            why = self.place.reason(error, "s3:GetObject")
+            raise LedgerError(f"{self.folder}: cannot read {name}: {why}") from error
+        return self._tables[name][0]
+
+    def _make(self, name: str) -> None:
+        """Make the table, unless another writer was quicker."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
         columns = TABLES[name]
         schema = arrow({column: [] for column in columns}, columns).schema
-        draft = self._draft()
+        partitions = ["month"] if "month" in columns else None
+        indexed = (
+            "at,day" if name == "usage" else ""
+        )  # its log tells between what these lie, and holds no names
+        how = (
+            {"delta.dataSkippingStatsColumns": indexed}
+            if indexed
+            else {"delta.dataSkippingNumIndexedCols": "0"}
+        )
+
+        def create(folder: str) -> None:
+            DeltaTable.create(folder, schema, partition_by=partitions, configuration=how)
+
         try:
-            DeltaTable.create(str(draft), schema, partition_by=["month"] if "month" in columns else None)
-            draft.rename(path)  # in one step, and only if no other writer was quicker
-            return DeltaTable(str(path))
+            self.place.make(name, create)
         except (DeltaError, OSError) as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            if found := self.delta(name):
-                return found
-            raise LedgerError(f"{self.folder}: cannot write: {os_reason(error)}") from error
-
-    def _draft(self) -> Path:
-        """A name for something that will be renamed once it is whole; what a killed process leaves of it is ignored."""
-        return self.folder / f"{MARKER}.{os.urandom(8).hex()}"
-
-
-def _is_newest(table: Path, version: int) -> bool:
-    """Whether nothing was committed after this version: its log is still there, and that of the next one is not."""
-    log = table / "_delta_log"
-    return (log / f"{version:020}.json").exists() and not (log / f"{version + 1:020}.json").exists()
-
-
-def os_reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+            if self._read(name) is None:
+                why = self.place.reason(error, "s3:PutObject")
+                raise LedgerError(f"{self.folder}: cannot write: {why}") from error

@@ -130,7 +130,7 @@ def _of_claude(
 def _words(text: str) -> list[str]:
     """The words of a usage type, in lower case.
 
-    >>> _words("USE1-MP:USE1_CacheWrite1hInputTokenCount_Global-Units")[4:]
+    >>> _words("USE1-MP:USE1_CacheWrite1hInputTokenCount_Global-Units")[5:]
     ['cache', 'write', '1h', 'input', 'token', 'count', 'global', 'units']
     """
     return [word.lower() for word in _WORD.findall(text)]

@@ -1,0 +1,330 @@
+"""The ledger itself: reading it, and appending to it so that each call is in it once."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from farthing.ledger._calls import Calls
+from farthing.ledger._forget import KEY, Forgotten
+from farthing.ledger._store import LedgerError, Store
+from farthing.ledger._tables import (
+    BETWEEN_IDS,
+    DAY_US,
+    FILES,
+    TABLES,
+    TOTALS,
+    WRITER,
+    Rows,
+    arrow,
+    transposed,
+)
+from farthing.meters import METERS
+from farthing.usage import EPOCH, Facts, Total, Usage
+
+if TYPE_CHECKING:
+    import duckdb
+
+_SERIES = "series"  # the format of rows in `files` that tell how far a bucket's series has been read
+_HOUR = "%Y/%m/%d/%H"
+
+
+class Added(NamedTuple):
+    """What an append did: the calls that were not known, and how many records replaced or repeated known ones."""
+
+    fresh: list[Usage]
+    superseded: int = 0
+    duplicates: int = 0
+
+    @property
+    def imported(self) -> int:
+        return len(self.fresh)
+
+
+class SourceFile(NamedTuple):
+    """A file as it was read. `reasons` are up to a hundred of its rejected lines, as `line: reason`."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    format: str
+    read: int
+    rejected: int
+    reasons: tuple[str, ...] = ()
+    digest: str = ""  # of its content, as far as one is known
+
+
+class _Seen(NamedTuple):
+    """A table as a writer has looked at it, and how many transactions it had seen."""
+
+    delta: Any
+    version: int
+    transaction: int
+
+
+class Ledger(Store):
+    """A ledger in a folder; made there if there is none.
+
+    Several processes may append at once: a commit that finds another one landed since it looked starts again
+    from what it now sees, so no call is counted twice. LedgerError if the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        super().__init__(folder)
+        self._forgotten = (-1, Forgotten())  # as of which version
+        self._known_codes: dict[str, tuple[int, set[int]]] = {}  # by table: as of which commit, and the codes
+
+    # --- reading ---
+
+    def rows(self) -> duckdb.DuckDBPyRelation:
+        return self.table("usage")
+
+    def contexts(self) -> duckdb.DuckDBPyRelation:
+        """One row a distinct Facts. Two writers may both have added one: it is given once."""
+        return self.table("contexts").distinct()
+
+    def files(self, read_until: Mapping[str, str] | None = None) -> list[SourceFile]:
+        """Every source file as it was last read; without those more than a day before the hours of `read_until`."""
+        if self.delta("files") is None:
+            return []  # and DuckDB need not be loaded yet
+        wanted = "format <> ?"
+        values = [_SERIES]
+        for series, hour in (read_until or {}).items():
+            day = datetime.strptime(hour, _HOUR).replace(tzinfo=UTC) - timedelta(days=1)
+            wanted += " AND NOT (path >= ? AND path < ?)"
+            values += [series, f"{series}{day:{_HOUR}}"]
+        query = f"""SELECT path, size, mtime_ns, format, read, rejected, reasons, digest FROM files WHERE {wanted}
+                    QUALIFY row_number() OVER (PARTITION BY path ORDER BY "at" DESC) = 1 ORDER BY path"""
+        self.connection.register("files", self.table("files"))
+        rows = self.connection.execute(query, values).fetchall()
+        return [SourceFile._make((*row[:6], tuple(json.loads(row[6])), row[7])) for row in rows]
+
+    def read_until(self) -> dict[str, str]:
+        """By series of objects that go by the hour: the hour before which all of it has been read."""
+        if self.delta("files") is None:
+            return {}
+        self.connection.register("files", self.table("files"))
+        query = (
+            """SELECT path, arg_max(digest, "at") FROM files WHERE format = ? GROUP BY path ORDER BY path"""
+        )
+        return dict(self.connection.execute(query, [_SERIES]).fetchall())
+
+    def totals(self) -> duckdb.DuckDBPyRelation:
+        """Control totals, each as it was last read: what sources counted over a period, never usage beside calls.
+
+        Of those that begin together the longest holds: a count that goes on from one start is told as it grows.
+        """
+        key = ", ".join(f'"{name}"' for name in TOTALS if name not in ("read_at", "end", "value"))
+        order = '"end" DESC, read_at DESC, value DESC'
+        latest = f"row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
+        table = self.table("totals")
+        self.connection.register("all_totals", table)
+        return self.connection.sql(f"SELECT * FROM all_totals QUALIFY {latest}")
+
+    def forgotten(self) -> Forgotten:
+        """The names that are not to be kept, as digests."""
+        delta = self.delta("forgotten")
+        if delta is None:
+            return Forgotten()
+        if self._forgotten[0] != delta.version():
+            rows = self.table("forgotten").project("kind, digest").distinct().fetchall()
+            keys = [bytes.fromhex(digest) for kind, digest in rows if kind == KEY]
+            names = frozenset(digest for kind, digest in rows if kind != KEY)
+            self._forgotten = delta.version(), Forgotten(keys[0] if keys else b"", names)
+        return self._forgotten[1]
+
+    def span(self) -> tuple[datetime, datetime] | None:
+        """The first and last time of use; None for an empty ledger."""
+        low, high = self.rows().aggregate('epoch_us(min("at")), epoch_us(max("at"))').fetchall()[0]
+        return None if low is None else (_instant(low), _instant(high))
+
+    def days(self) -> tuple[datetime, datetime] | None:
+        """The whole UTC days of use, [from, to), as the table's own statistics tell them: no row is read."""
+        delta = self.delta("usage")
+        actions = delta.get_add_actions(flatten=True) if delta else None
+        if actions is None or not actions.num_rows:
+            return None
+        low, high = (actions[f"{end}.day"].to_pylist() for end in ("min", "max"))
+        return EPOCH + timedelta(days=min(low)), EPOCH + timedelta(days=max(high) + 1)
+
+    # --- writing ---
+
+    def append(self, usages: Sequence[Usage], attempts: int = 40) -> Added:
+        """Add what these records say that is not known yet, in one commit; all of it or nothing."""
+        if not usages:
+            return Added([])
+        import duckdb
+
+        for attempt in range(attempts):
+            _give_way(attempt)
+            seen = {name: self._look(name) for name in ("usage", "contexts", "tags")}
+            try:
+                added = self._append(usages, seen)
+            except (LedgerError, duckdb.Error):
+                if all(self.place.is_newest(name, table.version) for name, table in seen.items()):
+                    raise
+                continue  # what was seen has been removed meanwhile
+            if added is not None:
+                return added
+        raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
+
+    def _append(self, usages: Sequence[Usage], seen: dict[str, _Seen]) -> Added | None:
+        """None if another writer came between."""
+        told = self.forgotten().usages(usages)  # asked for after the tables were looked at: see forget
+        known = list(self.known(told)) if seen["usage"].transaction else []
+        calls = Calls(known)
+        calls.extend(told)
+        replaced = [(old, new) for old, new in zip(known, calls.kept, strict=False) if old != new]
+        fresh = [usage for usage in calls.kept[len(known) :] if usage is not None]
+        if not fresh and not replaced:
+            return Added([], 0, calls.duplicates)
+        rows = Rows()
+        rows.extend([old for old, _ in replaced], -1)
+        rows.extend([new for _, new in replaced if new is not None])
+        rows.extend(fresh)
+        delta, _, transaction = seen["usage"]
+        if self._add_dimensions(rows, seen) and self.commit("usage", rows.columns, delta, transaction + 1):
+            return Added(fresh, calls.superseded, calls.duplicates)
+        return None
+
+    def _look(self, name: str) -> _Seen:
+        delta = self.delta(name, make=True)
+        return _Seen(delta, delta.version(), delta.transaction_version(WRITER) or 0)
+
+    def note_files(self, files: Sequence[SourceFile], at: datetime) -> None:
+        """Remember these files as read; called once their records are in."""
+        rows = [
+            (*file[:4], _micros(at), *file[4:6], json.dumps(file.reasons[:100]), file.digest)
+            for file in files
+        ]
+        if rows:
+            self.add("files", transposed(rows, FILES))
+
+    def note_read_until(self, read_until: Mapping[str, str], at: datetime) -> None:
+        """Remember how far these series have been read; called once all before that is in."""
+        self.note_files(
+            [SourceFile(series, 0, 0, _SERIES, 0, 0, (), hour) for series, hour in read_until.items()], at
+        )
+
+    def note_totals(self, totals: Sequence[Total], at: datetime) -> int:
+        """Remember control totals; how many of them are new, or other than they were."""
+        if not totals:
+            return 0
+        now = _micros(at)
+        masked = map(self.forgotten().total, totals)
+        rows = [(now, total.start_us, total.end_us, total.value, *total.said) for total in masked]
+        con = self.connection
+        con.register("given_totals", arrow(transposed(rows, TOTALS), TOTALS))
+        con.register("ledger_totals", self.totals())
+        on = ", ".join(f'"{name}"' for name in TOTALS if name != "read_at")
+        fresh = con.execute(
+            f"""SELECT epoch_us(read_at), epoch_us("start"), epoch_us("end"), * EXCLUDE (read_at, "start", "end")
+                FROM given_totals ANTI JOIN ledger_totals USING ({on})"""
+        ).fetchall()
+        if fresh:
+            self.add("totals", transposed(fresh, TOTALS))
+        return len(fresh)
+
+    def known(self, usages: Sequence[Usage]) -> Iterator[Usage]:
+        """The ledger's present records of these calls, found by id within a day of them; of batches, at any time."""
+        low = min(usage.at_us for usage in usages) - DAY_US
+        high = max(usage.at_us for usage in usages) + DAY_US
+        if any(
+            usage.parts[0][0].mode == "batch" for usage in usages
+        ):  # where no job is at hand, a file's time
+            low, high = 0, max(high, low + 36_500 * DAY_US)
+        wanted = arrow({"id": [name for usage in usages for name in usage.ids]}, {"id": "string"})
+        con = self.connection
+        rows = self.rows().filter(f'"at" BETWEEN make_timestamptz({low}) AND make_timestamptz({high})')
+        con.register("wanted_ids", wanted)
+        con.register("ledger_rows", rows)
+        con.register("ledger_contexts", self.contexts())
+        con.register("ledger_tags", self.table("tags").distinct())
+        keys = "request_id, message_id, gateway_id, also, part, ctx, tags, sidechain, latency_ms"
+        present = con.execute(
+            f"""
+            WITH others AS (SELECT also FROM (SELECT DISTINCT also, unnest(string_split(also, chr({ord(BETWEEN_IDS)})))
+                            AS id FROM ledger_rows WHERE also <> '') WHERE id IN (FROM wanted_ids)),
+                 hits AS (SELECT * FROM ledger_rows WHERE request_id IN (FROM wanted_ids)
+                          OR message_id IN (FROM wanted_ids) OR gateway_id IN (FROM wanted_ids)
+                          OR also IN (FROM others)),
+                 sums AS (SELECT {keys}, epoch_us("at") AS at_us, {", ".join(f"abs({m}) AS {m}" for m in METERS)},
+                                 sum(CASE WHEN reversal THEN -1 ELSE 1 END) AS net FROM hits GROUP BY ALL),
+                 sets AS (SELECT tags, list([key, value] ORDER BY key, value) AS pairs FROM ledger_tags GROUP BY tags)
+            SELECT part, request_id, message_id, gateway_id, also, at_us, sidechain, latency_ms, pairs,
+                   {", ".join(Facts._fields)}, {", ".join(METERS)}
+            FROM sums JOIN ledger_contexts USING (ctx) LEFT JOIN sets USING (tags)
+            WHERE net > 0 ORDER BY request_id, message_id, gateway_id, at_us, account, part
+            """
+        )
+        last: Usage | None = None
+        while rows_ := present.fetchmany(10_000):
+            for place, request, message, gateway, also, at_us, side, latency, pairs, *rest in rows_:
+                part = (Facts(*rest[: len(Facts._fields)]), tuple(rest[len(Facts._fields) :]))
+                if last and place:
+                    last = last._replace(parts=(*last.parts, part))
+                    continue
+                if last:
+                    yield last
+                tags, others = tuple(map(tuple, pairs or ())), tuple(also.split(BETWEEN_IDS)) if also else ()
+                last = Usage(at_us, request, message, (part,), tags, latency, side, gateway, others)
+        if last:
+            yield last
+
+    def _add_dimensions(self, rows: Rows, seen: dict[str, _Seen]) -> bool:
+        """Contexts and tag sets that no row had before; written first, so that no row lacks its own.
+
+        False if another writer changed these tables since they were looked at.
+        """
+        for name, codes in (("contexts", rows.contexts), ("tags", rows.tagsets)):
+            delta, _, transaction = seen[name]
+            known = self._codes(name, transaction)
+            new = {said: code for said, code in codes.items() if code not in known}
+            if not new:
+                continue
+            if name == "contexts":
+                given = [(code, *said) for said, code in new.items()]
+            else:
+                given = [(code, *pair) for said, code in new.items() for pair in said]
+            if not self.commit(name, transposed(given, TABLES[name]), delta, transaction + 1):
+                return False
+            known.update(new.values())
+            self._known_codes[name] = (transaction + 1, known)
+        return True
+
+    def _codes(self, name: str, transaction: int) -> set[int]:
+        """The codes that a table of contexts or tags has, remembered until another writer changes it."""
+        found = self._known_codes.get(name)
+        if found is None or found[0] != transaction:
+            column = next(iter(TABLES[name]))
+            codes = {code for (code,) in self.table(name).project(column).distinct().fetchall()}
+            found = self._known_codes[name] = (transaction, codes)
+        return found[1]
+
+    def add(self, name: str, columns: dict[str, Any], attempts: int = 40) -> None:
+        """Append whatever else is going on: a commit that met another one is made again."""
+        for attempt in range(attempts):
+            _give_way(attempt)
+            delta, _, transaction = self._look(name)
+            if self.commit(name, columns, delta, transaction + 1):
+                return
+        raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
+
+
+def _give_way(attempt: int) -> None:
+    """After a commit that another writer's came before: wait for a moment, so that not always the slowest loses."""
+    if attempt:
+        time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))
+
+
+def _micros(at: datetime) -> int:
+    return int(at.timestamp()) * 1_000_000 + at.microsecond
+
+
+def _instant(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=micros % 1_000_000)

@@ -1,0 +1,179 @@
+"""What a report is, and what all of them share: the table, its heading and its footer, rows out of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from farthing.book import Card, Resolved, Unpriced
+from farthing.cells import Cell, Question
+from farthing.frames import Frame
+from farthing.ledger import Ledger
+from farthing.meters import METERS
+from farthing.money import usd
+
+COMPUTED = "computed, unproven"
+LIST_VALUE = "list value, not billed"  # of a subscription's transcripts: nothing says which are billed
+
+
+@dataclass
+class Table:
+    """Rows of a finished report. Amounts are picodollars under names that end in `usd`; None is unpriced."""
+
+    title: str
+    heading: str
+    columns: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    footer: dict[str, Any]
+    parts: dict[str, Any] = field(default_factory=dict)  # further tables, by name
+    failed: bool = False  # the answer is no: the command exits 1
+    empty: str = "no usage in this selection"  # what stands where rows would
+
+    def frame(self) -> Frame:
+        """The rows, for Arrow, Polars or pandas."""
+        return Frame(self.columns, self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    name: str
+    says: str
+    make: Callable[..., Table]
+
+
+REPORTS: dict[str, Report] = {}
+
+
+def report(says: str) -> Callable[[Callable[..., Table]], Callable[..., Table]]:
+    def register(make: Callable[..., Table]) -> Callable[..., Table]:
+        REPORTS[make.__name__] = Report(make.__name__, says, make)
+        return make
+
+    return register
+
+
+# --- what every report shares --------------------------------------------------------------------------------------
+
+
+def heading(found: Iterable[Cell]) -> str:
+    """How far the money is to be believed: transcripts of the direct API may be a subscription's."""
+    kinds = {cell.source == "claude_code" and not _on_bedrock(cell) for cell in found}
+    if kinds == {True}:
+        return LIST_VALUE
+    return COMPUTED if kinds <= {False} else f"{COMPUTED}; Claude Code on Anthropic: {LIST_VALUE}"
+
+
+def _on_bedrock(cell: Cell) -> bool:
+    return isinstance(cell.sku, Resolved) and cell.sku.sku.platform == "bedrock"
+
+
+def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[str, Any]:
+    """What stands under every report: read = priced + unpriced + rejected, and money that was assumed."""
+    files = ledger.files()
+    reasons: dict[str, int] = {}
+    priced = 0
+    for cell in found:
+        if isinstance(cell.price, Card):
+            priced += cell.calls
+        else:
+            reasons[cell.price.reason] = reasons.get(cell.price.reason, 0) + cell.calls
+    unpriced = sum(reasons.values())
+    rejected = sum(file.rejected for file in files)
+    return {
+        "usd": sum([cell.cost for cell in found]),
+        "read": priced + unpriced + rejected,
+        "priced": priced,
+        "unpriced": unpriced,
+        "unpriced_reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        "rejected": rejected,
+        "rejected_reasons": [f"{file.path}:{reason}" for file in files for reason in file.reasons][:20],
+        "assumed_usd": sum(_hanging(cell) for cell in found if cell.assumed),
+        "assumed": _assumptions(found),
+        "book": question.book.digest,
+        "tz": question.tz,
+        "currency": "USD",
+    }
+
+
+_SETTLE = {
+    "endpoint": "--assume endpoint=global (or us, eu, ... for a geography), or --profiles FILE",
+    "region": "--assume region=REGION",
+    "ttl": "--assume ttl=1h, or log response bodies",
+    "batch_rate": "no flag: no batch SKU of the model has been seen in the price list yet",
+    "input_includes_cache": "no flag: the instrumentation did not say",
+    "at": "no flag: put the job's description beside its results (docs/importing-gateways.md)",
+    "cached": "no flag: the record does not say what of its prompt was cached; import the invocation log",
+    "open_intent": "no flag: import the outbox again, or the invocation log",
+}
+
+
+def _assumptions(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Each assumption: the money that hangs on it, and what would settle it. Of `ttl` only the writes hang on it."""
+    money: dict[str, list[int]] = {}
+    for cell in (cell for cell in found if cell.assumed):
+        for name in dict.fromkeys(cell.assumed):
+            total = money.setdefault(name, [0, 0, 0])
+            total[0] += cell.calls
+            total[1] += _writes_5m(cell) if name == "ttl" else cell.cost
+            total[2] += _writes_5m(cell, "cache_write_1h") if name == "ttl" else 0
+    return [
+        {"name": name, "calls": calls, "usd": cost, "settle": _SETTLE.get(name, "")}
+        | ({"upper_usd": upper} if name == "ttl" else {})
+        for name, (calls, cost, upper) in sorted(money.items())
+    ]
+
+
+def _hanging(cell: Cell) -> int:
+    """What of the cell's cost hangs on any of its assumptions."""
+    return _writes_5m(cell) if set(cell.assumed) == {"ttl"} else cell.cost
+
+
+def _writes_5m(cell: Cell, at_rate_of: str = "cache_write_5m") -> int:
+    """What the cell's 5-minute writes cost, at the rate of one meter or another."""
+    if isinstance(cell.price, Unpriced):
+        return 0
+    return int(cell.tokens.cache_write_5m * getattr(cell.price.rates, at_rate_of))
+
+
+def grouped(found: Iterable[Cell], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Cells with equal keys as one row each: calls, tokens by meter and in all, dollars, calls without a price."""
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in found:
+        groups.setdefault(cell.keys, []).append(cell)
+    return [dict(zip(names, keys, strict=True)) | _total(group) for keys, group in groups.items()]
+
+
+def _total(group: Sequence[Cell]) -> dict[str, Any]:
+    tokens = [sum(counts) for counts in zip(*[cell.tokens for cell in group], strict=True)]
+    calls = sum([cell.calls for cell in group])
+    unpriced = [cell.calls for cell in group if isinstance(cell.price, Unpriced)]
+    cost = sum([cell.cost for cell in group])
+    return {
+        "calls": calls,
+        "tokens": sum(tokens),
+        **dict(zip(METERS, tokens, strict=True)),
+        "usd": None if len(unpriced) == len(group) else cost,  # without any price: unknown is not nothing
+        "unpriced_calls": sum(unpriced),
+    }
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """The table as JSON-ready values: amounts as exact dollar strings, None where unpriced."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: _dollars(k, plain(v)) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list) else value
+
+    return {
+        "title": table.title,
+        "heading": table.heading,
+        "rows": plain(table.rows),
+        **plain(table.parts),
+        "footer": plain(table.footer),
+    }
+
+
+def _dollars(name: str, value: Any) -> Any:
+    return usd(value) if name.endswith("usd") and isinstance(value, int) else value

@@ -1,0 +1,81 @@
+"""The bill, and the layers it is made of."""
+
+from __future__ import annotations
+
+from farthing.book import Book, Card
+from farthing.cells import Cell, Question, cells
+from farthing.ledger import Ledger
+from farthing.meters import METERS, Vector
+from farthing.reports._table import Table, footer, grouped, heading, report
+
+STEPS = (
+    ("list", "List price, global endpoint, nothing cached"),
+    ("endpoint_premium", "Endpoint premium"),
+    ("extended_access", "Extended access of legacy models"),
+    ("cache_writes", "Cache writes, over plain input"),
+    ("cache_reads", "Cache reads saved"),
+    ("batch", "Batch saved"),
+    ("long_prompt", "Long prompts"),
+    ("fast", "Fast mode"),
+)
+
+
+@report("The bill: from list price to what it comes to, layer by layer; then by model.")
+def bill(ledger: Ledger, question: Question) -> Table:
+    """The steps sum to the total exactly. Rows are models; `waterfall` has the steps."""
+    found = cells(ledger, question, ("model",))
+    steps = dict.fromkeys((name for name, _ in STEPS), 0)
+    for cell in found:
+        if isinstance(cell.price, Card):
+            for name, cost in layers(question.book, cell, cell.price).items():
+                steps[name] += cost
+    total = sum(cell.cost for cell in found)
+    waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in STEPS]
+    waterfall = [step for step in waterfall if step["usd"] or step["step"] == "list"]
+    waterfall.append({"step": "total", "label": "Comes to", "usd": total})
+    rows = sorted(grouped(found, ("model",)), key=lambda row: (-(row["usd"] or 0), row["model"]))
+    columns = ("model", "calls", "tokens", *METERS, "usd")
+    return Table(
+        "The bill", heading(found), columns, rows, footer(ledger, question, found), {"waterfall": waterfall}
+    )
+
+
+def layers(book: Book, cell: Cell, card: Card) -> dict[str, int]:
+    """The cell's cost as the steps that lead to it, in the order of STEPS; they sum to it exactly.
+
+    Each step re-rates the same tokens with one more layer in place. A model never sold at a global endpoint
+    starts from the price it has.
+    """
+    tokens = cell.tokens
+    plain = Vector(input=tokens.prompt, output=tokens.output)
+    at_home = card.sku._replace(mode="on_demand")
+    ladder = (
+        ("list", at_home._replace(endpoint="global", zone="")),
+        ("endpoint_premium", at_home._replace(zone="")),
+        ("extended_access", at_home),
+    )
+    found = ((name, book.find(sku, cell.at)) for name, sku in ladder)
+    base = [(name, rung) for name, rung in found if isinstance(rung, Card)]
+    steps: dict[str, int] = {}
+    reached = 0
+    if not base:
+        return {"list": cell.cost}
+    for i, (name, rung) in enumerate(base):
+        cost = plain @ rung.rates
+        steps["list" if i == 0 else name] = cost - reached
+        reached = cost
+    home = base[-1][1]
+    steps["cache_writes"] = tokens.cache_write_5m * (home.rates.cache_write_5m - home.rates.input) + (
+        tokens.cache_write_1h * (home.rates.cache_write_1h - home.rates.input)
+    )
+    steps["cache_reads"] = tokens.cache_read * (home.rates.cache_read - home.rates.input)
+    reached += steps["cache_writes"] + steps["cache_reads"]
+    climb = [("batch", card.sku, 0), ("long_prompt", card.sku, cell.prompt)]
+    if card.sku.mode == "fast":
+        climb = [("long_prompt", at_home, cell.prompt), ("fast", card.sku, cell.prompt)]
+    for name, sku, size in climb:
+        higher = book.find(sku, cell.at, size, cached=tokens.cached > 0)
+        if isinstance(higher, Card):
+            steps[name] = tokens @ higher.rates - reached
+            reached += steps[name]
+    return steps
