@@ -9,10 +9,12 @@ from decimal import Decimal
 import pytest
 
 from farthing import cli
+from farthing.billed import levers, waterfall
 from farthing.book import default_book
 from farthing.cells import Question
 from farthing.ledger import Ledger
 from farthing.reconcile import reconcile
+from farthing.reports import bill
 from farthing.statement import Statement, StatementError
 from farthing.statement._usage_type import about, by_name
 from farthing.usage import EPOCH, Facts, Usage
@@ -239,6 +241,38 @@ def test_two_currencies_are_refused(billed, tmp_path):
     path.write_text(path.read_text().replace(",USD,", ",EUR,", 1))
     with pytest.raises(StatementError, match="amounts in EUR, USD"):
         Statement([path])
+
+
+# --- a bill alone ---------------------------------------------------------------------------------------------------
+
+
+def test_the_waterfall_of_a_bill_is_that_of_the_usage(calls, billed, tmp_path):
+    """The bill shows the same steps as the ledger's own report of the same calls."""
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(seen(calls))
+    ours = bill(ledger, SEPTEMBER).parts["waterfall"]
+    theirs = waterfall(Statement([bills.write_csv(tmp_path / "cur.csv", billed)]))
+    assert [(row["step"], row["usd"]) for row in theirs] == [(row["step"], row["usd"]) for row in ours]
+
+
+def test_a_discount_is_a_step_of_its_own(billed, tmp_path):
+    lines = [bills.dearer(line, "0.9") for line in billed]
+    steps = {
+        row["step"]: row["usd"]
+        for row in waterfall(Statement([bills.write_csv(tmp_path / "cur.csv", lines)]))
+    }
+    assert steps["beyond_list"] == int((cost(lines) - cost(billed)) * 10**12)
+    assert (
+        sum(picos for step, picos in steps.items() if step != "total")
+        == steps["total"]
+        == int(cost(lines) * 10**12)
+    )
+
+
+def test_the_endpoint_lever_of_a_bill_is_exact(calls, billed, rates, tmp_path):
+    found = {row["lever"]: row for row in levers(Statement([bills.write_csv(tmp_path / "cur.csv", billed)]))}
+    at_global = bills.lines([replace(call, endpoint="global") for call in calls], rates)
+    assert found["endpoint"]["missing_usd"] == int((cost(billed) - cost(at_global)) * 10**12) > 0
 
 
 # --- reconcile -----------------------------------------------------------------------------------------------------

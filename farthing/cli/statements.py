@@ -141,6 +141,8 @@ def _days(text: str, option: str) -> tuple[date, date]:
 
 def statement_json(found: Statement) -> dict[str, Any]:
     """The bill as JSON: dollars are exact strings; a list price that the book has not is null."""
+    from farthing.billed import levers, waterfall
+
     share = found.decoded_share
     return {
         "rows": [
@@ -165,8 +167,14 @@ def statement_json(found: Statement) -> dict[str, Any]:
             for line in found.undecoded
         ],
         "decoded_share": None if share is None else float(share),
+        "waterfall": [row | {"usd": usd(row["usd"])} for row in waterfall(found)],
+        "levers": [_lever(row) for row in levers(found)],
         "notes": found.loaded.notes,
     }  # fmt: skip
+
+
+def _lever(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: usd(value) if name.endswith("_usd") else value for name, value in row.items()}
 
 
 def reconciled_json(found: Reconciled, billed: Statement) -> dict[str, Any]:
@@ -215,12 +223,21 @@ def _faults(found: Statement) -> int:
 def _print_statement(found: Statement) -> None:
     from rich.table import Table
 
+    from farthing.billed import levers, waterfall
+
     share = found.decoded_share
     print(
         "no Claude lines in it"
         if share is None
         else f"{share:.4%} of Claude's spend decoded; {show(found.billed_picos)} billed for tokens"
     )
+    if found.billed:
+        for row in waterfall(found):
+            print(f"  {show(row['usd']):>18}  {row['label']}")
+        print("levers, on what was billed, each alone:")
+        for row in levers(found):
+            missing, applied = show(row["missing_usd"]), show(row["applied_usd"])
+            print(f"  {missing:>18}  {row['lever']} could save ({row['label']}); it saved {applied}")
     table = Table(box=None, pad_edge=False)
     for name in ("model", "endpoint", "mode", "meter"):
         table.add_column(name)

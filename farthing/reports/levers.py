@@ -39,7 +39,7 @@ def levers(ledger: Ledger, question: Question) -> Table:
 
     flags = (_CACHEABLE, _BATCH_PAYS)
     found = cells(ledger, question, ("model",), flags=flags, extra=extra, beside=_rewritten)
-    rows = [_score(question.book, made, found) for made in LEVERS.values()]
+    rows = [score(question.book, made, found) for made in LEVERS.values()]
     columns = ("lever", "eligible_usd", "applied_usd", "missing_usd", "label")
     return Table("Levers", heading(found), columns, rows, footer(ledger, question, found))
 
@@ -68,7 +68,8 @@ def _lever_facts(book: Book, place: Resolved | Unpriced, at: datetime | None) ->
     return facts
 
 
-def _score(book: Book, made: Lever, found: Sequence[Cell]) -> dict[str, Any]:
+def score(book: Book, made: Lever, found: Sequence[Cell]) -> dict[str, Any]:
+    """What a lever saved and could save of these cells, whose flags say whether they cache and whether batch pays."""
     eligible = missing = applied = 0
     for cell in found:
         if isinstance(cell.price, Unpriced):
