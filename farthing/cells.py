@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-import narwhals.stable.v2 as nw
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
 from farthing.config import UNASSIGNED, Config, claims, team_by_facts
@@ -22,6 +20,9 @@ from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
 from farthing.usage import EPOCH, Sku, parse_model_id, settle_ttl
+
+if TYPE_CHECKING:
+    import narwhals.stable.v2 as nw
 
 FACT_KEYS = ("account", "region", "principal", "session", "project", "source", "operation", "status")
 SKU_KEYS = ("platform", "model", "endpoint", "zone", "mode")
@@ -292,6 +293,8 @@ class _Contexts:
 
     def keep(self, frame: Any, number: int, where: Where) -> Any:
         """The rows that are as asked, where tags say so; a row without the tag has the value ""."""
+        import narwhals.stable.v2 as nw
+
         if where.key == "team":
             fits = self._team_tags.project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
             frame = frame.join(nw.from_native(fits), on="tags", how="left")
@@ -363,6 +366,8 @@ def _sum(
     flags: Sequence[nw.Expr],
     by_meter: bool,
 ) -> _Summed:
+    import narwhals.stable.v2 as nw  # where no frame is asked, it is not loaded
+
     coded, meanings = contexts.coded([key for key in keys if key in KEYS])
     frame = nw.from_native(ledger.rows())
     if question.since or question.until:
@@ -480,6 +485,8 @@ def local_day(zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:
     No two engines convert zones alike, but all add an offset. Casting a time to a date is slow in DuckDB, so
     the ledger has the UTC day of every row as a number.
     """
+    import narwhals.stable.v2 as nw
+
     shifts = _shifts(zone, since, until)
     if all(not offset for _, offset in shifts):
         return nw.col("day")

@@ -10,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Any, NamedTuple
-
-import narwhals.stable.v2 as nw
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Unpriced, default_book
 from farthing.meters import METERS, Vector
 from farthing.usage import EPOCH, Sku, read_usage, settle_ttl
 
-TOKENS = Vector.of(nw.col)
-RATES = Vector.of(lambda meter: nw.col(f"rate_{meter}"))
+if TYPE_CHECKING:
+    import narwhals.stable.v2 as nw
+
+
+def columns(prefix: str = "") -> Vector:
+    """The vector of a frame's columns: of the meters, or with a prefix of what is kept under them."""
+    import narwhals.stable.v2 as nw  # a program that prices no frame does without
+
+    return Vector.of(lambda meter: nw.col(f"{prefix}{meter}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +140,19 @@ class Grid(NamedTuple):
         instead of `at`: a comparison of times with zone costs several of ints, and prices change at midnight.
         `prompts` are boundaries that rows bring along, where those of their own SKU suffice.
         """
+        import narwhals.stable.v2 as nw
+
         era = _zero()
         for date in self.dates:
             days_in = days and date.time() == time.min
             beyond = nw.col("day") >= (date - EPOCH).days if days_in else nw.col("at") >= nw.lit(date)
             era = era + beyond.cast(nw.Int64())
-        prompt = TOKENS.prompt.abs()
+        prompt = columns().prompt.abs()
         band = _zero()
         sizes = self.prompts if prompts is None else prompts
         for size in sizes:
             band = band + (prompt >= size).cast(nw.Int64())
-        cached = (TOKENS.cached != 0).cast(nw.Int64()) if self.split_cached else _zero()
+        cached = (columns().cached != 0).cast(nw.Int64()) if self.split_cached else _zero()
         cell = {"era": era, "band": band, "cached": cached}
         edges = {"era": self.dates, "band": sizes, "cached": self.split_cached}
         return {name: expr for name, expr in cell.items() if edges[name] or not varying}
@@ -184,13 +191,17 @@ def rate_frame(usage: Any, cards: Any, lines: Grid) -> Any:
     (UTC) and the five meters; rows of negative counts are reversals. `cards` holds `lines.rows` as a frame of
     the same engine. What is missing from the result is in `unpriced_frame`: the two make up the input.
     """
+    import narwhals.stable.v2 as nw
+
     joined = _boxed(usage, lines).join(nw.from_native(cards), on=_BOX, how="inner")
     kept = [*nw.from_native(usage).collect_schema().names(), "card", "cost"]
-    return joined.with_columns(cost=TOKENS @ RATES).select(*kept).to_native()
+    return joined.with_columns(cost=columns() @ columns("rate_")).select(*kept).to_native()
 
 
 def unpriced_frame(usage: Any, cards: Any, lines: Grid) -> Any:
     """The rows of `usage` that no card holds. Arguments as of `rate_frame`."""
+    import narwhals.stable.v2 as nw
+
     known = nw.from_native(cards).select(*_BOX)
     return _boxed(usage, lines).join(known, on=_BOX, how="anti").drop("era", "band", "cached").to_native()
 
@@ -199,10 +210,14 @@ _BOX = [*Sku._fields, "era", "band", "cached"]
 
 
 def _boxed(usage: Any, lines: Grid) -> Any:
+    import narwhals.stable.v2 as nw
+
     return nw.from_native(usage).with_columns(**lines.cell())
 
 
 def _zero() -> nw.Expr:
+    import narwhals.stable.v2 as nw
+
     return nw.lit(0).cast(nw.Int64())
 
 

@@ -1,6 +1,7 @@
 """A ledger kept in shape: upgraded, looked into, checked, compacted, cut short, made to forget; others at work."""
 
 import json
+import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
+from farthing import aws
 from farthing.cli import main
 from farthing.ledger import Ledger, LedgerError, SourceFile, compact, find_named, forget, info, retain, verify
 from farthing.ledger import _keep as keep
@@ -454,7 +456,7 @@ def test_an_import_under_way_does_not_bring_the_name_back(ledger, monkeypatch):
 
 def test_forgetting_that_was_interrupted_is_ended_by_the_next(ledger, monkeypatch):
     before = totals(ledger)
-    steps = ["_renamed_tags", "_recode", "_rename_totals", "_erase"]
+    steps = ["_note_forgotten", "_renaming", "_erase"]
     for step in steps:
         folder = ledger.folder.with_name(step)
         shutil.copytree(ledger.folder, folder)
@@ -493,3 +495,67 @@ def test_a_ledger_that_cannot_be_written_is_one_line(ledger, monkeypatch):
     monkeypatch.setattr("deltalake.write_deltalake", refuse)
     with pytest.raises(LedgerError, match="cannot write: Permission denied"):
         compact(ledger)
+
+
+# --- in a bucket -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """moto's S3 on loopback, with one bucket."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "made",
+        "AWS_SECRET_ACCESS_KEY": "up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    for held in (aws._session, aws._client):
+        held.cache_clear()  # of another test's server
+    aws._REGIONS.clear()
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="costs")
+    yield client
+    server.stop()
+
+
+def test_all_of_it_in_a_bucket(bucket, tmp_path):
+    ledger = Ledger("s3://costs/ledger")
+    for i in range(6):
+        ledger.append(
+            [call(10 * i + n, day=i, principal=(ADA, BOB)[n % 2], session=f"s{n}") for n in range(5)]
+        )
+    before = totals(ledger)
+    assert compact(ledger).after < compact(ledger).before + 1 < 18
+    assert (info(ledger)["calls"], totals(ledger), verify(ledger)) == (30, before, [])
+    forget(ledger, ADA, NOW)
+    assert (totals(Ledger("s3://costs/ledger")), verify(ledger)) == (before, [])
+    assert retain(ledger, FIRST_DAY + 2).calls == 10
+    assert (totals(ledger)[0], verify(ledger)) == (20, [])
+    for found in bucket.list_objects_v2(Bucket="costs")["Contents"]:
+        copy = tmp_path / "copies" / found["Key"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(bucket.get_object(Bucket="costs", Key=found["Key"])["Body"].read())
+    assert anywhere(tmp_path / "copies", BOB)
+    assert anywhere(tmp_path / "copies", ADA) == []
+
+
+def test_an_old_ledger_in_a_bucket_is_upgraded(bucket, tmp_path):
+    old_ledger.write(tmp_path / "old", [[call(1), call(2)]], ["a.jsonl"])
+    for path in (tmp_path / "old").rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), "costs", f"ledger/{path.relative_to(tmp_path / 'old').as_posix()}")
+    ledger = Ledger("s3://costs/ledger")
+    assert (totals(ledger)[0], ledger.append([call(2), call(3)]).imported, verify(ledger)) == (2, 1, [])
+    body = bucket.get_object(Bucket="costs", Key="ledger/farthing.json")["Body"].read()
+    assert json.loads(body) == {"format": 2}

@@ -27,7 +27,8 @@ LAYERS = [
     {"ledger", "cache", "levers"},
     {"cells"},
     {"importers", "exporters", "reports", "statement", "optimise", "profiles"},
-    {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy", "reconcile", "why", "billed"},
+    {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"}
+    | {"reconcile", "why", "billed"},
     {"sync", "doctor"},
     {"cli"},
 ]

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from farthing.usage import Facts, Total, Usage
 
 KEY, NAME = "key", "name"  # kinds of rows
-_HOME = re.compile(r"^(?:(/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\]+|(-home-|-Users-)[^-]+)")
+HOMES = (r"^(/home/|/Users/|[A-Za-z]:\\Users\\)[^/\\]+", r"^(-home-|-Users-)[^-]+")  # of whom a project tells
+SOMEBODYS_HOME = r"\1forgotten"
 
 
 class Forgotten(NamedTuple):
@@ -41,7 +42,9 @@ class Forgotten(NamedTuple):
         principal, session = self.name(facts.principal), self.name(facts.session)
         if (principal, session) == (facts.principal, facts.session):
             return facts
-        project = _HOME.sub(lambda found: f"{found[1] or found[2]}forgotten", facts.project)
+        project = facts.project
+        for home in HOMES:
+            project = re.sub(home, SOMEBODYS_HOME, project)
         return facts._replace(principal=principal, session=session, project=project)
 
     def tags(self, tags: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from farthing.ledger._forget import KEY, NAME, Forgotten
+from farthing.ledger._forget import HOMES, KEY, NAME, SOMEBODYS_HOME
 from farthing.ledger._link import link
 from farthing.ledger._store import FORMAT, LedgerError
-from farthing.ledger._tables import TABLES, WRITER, arrow, content_code, statistics, transposed
-from farthing.usage import EPOCH, Facts
+from farthing.ledger._tables import TABLES, WRITER, arrow, statistics, transposed
+from farthing.usage import EPOCH
 
 if TYPE_CHECKING:
     from farthing.ledger._ledger import Ledger
@@ -30,6 +31,27 @@ CODES = {"contexts": "ctx", "tags": "tags"}  # the tables that rows of usage sha
 _ATTEMPTS = 20
 _NO_RETENTION = {"delta.logRetentionDuration": "interval 0 days"}
 _RETENTION = {"delta.logRetentionDuration": "interval 30 days"}
+
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def again(act: Callable[Concatenate[Ledger, Given], Made]) -> Callable[Concatenate[Ledger, Given], Made]:
+    """Do it again if files were removed that were being read, as retain and forget do; nothing is done twice by it."""
+
+    @wraps(act)
+    def run(ledger: Ledger, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
+        import duckdb
+
+        for _ in range(_ATTEMPTS):
+            try:
+                return act(ledger, *args, **kwargs)
+            except duckdb.IOException:
+                continue
+        raise LedgerError(f"{ledger.folder}: data is missing; `farthing ledger verify` tells what")
+
+    return run
 
 
 class Shape(NamedTuple):
@@ -62,6 +84,7 @@ def shapes(ledger: Ledger) -> list[Shape]:
     return found
 
 
+@again
 def info(ledger: Ledger) -> dict[str, Any]:
     """What is in a ledger, and since when."""
     con = ledger.connection
@@ -201,6 +224,7 @@ class Compacted(NamedTuple):
     left: tuple[str, ...]  # what others were writing to all the time
 
 
+@again
 def compact(ledger: Ledger) -> Compacted:
     """Put small files together, by month and in order of time; write checkpoints; remove what nobody reads any more.
 
@@ -277,6 +301,7 @@ class Dropped(NamedTuple):
     contexts: int = 0  # contexts and tag sets that nothing else had
 
 
+@again
 def older(ledger: Ledger, day: int, *, totals: bool = False) -> Dropped:
     """What there is from before a day, counted from 1970."""
     counted = 'coalesce(sum(calls), 0)::BIGINT, count(DISTINCT "day"), count(*)'
@@ -286,6 +311,7 @@ def older(ledger: Ledger, day: int, *, totals: bool = False) -> Dropped:
     return Dropped(calls, days, rows, count)
 
 
+@again
 def retain(ledger: Ledger, day: int, *, totals: bool = False) -> Dropped:
     """Drop usage from before a day, with the contexts and tags that only it had; of control totals only if asked."""
     dropped = older(ledger, day, totals=totals)
@@ -336,6 +362,7 @@ class Named(NamedTuple):
     totals: int
 
 
+@again
 def find_named(ledger: Ledger, pattern: str) -> Named:
     """`*` and `?` stand for anything; a pattern without them is a name."""
     con = ledger.connection
@@ -365,32 +392,49 @@ def find_named(ledger: Ledger, pattern: str) -> Named:
     )
 
 
+@again
 def forget(ledger: Ledger, pattern: str, now: datetime) -> Named:
     """Put pseudonyms in place of names and of the sessions tied to them, in every version, now and in later imports.
 
-    What they used and what it cost stays. The order matters, for others may be appending: first the digests are
-    there; then no row of usage has a code that names anybody, and none who looked before the digests were there can
-    commit one; only then do the meanings of these codes go.
+    What they used and what it cost stays, under the codes that it has: what these mean is replaced, in one commit. The
+    digests are there first, and a writer who looked at the tables before they were rewritten has to look again: so
+    none brings a name back. Killed anywhere, it is done again by the same call.
     """
     found = find_named(ledger, pattern)
     exact = [] if set(pattern) & set("*?") else [pattern]
-    _note_forgotten(ledger, [*exact, *found.names, *found.sessions], now)
-    hidden = ledger.forgotten()
-    changes = {"contexts": _renamed_contexts(ledger, hidden), "tags": _renamed_tags(ledger, hidden)}
-    for name, (rows, codes) in changes.items():
-        if rows:
-            ledger.add(name, transposed(rows, TABLES[name]))
-        columns = {"old": list(codes), "new": list(codes.values())}
-        ledger.connection.register(f"new_{name}", arrow(columns, {"old": "int64", "new": "int64"}))
-    _recode(ledger)
-    for name, (_, codes) in changes.items():
-        query = f"SELECT DISTINCT * FROM old_rows WHERE {CODES[name]} NOT IN (SELECT old FROM new_{name})"
-        if codes and not _rewrite(ledger, name, query):
-            raise _busy(ledger)
-    _rename_totals(ledger, hidden, [*found.names, *found.sessions])
-    for name in ("usage", "totals", *CODES):
+    there = found
+    for _ in range(_ATTEMPTS):
+        names = list(dict.fromkeys([*exact, *there.names, *there.sessions]))
+        _note_forgotten(ledger, names, now)
+        hidden = ledger.forgotten()
+        columns = {"name": names, "pseudonym": list(map(hidden.pseudonym, names))}
+        ledger.connection.register("pseudonyms", arrow(columns, {"name": "string", "pseudonym": "string"}))
+        for name, query in _renaming().items():
+            if not _rewrite(ledger, name, query):
+                raise _busy(ledger)
+        there = find_named(ledger, pattern)
+        if not (there.names or there.sessions):
+            break
+    for name in _renaming():
         _erase(ledger, name)
     return found
+
+
+def _renaming() -> dict[str, str]:
+    """By table: its rows with pseudonyms, and without the home folders of whom they stand for."""
+    who = "coalesce(p.pseudonym, r.principal) AS principal, coalesce(s.pseudonym, r.session) AS session"
+    joined = """FROM old_rows r LEFT JOIN pseudonyms p ON r.principal = p.name
+                LEFT JOIN pseudonyms s ON r.session = s.name"""
+    project = "r.project"
+    for home in HOMES:
+        project = f"regexp_replace({project}, '{home}', '{SOMEBODYS_HOME}')"
+    project = f"CASE WHEN p.name IS NULL AND s.name IS NULL THEN r.project ELSE {project} END AS project"
+    return {
+        "contexts": f"SELECT DISTINCT r.* REPLACE ({who}, {project}) {joined}",
+        "tags": """SELECT DISTINCT r.* REPLACE (coalesce(p.pseudonym, r.value) AS value)
+                   FROM old_rows r LEFT JOIN pseudonyms p ON r.value = p.name""",
+        "totals": f"SELECT r.* REPLACE ({who}) {joined}",
+    }
 
 
 def _note_forgotten(ledger: Ledger, names: Sequence[str], now: datetime) -> None:
@@ -406,72 +450,3 @@ def _note_forgotten(ledger: Ledger, names: Sequence[str], now: datetime) -> None
     rows = [(at, NAME, digest) for digest in {known.digest(name) for name in names} - known.digests]
     if rows:
         ledger.add("forgotten", transposed(rows, TABLES["forgotten"]))
-
-
-Renamed = tuple[
-    list[tuple[Any, ...]], dict[int, int]
-]  # new rows, and by which code each old code is replaced
-
-
-def _renamed_contexts(ledger: Ledger, hidden: Forgotten) -> Renamed:
-    con = ledger.connection
-    con.register("named_contexts", ledger.contexts())
-    tied = "principal IN (FROM names) OR session IN (FROM sessions) OR principal IN (FROM sessions)"
-    found = con.execute(f"SELECT ctx, {', '.join(Facts._fields)} FROM named_contexts WHERE {tied}").fetchall()
-    rows, codes = [], {}
-    for code, *said in found:
-        facts = hidden.facts(Facts(*said))
-        codes[code] = content_code(facts)
-        rows.append((codes[code], *facts))
-    return rows, codes
-
-
-def _renamed_tags(ledger: Ledger, hidden: Forgotten) -> Renamed:
-    con = ledger.connection
-    con.register("named_tags", ledger.table("tags").distinct())
-    sets = con.execute("""SELECT tags, list([key, value] ORDER BY key, value) FROM named_tags GROUP BY tags
-                          HAVING bool_or(value IN (FROM names) OR value IN (FROM sessions))""").fetchall()
-    rows, codes = [], {}
-    for code, pairs in sets:
-        tags = hidden.tags(map(tuple, pairs))
-        codes[code] = content_code(tags)
-        rows += [(codes[code], *pair) for pair in tags]
-    return rows, codes
-
-
-def _recode(ledger: Ledger) -> None:
-    """Usage under the new codes, until no row has an old one."""
-    joined = """SELECT u.* REPLACE (coalesce(c.new, u.ctx) AS ctx, coalesce(t.new, u.tags) AS tags) FROM old_rows u
-                LEFT JOIN new_contexts c ON u.ctx = c.old LEFT JOIN new_tags t ON u.tags = t.old ORDER BY "at" """
-    for _ in range(_ATTEMPTS):
-        for month in _months_with_old_codes(ledger):
-            if not _rewrite(ledger, "usage", joined, month):
-                raise _busy(ledger)
-        if ledger.delta("usage") is None:
-            return
-        _bump(ledger)
-        if not any(_months_with_old_codes(ledger)):
-            return
-    raise _busy(ledger)
-
-
-def _months_with_old_codes(ledger: Ledger) -> Iterator[str]:
-    old = "ctx IN (SELECT old FROM new_contexts) OR tags IN (SELECT old FROM new_tags)"
-    for shape in shapes(ledger):
-        if shape.table == "usage":
-            rows = ledger.table("usage", None, shape.month).filter(old)
-            if rows.project("ctx").limit(1).fetchall():
-                yield shape.month
-
-
-def _rename_totals(ledger: Ledger, hidden: Forgotten, names: Sequence[str]) -> None:
-    delta = ledger.delta("totals")
-    if delta is None:
-        return
-    columns = {"name": list(names), "pseudonym": [hidden.pseudonym(name) for name in names]}
-    ledger.connection.register("pseudonyms", arrow(columns, {"name": "string", "pseudonym": "string"}))
-    query = """SELECT t.* REPLACE (coalesce(p.pseudonym, t.principal) AS principal,
-                                   coalesce(s.pseudonym, t.session) AS session) FROM old_rows t
-               LEFT JOIN pseudonyms p ON t.principal = p.name LEFT JOIN pseudonyms s ON t.session = s.name"""
-    if names and not _rewrite(ledger, "totals", query):
-        raise _busy(ledger)

@@ -59,6 +59,13 @@ class SourceFile(NamedTuple):
     digest: str = ""  # of its content, as far as one is known
 
 
+_TORN_ATTEMPTS = 8  # two seconds
+
+
+class _Torn(LedgerError):
+    """Rows have a code without a meaning: for the moment, while retain drops it and gives it back; or a fault."""
+
+
 class _Seen(NamedTuple):
     """A table as a writer has looked at it, and how many transactions it had seen."""
 
@@ -165,6 +172,10 @@ class Ledger(Store):
             seen = {name: self._look(name) for name in ("usage", "contexts", "tags")}
             try:
                 added = self._append(usages, seen)
+            except _Torn:
+                if attempt == _TORN_ATTEMPTS:
+                    raise
+                continue  # retain is at work, or was killed
             except (LedgerError, duckdb.Error):
                 if all(self.place.is_newest(name, table.version) for name, table in seen.items()):
                     raise
@@ -245,26 +256,28 @@ class Ledger(Store):
         con.register("ledger_rows", rows)
         con.register("ledger_contexts", self.contexts())
         con.register("ledger_tags", self.table("tags").distinct())
-        keys = "request_id, message_id, gateway_id, also, part, ctx, tags, sidechain, latency_ms"
+        keys = "part, request_id, message_id, gateway_id, also, at_us, sidechain, latency_ms, pairs"
+        facts, meters = ", ".join(Facts._fields), ", ".join(METERS)
         present = con.execute(
             f"""
             WITH others AS (SELECT also FROM (SELECT DISTINCT also, unnest(string_split(also, chr({ord(BETWEEN_IDS)})))
                             AS id FROM ledger_rows WHERE also <> '') WHERE id IN (FROM wanted_ids)),
-                 hits AS (SELECT * FROM ledger_rows WHERE request_id IN (FROM wanted_ids)
+                 hits AS (SELECT *, epoch_us("at") AS at_us FROM ledger_rows WHERE request_id IN (FROM wanted_ids)
                           OR message_id IN (FROM wanted_ids) OR gateway_id IN (FROM wanted_ids)
                           OR also IN (FROM others)),
-                 sums AS (SELECT {keys}, epoch_us("at") AS at_us, {", ".join(f"abs({m}) AS {m}" for m in METERS)},
-                                 sum(CASE WHEN reversal THEN -1 ELSE 1 END) AS net FROM hits GROUP BY ALL),
-                 sets AS (SELECT tags, list([key, value] ORDER BY key, value) AS pairs FROM ledger_tags GROUP BY tags)
-            SELECT part, request_id, message_id, gateway_id, also, at_us, sidechain, latency_ms, pairs,
-                   {", ".join(Facts._fields)}, {", ".join(METERS)}
-            FROM sums JOIN ledger_contexts USING (ctx) LEFT JOIN sets USING (tags)
+                 sets AS (SELECT tags, list([key, value] ORDER BY key, value) AS pairs FROM ledger_tags GROUP BY tags),
+                 told AS (SELECT * FROM hits LEFT JOIN ledger_contexts USING (ctx) LEFT JOIN sets USING (tags)),
+                 sums AS (SELECT {keys}, {facts}, {", ".join(f"abs({m}) AS {m}" for m in METERS)},
+                                 sum(CASE WHEN reversal THEN -1 ELSE 1 END) AS net FROM told GROUP BY ALL)
+            SELECT {keys}, {facts}, {meters} FROM sums
             WHERE net > 0 ORDER BY request_id, message_id, gateway_id, at_us, account, part
-            """
+            """  # by what codes mean: two of them may mean the same since a name was forgotten
         )
         last: Usage | None = None
         while rows_ := present.fetchmany(10_000):
             for place, request, message, gateway, also, at_us, side, latency, pairs, *rest in rows_:
+                if rest[0] is None:
+                    raise _Torn(f"{self.folder}: usage lacks its context; run `farthing ledger compact`")
                 part = (Facts(*rest[: len(Facts._fields)]), tuple(rest[len(Facts._fields) :]))
                 if last and place:
                     last = last._replace(parts=(*last.parts, part))

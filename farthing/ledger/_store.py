@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from farthing.aws import is_s3
 from farthing.ledger._place import MARKER, os_reason, place
-from farthing.ledger._tables import DUCK, TABLES, arrow
+from farthing.ledger._tables import DUCK, TABLES, arrow, statistics
 from farthing.ledger._upgrade import UPGRADED, add_columns, filled, late_columns
 
 if TYPE_CHECKING:
@@ -167,17 +167,9 @@ class Store:
         columns = TABLES[name]
         schema = arrow({column: [] for column in columns}, columns).schema
         partitions = ["month"] if "month" in columns else None
-        indexed = (
-            "at,day" if name == "usage" else ""
-        )  # its log tells between what these lie, and holds no names
-        how = (
-            {"delta.dataSkippingStatsColumns": indexed}
-            if indexed
-            else {"delta.dataSkippingNumIndexedCols": "0"}
-        )
 
         def create(folder: str) -> None:
-            DeltaTable.create(folder, schema, partition_by=partitions, configuration=how)
+            DeltaTable.create(folder, schema, partition_by=partitions, configuration=statistics(name))
 
         try:
             self.place.make(name, create)

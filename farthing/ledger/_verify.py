@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.ledger._keep import CODES, lost, shapes
 from farthing.ledger._link import doubles
 from farthing.ledger._store import LedgerError
 from farthing.ledger._tables import TABLES
 from farthing.meters import METERS
+from farthing.usage import Facts
 
 if TYPE_CHECKING:
     from farthing.ledger._ledger import Ledger
@@ -88,7 +89,7 @@ def _rows(ledger: Ledger) -> Iterator[Fault]:
     for shape in shapes(ledger):
         if shape.table != "usage":
             continue
-        con.register("month_rows", ledger.table("usage", None, shape.month))
+        con.register("month_rows", _by_meaning(ledger, ledger.table("usage", None, shape.month)))
         counts = ", ".join(f"count(*) FILTER ({check})" for check in row_checks.values())
         found = con.execute(f"SELECT {counts} FROM month_rows".replace("{month}", shape.month)).fetchall()[0]
         for what, count in zip(row_checks, found, strict=True):
@@ -107,6 +108,23 @@ def _rows(ledger: Ledger) -> Iterator[Fault]:
         ):
             if count:
                 yield Fault("usage", f"{shape.month}: {count:,} {what}", _AGAIN)
+
+
+def _by_meaning(ledger: Ledger, rows: Any) -> Any:
+    """Rows under one code of those that mean the same, as they may since a name was forgotten."""
+    if not ledger.forgotten().digests:
+        return rows
+    con = ledger.connection
+    con.register("coded_rows", rows)
+    con.register("kept_contexts", ledger.contexts())
+    con.register("kept_tags", ledger.table("tags").distinct())
+    facts = ", ".join(Facts._fields)
+    return con.sql(f"""
+        WITH sets AS (SELECT tags, list([key, value] ORDER BY key, value) AS pairs FROM kept_tags GROUP BY tags),
+             one_ctx AS (SELECT ctx, min(ctx) OVER (PARTITION BY {facts}) AS one FROM kept_contexts),
+             one_tags AS (SELECT tags, min(tags) OVER (PARTITION BY pairs) AS one FROM sets)
+        SELECT r.* REPLACE (coalesce(c.one, r.ctx) AS ctx, coalesce(t.one, r.tags) AS tags)
+        FROM coded_rows r LEFT JOIN one_ctx c USING (ctx) LEFT JOIN one_tags t USING (tags)""")
 
 
 def _meanings(ledger: Ledger) -> Iterator[Fault]:

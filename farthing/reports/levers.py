@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
-
-import narwhals.stable.v2 as nw
+from typing import TYPE_CHECKING, Any
 
 from farthing.book import Book, Card, Resolved, Unpriced
 from farthing.cells import Cell, Question, cells
 from farthing.ledger import Ledger
 from farthing.levers import LEVERS, Lever
 from farthing.meters import METERS, Vector
-from farthing.rating import TOKENS
+from farthing.rating import columns
 from farthing.reports._table import Table, footer, heading, report
 from farthing.usage import Sku
 
-_CACHEABLE = TOKENS.prompt.abs() >= nw.col("cache_minimum")
-_BATCH_PAYS = (
-    sum(
-        ((nw.col(meter) * nw.col(f"saves_{meter}")) for meter in METERS[1:]),
-        nw.col("input") * nw.col("saves_input"),
-    )
-    * nw.when(nw.col("reversal")).then(nw.lit(-1)).otherwise(nw.lit(1))
-    > 0
-)
+if TYPE_CHECKING:
+    import narwhals.stable.v2 as nw
+
+
+def _flags() -> tuple[nw.Expr, nw.Expr]:
+    """Whether a row's prompt is long enough to be cached, and whether a batch would make it cheaper."""
+    import narwhals.stable.v2 as nw
+
+    tokens = columns()
+    saved = tokens @ columns("saves_")
+    sign = nw.when(nw.col("reversal")).then(nw.lit(-1)).otherwise(nw.lit(1))
+    return tokens.prompt.abs() >= nw.col("cache_minimum"), saved * sign > 0
 
 
 @report("The four levers: dollars eligible, already saved, still to be saved.")
@@ -37,11 +38,10 @@ def levers(ledger: Ledger, question: Question) -> Table:
     def extra(place: Resolved | Unpriced) -> dict[str, int]:
         return _lever_facts(question.book, place, last)
 
-    flags = (_CACHEABLE, _BATCH_PAYS)
-    found = cells(ledger, question, ("model",), flags=flags, extra=extra, beside=_rewritten)
+    found = cells(ledger, question, ("model",), flags=_flags(), extra=extra, beside=_rewritten)
     rows = [score(question.book, made, found) for made in LEVERS.values()]
-    columns = ("lever", "eligible_usd", "applied_usd", "missing_usd", "label")
-    return Table("Levers", heading(found), columns, rows, footer(ledger, question, found))
+    shown = ("lever", "eligible_usd", "applied_usd", "missing_usd", "label")
+    return Table("Levers", heading(found), shown, rows, footer(ledger, question, found))
 
 
 def _rewritten(sku: Sku) -> list[Sku]:
