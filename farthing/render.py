@@ -84,7 +84,7 @@ def _print_part(name: str, part: Any, console: Console) -> None:
 
     title = name.removesuffix("_usd").replace("_", " ")
     if name.endswith("usd"):
-        console.print(f"{title}: {show(part)}")
+        console.print(f"{title}: {'not told under these filters' if part is None else show(part)}")
     elif name != "waterfall" and part:
         console.print(Text(title, "bold"))
         columns = dict.fromkeys(column for row in part for column in row)

@@ -526,6 +526,8 @@ def bucket(monkeypatch, tmp_path):
     client = boto3.client("s3")
     client.create_bucket(Bucket="costs")
     yield client
+    for found in client.list_objects_v2(Bucket="costs")["Contents"]:
+        client.delete_object(Bucket="costs", Key=found["Key"])
     server.stop()
 
 

@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 0
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        if type(error).__name__ != "IOException":  # DuckDB's, which most commands do not load
+            raise
+        code = _fail(f"a file of the ledger has gone: another process cleaned it up meanwhile; ask again ({error})")
     sys.exit(code or 0)
 
 

@@ -191,7 +191,7 @@ class _Gather:
     def _reset(self) -> None:
         self._best: list[Usage] = []
         self._totals: list[Total] = []
-        self._places: dict[tuple[str, str, str], int] = {}
+        self._places: dict[tuple[str, str, str, str], int] = {}  # by ids and account
         self._superseded = self._duplicates = self._rejected = 0
         self._seen_before = self._seen
 
@@ -298,7 +298,7 @@ class _Gather:
             self._seen += 1
             best = self._best
             fresh = len(best)
-            place = self._places.setdefault((request_id, message_id, gateway_id), fresh)
+            place = self._places.setdefault((request_id, message_id, gateway_id, facts[5]), fresh)
             if place == fresh or best[place][6] is not usage[6]:
                 best.append(usage)  # of a call and its copy on a side chain the ledger makes one
                 if fresh == FRAME_RECORDS:

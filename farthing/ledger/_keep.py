@@ -18,7 +18,7 @@ from farthing.ledger._forget import HOMES, KEY, NAME, SOMEBODYS_HOME
 from farthing.ledger._link import link
 from farthing.ledger._store import FORMAT, LedgerError
 from farthing.ledger._tables import TABLES, WRITER, arrow, statistics, transposed
-from farthing.usage import EPOCH
+from farthing.usage import EPOCH, Facts
 
 if TYPE_CHECKING:
     from farthing.ledger._ledger import Ledger
@@ -171,7 +171,15 @@ def _rewrite(ledger: Ledger, name: str, query: str, month: str = "", attempts: i
 
 def _bump(ledger: Ledger) -> None:
     """Make every writer who is about to commit usage look again, at names and codes too."""
-    ledger.add("usage", transposed([], TABLES["usage"]))
+    from deltalake import write_deltalake
+
+    nothing = arrow(transposed([], TABLES["usage"]), TABLES["usage"])
+
+    def act(delta: Any, properties: Any) -> None:
+        write_deltalake(delta, nothing, mode="append", commit_properties=properties)
+
+    if not _change(ledger, "usage", act):
+        raise _busy(ledger)
 
 
 def _erase(ledger: Ledger, name: str) -> None:
@@ -261,6 +269,7 @@ def lost(ledger: Ledger, name: str) -> list[int]:
 
 def restore(ledger: Ledger, name: str) -> int:
     """Bring rows back that another process was killed in the middle of dropping; how many codes were without."""
+    import duckdb
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
@@ -275,16 +284,9 @@ def restore(ledger: Ledger, name: str) -> int:
     for version in (number - 1 for number in rewritten):
         try:
             earlier = ledger.table(name, DeltaTable(address, version=version, storage_options=options))
-            wanted = arrow({"code": sorted(missing)}, {"code": "int64"})
-            ledger.connection.register("wanted_codes", wanted)
-            found = earlier.filter(f"{CODES[name]} IN (FROM wanted_codes)").distinct().fetchall()
-        except (DeltaError, LedgerError, OSError):
+            missing = _bring_back(ledger, name, earlier, missing)
+        except (DeltaError, LedgerError, OSError, duckdb.Error):
             break  # earlier versions are gone
-        if found:
-            columns = earlier.columns
-            rows = [dict(zip(columns, row, strict=True)) for row in found]
-            ledger.add(name, {column: [row[column] for row in rows] for column in TABLES[name]})
-            missing = missing - {row[CODES[name]] for row in rows}
         if not missing:
             break
     return len(without) - len(missing)
@@ -339,15 +341,35 @@ def _drop_unused(ledger: Ledger, name: str) -> int:
     """
     con, code = ledger.connection, CODES[name]
     con.register("kept_usage", ledger.rows())
-    con.execute(f"CREATE OR REPLACE TEMP TABLE used_codes AS SELECT DISTINCT {code} FROM kept_usage")
-    unused = ledger.table(name).filter(f"{code} NOT IN (FROM used_codes)")
-    count: int = unused.aggregate(f"count(DISTINCT {code})").fetchall()[0][0]
-    if count:
-        if not _rewrite(ledger, name, f"SELECT DISTINCT * FROM old_rows WHERE {code} IN (FROM used_codes)"):
-            raise _busy(ledger)
-        _bump(ledger)
-        restore(ledger, name)
+    con.register("kept_codes", ledger.table(name))
+    con.execute(f"""CREATE OR REPLACE TEMP TABLE unused AS SELECT DISTINCT * FROM kept_codes
+                    WHERE {code} NOT IN (SELECT {code} FROM kept_usage)""")
+    count: int = con.execute(f"SELECT count(DISTINCT {code}) FROM unused").fetchall()[0][0]
+    if not count:
+        return 0
+    if not _rewrite(
+        ledger, name, f"SELECT DISTINCT * FROM old_rows WHERE {code} NOT IN (SELECT {code} FROM unused)"
+    ):
+        raise _busy(ledger)
+    _bump(ledger)
+    _bring_back(ledger, name, con.table("unused"), set(lost(ledger, name)))
     return count
+
+
+def _bring_back(ledger: Ledger, name: str, rows: Any, codes: set[int]) -> set[int]:
+    """Add what these rows say of these codes, but for names that were forgotten since; of which they say nothing."""
+    con, told = ledger.connection, ", ".join(f'"{column}"' for column in TABLES[name])
+    con.register("wanted_codes", arrow({"code": sorted(codes)}, {"code": "int64"}))
+    found = rows.filter(f"{CODES[name]} IN (FROM wanted_codes)").project(told).distinct().fetchall()
+
+    def masked() -> list[tuple[Any, ...]]:
+        hidden = ledger.forgotten()
+        if name == "contexts":
+            return [(code, *hidden.facts(Facts(*said))) for code, *said in found]
+        return [(code, key, hidden.name(value)) for code, key, value in found]
+
+    ledger.add(name, masked)
+    return codes - {row[0] for row in found}
 
 
 # --- forget -------------------------------------------------------------------------------------------------------
@@ -448,5 +470,4 @@ def _note_forgotten(ledger: Ledger, names: Sequence[str], now: datetime) -> None
             ledger.commit("forgotten", transposed(key, TABLES["forgotten"]), delta, 1)
         known = ledger.forgotten()
     rows = [(at, NAME, digest) for digest in {known.digest(name) for name in names} - known.digests]
-    if rows:
-        ledger.add("forgotten", transposed(rows, TABLES["forgotten"]))
+    ledger.add("forgotten", lambda: rows)

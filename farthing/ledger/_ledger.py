@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,6 @@ from farthing.ledger._store import LedgerError, Store
 from farthing.ledger._tables import (
     BETWEEN_IDS,
     DAY_US,
-    FILES,
     TABLES,
     TOTALS,
     WRITER,
@@ -214,7 +213,7 @@ class Ledger(Store):
             for file in files
         ]
         if rows:
-            self.add("files", transposed(rows, FILES))
+            self.add("files", lambda: rows)
 
     def note_read_until(self, read_until: Mapping[str, str], at: datetime) -> None:
         """Remember how far these series have been read; called once all before that is in."""
@@ -226,20 +225,20 @@ class Ledger(Store):
         """Remember control totals; how many of them are new, or other than they were."""
         if not totals:
             return 0
-        now = _micros(at)
-        masked = map(self.forgotten().total, totals)
-        rows = [(now, total.start_us, total.end_us, total.value, *total.said) for total in masked]
-        con = self.connection
-        con.register("given_totals", arrow(transposed(rows, TOTALS), TOTALS))
-        con.register("ledger_totals", self.totals())
+        now, con = _micros(at), self.connection
         on = ", ".join(f'"{name}"' for name in TOTALS if name != "read_at")
-        fresh = con.execute(
-            f"""SELECT epoch_us(read_at), epoch_us("start"), epoch_us("end"), * EXCLUDE (read_at, "start", "end")
-                FROM given_totals ANTI JOIN ledger_totals USING ({on})"""
-        ).fetchall()
-        if fresh:
-            self.add("totals", transposed(fresh, TOTALS))
-        return len(fresh)
+
+        def fresh() -> list[tuple[Any, ...]]:
+            masked = map(self.forgotten().total, totals)
+            rows = [(now, total.start_us, total.end_us, total.value, *total.said) for total in masked]
+            con.register("given_totals", arrow(transposed(rows, TOTALS), TOTALS))
+            con.register("ledger_totals", self.totals())
+            return con.execute(
+                f"""SELECT epoch_us(read_at), epoch_us("start"), epoch_us("end"), * EXCLUDE (read_at, "start", "end")
+                    FROM given_totals ANTI JOIN ledger_totals USING ({on})"""
+            ).fetchall()
+
+        return self.add("totals", fresh)
 
     def known(self, usages: Sequence[Usage]) -> Iterator[Usage]:
         """The ledger's present records of these calls, found by id within a day of them; of batches, at any time."""
@@ -319,13 +318,17 @@ class Ledger(Store):
             found = self._known_codes[name] = (transaction, codes)
         return found[1]
 
-    def add(self, name: str, columns: dict[str, Any], attempts: int = 40) -> None:
-        """Append whatever else is going on: a commit that met another one is made again."""
+    def add(self, name: str, rows: Callable[[], list[tuple[Any, ...]]], attempts: int = 40) -> int:
+        """Append rows, which are made once the table has been looked at, and made again if another writer came first.
+
+        How many there were.
+        """
         for attempt in range(attempts):
             _give_way(attempt)
             delta, _, transaction = self._look(name)
-            if self.commit(name, columns, delta, transaction + 1):
-                return
+            made = rows()
+            if not made or self.commit(name, transposed(made, TABLES[name]), delta, transaction + 1):
+                return len(made)
         raise LedgerError(f"{self.folder}: {attempts} commits in a row met another writer's; try again")
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from farthing.book import Unpriced
-from farthing.cells import Cell, Question, cells
+from farthing.cells import Cell, Question, QuestionError, cells
 from farthing.ledger import Ledger
 from farthing.reports._control import Compared, Gap, Slot, comparable, compare, not_compared
 from farthing.reports._pairs import SECONDS, find_copies
@@ -83,12 +83,20 @@ def coverage(ledger: Ledger, question: Question) -> Table:
     parts: dict[str, Any] = {
         "sources": _by_source(rows),
         "causes": list(_cause_rows(causes, compared)),
-        "possible_duplicates_usd": sum(copy.usd for copy in find_copies(ledger, question, SECONDS)),
+        "possible_duplicates_usd": _possible_duplicates(ledger, question),
         "not_compared": not_compared(ledger) if comparable(question) else [_FILTERED],
     }
     ranged = any(row["upper_usd"] != row["usd"] for row in rows)
     columns = ("account", "region", "source", "calls", "usd", *(("upper_usd",) if ranged else ()), "share")
     return Table("Coverage", heading(found), columns, rows, footer(ledger, question, found), parts)
+
+
+def _possible_duplicates(ledger: Ledger, question: Question) -> int | None:
+    """None where they cannot be told under the question's filters."""
+    try:
+        return sum(copy.usd for copy in find_copies(ledger, question, SECONDS))
+    except QuestionError:
+        return None
 
 
 _FILTERED = {
