@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if type(error).__name__ != "IOException":  # DuckDB's, which most commands do not load
             raise
-        code = _fail(f"a file of the ledger has gone: another process cleaned it up meanwhile; ask again ({error})")
+        code = _fail(
+            f"a file of the ledger has gone: another process cleaned it up meanwhile; ask again ({error})"
+        )
     sys.exit(code or 0)
 
 
