@@ -39,6 +39,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_session_of_another_test():
+    """Sessions and clients are held for a program's life; tests have their own credentials and servers."""
+    aws = sys.modules.get("farthing.aws")
+    if aws:
+        for held in (aws._session, aws._client):
+            held.cache_clear()
+        aws._REGIONS.clear()
+
+
 @pytest.fixture
 def golden(request):
     """golden(path, text): what a person reads stays as it was; `make golden` accepts the change."""

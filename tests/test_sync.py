@@ -274,7 +274,8 @@ def test_a_bucket_is_a_source_beside_folders(farthing, here, aws, logs):
     s3.create_bucket(Bucket="sync-ledger")
     for _ in range(2):
         assert farthing("sync", "--ledger", "s3://sync-ledger/kept")[0] == 2
-        code, out, _ = farthing("by", "team", "--json", "--shared", "--ledger", "s3://sync-ledger/kept")
+        code, out, err = farthing("by", "team", "--json", "--shared", "--ledger", "s3://sync-ledger/kept")
+        assert out, err
         assert (code, json.loads(out)["footer"]["read"]) == (0, 41)
     code, out, err = farthing("bill", "--ledger", "s3://sync-ledger/none")
     assert (code, out) == (2, "")
