@@ -143,10 +143,13 @@ def _noted(file: File) -> SourceFile:
 
 
 def _errors(file: File) -> list[str]:
-    lines = [f"{file.path}:{reject.line}: {reject.reason}" for reject in file.rejects[:SHOWN_REJECTS]]
+    shown = file.rejects[:SHOWN_REJECTS]
+    lines = [f"{file.path}:{reject.line}: {reject.reason}" for reject in shown]
     if file.rejected > len(lines):
         lines.append(f"{file.path}: and {file.rejected - len(lines):,} more lines rejected")
-    if file.error:
+    # Where reading stopped, the line that was rejected there has the reason.
+    told = shown and file.error == f"read no further than line {shown[-1].line}"
+    if file.error and not (told and len(shown) == file.rejected):
         lines.append(f"{file.path}: {file.error}")
     return lines
 

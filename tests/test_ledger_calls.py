@@ -86,6 +86,15 @@ def test_a_log_takes_session_and_project_and_a_transcript_account_region_and_pri
         assert (call.latency_ms, call.tags) == (700, (("a", "b"), ("d", "e")))
 
 
+def test_telemetry_that_knows_the_cache_comes_before_telemetry_that_does_not():
+    span = record("otel", "m1", tokens=(1, 10, 0, 0, 0))
+    for found in in_any_order(span, record("litellm", "m1", tokens=(1, 10, 3, 4, 5))):
+        facts, tokens = one_of(found).parts[0]
+        assert (facts.source, tokens) == ("litellm", (1, 10, 3, 4, 5))
+    for found in in_any_order(span, record("litellm", "m1", tokens=(1, 10, 0, 0, 0))):
+        assert one_of(found).parts[0][0].source == "otel"
+
+
 def test_a_call_is_found_by_ids_that_its_best_record_never_named():
     """A transcript and the client's events share a request id of which the platform's log knows nothing."""
     log, transcript = record(LOG, "m1", "aws1"), record("claude_code", "m1", "q1")

@@ -381,7 +381,7 @@ def test_credit_discount_tax_and_what_is_not_decoded(against, calls, billed):
     )
     assert named(against([*billed, *extra, odd], calls)) == {
         "apart: credit": Decimal(-50), "apart: edp_discount": Decimal(-7), "apart: tax": Decimal(3),
-        "not decoded": Decimal("1.25"),
+        "unknown SKU, not decoded": Decimal("1.25"),
     }  # fmt: skip
 
 

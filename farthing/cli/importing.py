@@ -46,7 +46,7 @@ def import_(
     forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
 ) -> int:
-    """Read usage into the ledger: Bedrock invocation logs, Claude Code transcripts. Import twice adds nothing."""
+    """Read usage into the ledger: logs, batch outputs, transcripts, gateways, telemetry. Import twice adds nothing."""
     from farthing.aws import Access
     from farthing.ledger import Ledger
 

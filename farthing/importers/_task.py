@@ -141,7 +141,7 @@ def _read(
             if gather.found:
                 error = ""
             if not lines.finished:
-                error = f"read no further than line {lines.number}"
+                error = f"the importer read no further than line {lines.number}"
         except Cut as cut:
             gather.reject(Reject(lines.number + 1, str(cut)))
             error = f"read no further than line {lines.number + 1}"

@@ -9,7 +9,7 @@ many rows were rejected and why. `totals` holds what sources counted over period
 
 from __future__ import annotations
 
-from farthing.ledger._calls import RANK, Calls, better
+from farthing.ledger._calls import MAY_LACK_CACHE, RANK, Calls, better
 from farthing.ledger._keep import compact, find_named, forget, info, older, retain
 from farthing.ledger._ledger import Added, Ledger, SourceFile
 from farthing.ledger._store import FORMAT, LedgerError
@@ -18,6 +18,7 @@ from farthing.ledger._verify import verify
 
 __all__ = [
     "FORMAT",
+    "MAY_LACK_CACHE",
     "RANK",
     "Added",
     "Calls",

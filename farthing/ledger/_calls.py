@@ -27,6 +27,7 @@ RANK = {
     "langfuse": 2,
     "litellm": 1,
 }
+MAY_LACK_CACHE = ("claude_code_events", "langfuse", "litellm", "otel")  # and say 0 where they do not know
 _WHO = tuple(Facts._fields.index(name) for name in ("session", "project", "account", "region", "principal"))
 _SAID = tuple(i for i, name in enumerate(Facts._fields) if i not in _WHO and name != "assumed")
 _5M, _1H = METERS.index("cache_write_5m"), METERS.index("cache_write_1h")
@@ -212,6 +213,8 @@ def _split(facts: Facts, tokens: Tokens, more: Facts, counted: Tokens) -> tuple[
 def better(new: Usage, old: Usage) -> bool:
     """Whether `new` tells more of the call: source first, then output (streams repeat a call as it grows).
 
+    A source that may not know the cache, and tells of none, gives way to one of its kind that does.
+
     Of two that tell as much, one wins whatever order they come in: the earlier, if their counts are the same. What
     a record may take from another (lifetimes, who asked) decides last, between records that are otherwise the same:
     else it would matter when it was taken.
@@ -220,12 +223,12 @@ def better(new: Usage, old: Usage) -> bool:
     return a > b or (a == b and new is not old and _tie(new) > _tie(old))
 
 
-def _worth(usage: Usage) -> tuple[int, int, int]:
-    return (
-        RANK.get(usage.parts[0][0].source, 0),
-        sum(tokens[1] for _, tokens in usage.parts),
-        sum(sum(tokens) for _, tokens in usage.parts),
-    )
+def _worth(usage: Usage) -> tuple[bool, bool, int, int, int]:
+    source = usage.parts[0][0].source
+    rank = RANK.get(source, 0)
+    counted = sum(sum(tokens) for _, tokens in usage.parts)
+    lacks = source in MAY_LACK_CACHE and counted > 0 and not any(sum(tokens[2:]) for _, tokens in usage.parts)
+    return rank > 0, not lacks, rank, sum(tokens[1] for _, tokens in usage.parts), counted
 
 
 def _tie(usage: Usage) -> tuple[Any, ...]:

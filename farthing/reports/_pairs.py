@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from farthing.book import Resolved, Unpriced
 from farthing.cells import FACT_KEYS, SKU_KEYS, Question, QuestionError
-from farthing.ledger import Calls, Ledger, arrow, better
+from farthing.ledger import MAY_LACK_CACHE, Calls, Ledger, arrow, better
 from farthing.ledger._tables import BETWEEN_IDS
 from farthing.meters import METERS, Vector
 from farthing.rating import find
@@ -19,7 +19,6 @@ from farthing.usage import EPOCH, Facts, Usage, settle_ttl
 SECONDS = 2
 _BUCKET_US = 16_000_000
 _LONGEST_US = 900_000_000  # of a call, as far as its latency is believed
-_MAY_LACK_CACHE = ("claude_code_events", "langfuse", "litellm", "otel")  # and say 0 where they do not know
 _IDS = "request_id, message_id, gateway_id, also"
 
 
@@ -128,8 +127,8 @@ SELECT DISTINCT least(a.n, b.n) AS one, greatest(a.n, b.n) AS other,
 FROM short a JOIN long b USING (model, input, output, bucket)
 WHERE a.source <> b.source AND a.starts BETWEEN b.starts - $slack AND b.ends + $slack
 AND ((a.cache_read = b.cache_read AND a.writes = b.writes)
-     OR (a.cache_read + a.writes = 0 AND a.source IN {_MAY_LACK_CACHE})
-     OR (b.cache_read + b.writes = 0 AND b.source IN {_MAY_LACK_CACHE}))
+     OR (a.cache_read + a.writes = 0 AND a.source IN {MAY_LACK_CACHE})
+     OR (b.cache_read + b.writes = 0 AND b.source IN {MAY_LACK_CACHE}))
 AND (a.account = b.account OR a.account = '' OR b.account = '')
 AND (a.region = b.region OR a.region = '' OR b.region = '')
 AND (a.platform = b.platform OR a.platform = '' OR b.platform = '')

@@ -37,7 +37,7 @@ CAUSES = {
     "mantle": "calls to bedrock-mantle are in no invocation log: send them through a gateway or hook",
     "logging_off": "a control total and no invocation log that day: switch logging on in that account and region",
     "batch_unseen": "batches that only a control total counts: import their results",
-    "unexplained": "a log or transcript is there, and lacks calls that a control total counts",
+    "unexplained": "a control total counts calls that no log, transcript or gateway here tells of one by one",
     "more_than_control": "single calls come to more than the control total: it is not whole, or calls count twice",
 }
 
