@@ -27,7 +27,12 @@ Cost = Literal["unblended", "net", "public"]
 PICOS = 12  # digits after the point
 _USAGE = ("usage", "discounted_usage", "savings_plan_covered_usage")
 # What net costs have in them already: counted beside them it would be taken off twice.
-_IN_NET = ("edp_discount", "private_rate_discount", "bundled_discount", "spp_discount")
+_IN_NET = (
+    "edp_discount", "private_rate_discount", "bundled_discount", "spp_discount",
+    "enterprise_discount_program_discount", "private_rate_card_discount",
+    "solution_provider_program_discount",  # as Cost Explorer writes them
+)  # fmt: skip
+_FAR = 20  # times the list price: so far off that the unit was misread
 _CLASS_BY = ("usage_type", "product_code", "product_name", "unit", "description", "region")
 
 
@@ -45,6 +50,7 @@ class Billed(NamedTuple):
     region: str
     long_prompt: bool
     mantle: bool
+    zone: str  # of the model's price
     tokens: int
     billed_picos: int
     list_picos: int | None
@@ -91,12 +97,20 @@ class Statement:
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
         self.loaded = load(self.connection, paths)
-        outside = "day < ? OR day > ?"
-        self.connection.execute(
-            f"DELETE FROM statement_lines WHERE {outside}", [since or date.min, until or date.max]
-        )
+        self._keep(since or date.min, until or date.max)
         self._check()
         self._classify()
+
+    def _keep(self, since: date, until: date) -> None:
+        con = self.connection
+        (told,) = con.execute("SELECT [min(day), max(day)] FROM statement_lines").fetchall()[0]
+        con.execute("DELETE FROM statement_lines WHERE day < ? OR day > ?", [since, until])
+        (kept,) = con.execute("SELECT count(*) FROM statement_lines").fetchall()[0]
+        if told[0] is None:
+            self.loaded.notes.append(f"none of its {self.loaded.lines:,} lines is of Claude or Bedrock")
+        elif not kept:
+            span = f"its lines are of {told[0]} to {told[1]}"
+            self.loaded.notes.append(f"nothing of {since} to {until} is in it: {span}")
 
     def _check(self) -> None:
         con = self.connection
@@ -150,12 +164,12 @@ class Statement:
         return found.pop() if len(found) == 1 else None
 
     def _summed(self, columns: str, *, usage: bool) -> list[tuple[Any, ...]]:
-        """Sums by class and columns of the lines of usage, or of all others: then cost, amount and how many."""
+        """Sums by class and columns of the lines of usage, or of all others: cost, amount, lines, below 0?"""
         types = self.connection.execute("SELECT DISTINCT line_type FROM statement_lines").fetchall()
         wanted = [text for (text,) in types if (snake(text) in _USAGE) == usage]
         return self.connection.execute(
             f"""SELECT class, {columns}, sum(coalesce({self.cost}, unblended, 0)), sum(coalesce(quantity, 0)),
-                       sum(lines)
+                       sum(lines), negative
                 FROM statement_lines JOIN statement_classes USING ({", ".join(_CLASS_BY)})
                 WHERE list_contains(?, line_type) GROUP BY ALL ORDER BY ALL""",
             [wanted],
@@ -168,27 +182,34 @@ class Statement:
 
     @cached_property
     def billed(self) -> list[Billed]:
-        """The lines of tokens, summed by usage type, day and account."""
+        """The lines of tokens, summed by usage type, day and account; what was taken back is beside them."""
+        return [line for line in self._tokens if not _is_far(line)]
+
+    @cached_property
+    def _tokens(self) -> list[Billed]:
         found = []
-        for number, usage_type, day, account, _, cost, quantity, _ in self._usage:
+        for number, usage_type, day, account, _, cost, quantity, *_ in self._usage:
             of = self.classes[number]
             if of.kind != TOKENS:
                 continue
             tokens = int((quantity * of.scale).to_integral_value())
+            zone, listed = self._list(of, day, tokens)
             found.append(
                 Billed(
                     usage_type, day, account, of.platform, of.model, of.endpoint, of.mode, of.meter, of.region,
-                    of.long_prompt, of.mantle, tokens, _picos(cost), self._list(of, day, tokens),
+                    of.long_prompt, of.mantle, zone, tokens, _picos(cost), listed,
                 )
             )  # fmt: skip
         return found
 
-    def _list(self, of: About, day: date, tokens: int) -> int | None:
-        """What the tokens cost by the book, on that day."""
+    def _list(self, of: About, day: date, tokens: int) -> tuple[str, int | None]:
+        """The zone, and what the tokens cost by the book on that day."""
         card = self.card(
             of.model, of.endpoint, of.mode, of.region, day, of.long_prompt, of.meter in CACHE_METERS
         )
-        return None if isinstance(card, Unpriced) else tokens * int(getattr(card.rates, of.meter))
+        if isinstance(card, Unpriced):
+            return "", None
+        return card.sku.zone, tokens * int(getattr(card.rates, of.meter))
 
     def card(
         self, model: str, endpoint: str, mode: str, region: str, day: date, long_prompt: bool, cached: bool
@@ -213,11 +234,11 @@ class Statement:
             total[0] += _picos(cost)
             total[1] += lines
 
-        for number, _, _, account, _, cost, _, lines in self._usage:
+        for number, _, _, account, _, cost, _, lines, _ in self._usage:
             kind = self.classes[number].kind
             if kind not in (TOKENS, UNDECODED, ""):
                 add(kind, account, cost, lines)
-        for number, line_type, account, cost, _, lines in self._summed(
+        for number, line_type, account, cost, _, lines, _ in self._summed(
             "line_type, coalesce(nullif(account, ''), payer)", usage=False
         ):
             kind = snake(line_type) or "untyped"
@@ -228,27 +249,51 @@ class Statement:
     @cached_property
     def undecoded(self) -> list[Undecoded]:
         """Lines of Claude that were not understood; their money is theirs still."""
-        return [
+        unknown = [
             Undecoded(usage_type, product, account, day, _picos(cost), self.classes[number].why)
-            for number, usage_type, day, account, product, cost, _, _ in self._usage
+            for number, usage_type, day, account, product, cost, *_ in self._usage
             if self.classes[number].kind == UNDECODED
+        ]
+        why = (
+            f"its amount is no count in the unit it seems to be in: {_FAR} times off the list price, or more"
+        )
+        far = filter(_is_far, self._tokens)
+        return unknown + [
+            Undecoded(line.usage_type, line.model, line.account, line.day, line.billed_picos, why)
+            for line in far
         ]
 
     @property
     def decoded_share(self) -> Decimal | None:
         """How much of Claude's spend is understood; None where there is none."""
         claude = ("reserved", "provisioned", "ccu")
-        decoded = sum(line.billed_picos for line in self.billed)
-        decoded += sum(line.picos for line in self.apart if line.kind in claude)
-        unknown = sum(line.picos for line in self.undecoded)
+        decoded = sum(abs(line.billed_picos) for line in self.billed)  # a refund is as much understood
+        decoded += sum(abs(line.picos) for line in self.apart if line.kind in claude)
+        unknown = sum(abs(line.picos) for line in self.undecoded)
         if not decoded and not unknown:
             return None
         return (Decimal(decoded) / Decimal(decoded + unknown)).quantize(Decimal("0.000001"))
+
+    @cached_property
+    def invoiced(self) -> bool:
+        """Whether AWS has put it on an invoice: nothing is added to its days then."""
+        (found,) = self.connection.execute(
+            "SELECT count(*) FROM statement_lines WHERE invoice != ''"
+        ).fetchall()[0]
+        return bool(found)
 
     @property
     def billed_picos(self) -> int:
         """What was billed for tokens."""
         return sum(line.billed_picos for line in self.billed)
+
+
+def _is_far(line: Billed) -> bool:
+    """Whether cost and amount cannot belong together; what is free of charge can."""
+    billed, listed = abs(line.billed_picos), abs(line.list_picos or 0)
+    small = max(billed, listed) < 10**7  # a thousandth of a cent: rounded as much
+    in_reach = listed <= billed * _FAR and billed <= listed * _FAR
+    return bool(billed and listed) and not small and not in_reach
 
 
 def _picos(cost: Decimal) -> int:

@@ -110,7 +110,10 @@ def projection(export: str, types: Mapping[str, str]) -> str:
     parts.append(f"CASE WHEN {told} THEN '' ELSE {resource} END AS resource")
     for name in ("started", "month"):
         text = _text(wanted[name], by_name, types)
-        parts.append(f"TRY_CAST(replace(substr({text}, 1, 19), 'T', ' ') AS TIMESTAMP) AS {name}")
+        # of another time zone, the day in UTC; what names none is UTC
+        zoned = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
+        plain = f"TRY_CAST(replace(substr({text}, 1, 19), 'T', ' ') AS TIMESTAMP)"
+        parts.append(f"coalesce({zoned}, {plain}) AS {name}")
     for name in ("quantity", *MONEY):
         text = _text(wanted[name], by_name, types)
         parts.append(f"TRY_CAST(nullif({text}, '') AS DECIMAL(38, 12)) AS {name}")

@@ -77,9 +77,13 @@ def about(
     of_claude = "claude" in said or "anthropic" in said
     if "claude platform" in said:
         return About("ccu", "claude_aws", region=region)
-    if "bedrock" not in said and not (of_claude and "token" in said):
-        return About("")
     words = _words(usage_type)
+    if "bedrock" not in said and not (of_claude and "token" in said):
+        if of_claude:  # seats and the like: not of Bedrock, and money all the same
+            return About("other", region=region)
+        if "MP:" in usage_type and _meter(words):
+            return About(UNDECODED, "bedrock", region=region, why="no product name that tells the model")
+        return About("")
     code = _REGION.match(usage_type)
     where = region or (_REGIONS.get(code[1], "") if code else "")
     kind = _beside(words, product_code)
@@ -203,7 +207,7 @@ def _bare(text: str) -> str:
 _NAMES = tuple(
     re.compile(pattern.replace("FAMILY", "|".join(_FAMILIES)))
     for pattern in (
-        r"(?P<family>FAMILY)[ -]?(?P<major>\d)(?!\d)(?:[.-](?P<minor>\d{1,2})(?!\d))?",  # Claude Opus 4.6
+        r"(?P<family>FAMILY)[ -]?(?P<major>\d)(?![\dhm])(?:[.-](?P<minor>\d{1,2})(?!\d))?",  # Claude Opus 4.6
         r"claude[ -]?(?P<major>\d)(?:[.-](?P<minor>\d))?[ -]?(?P<family>FAMILY)",  # Claude 3.5 Sonnet
         r"claude[ -]?(?P<family>FAMILY)",
         r"claude[ -]?v?(?P<major>\d)(?:\.(?P<minor>\d))?",
