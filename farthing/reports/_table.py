@@ -145,7 +145,7 @@ def grouped(found: Iterable[Cell], names: Sequence[str]) -> list[dict[str, Any]]
 
 
 def _total(group: Sequence[Cell]) -> dict[str, Any]:
-    tokens = [sum(counts) for counts in zip(*[cell.tokens for cell in group], strict=True)]
+    tokens = list(map(sum, zip(*[cell.tokens for cell in group], strict=True)))
     calls = sum([cell.calls for cell in group])
     unpriced = [cell.calls for cell in group if isinstance(cell.price, Unpriced)]
     cost = sum([cell.cost for cell in group])
