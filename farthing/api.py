@@ -174,15 +174,7 @@ class _Prices:
         return False
 
     def _ask(self, facts: Facts, usage: Usage, tokens: Sequence[int]) -> bool:
-        resolved = self._book.resolve(
-            facts.model_id,
-            platform=facts.platform,
-            region=facts.region,
-            mode=facts.mode,
-            inference_geo=facts.inference_geo,
-            served_model=facts.served_model,
-            profiles=self._profiles,
-        )
+        resolved = self._book.place(facts, self._profiles)
         if isinstance(resolved, Unpriced):
             return True
         return isinstance(find(self._book, resolved.sku, usage.at, Vector(*tokens)), Unpriced)

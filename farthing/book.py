@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from farthing.meters import CACHE_METERS, METERS, Vector
 from farthing.money import mtok_usd, per_mtok
-from farthing.usage import MODES, PLATFORMS, ModelId, Sku, parse_model_id
+from farthing.usage import MODES, PLATFORMS, Facts, ModelId, Sku, parse_model_id
 
 PRICES = Path(__file__).with_name("prices")
 START = datetime(1, 1, 1, tzinfo=UTC)
@@ -147,6 +147,21 @@ class Book:
         wanted: Iterable[str] = {sku.model for sku in skus} if skus else self.models
         found = (card for name in sorted(wanted) for cards in self._of(name).values() for card in cards)
         return [card for card in found if not skus or card.sku in skus]
+
+    def place(
+        self, facts: Facts, profiles: Mapping[str, str] | None = None, assume: Mapping[str, str] | None = None
+    ) -> Resolved | Unpriced:
+        """What the facts of a call come to: `resolve`, of what a source said."""
+        return self.resolve(
+            facts.model_id,
+            platform=facts.platform,
+            region=facts.region,
+            mode=facts.mode,
+            inference_geo=facts.inference_geo,
+            served_model=facts.served_model,
+            profiles=profiles,
+            assume=assume,
+        )
 
     def find(self, sku: Sku, at: datetime, prompt: int = 0, *, cached: bool = False) -> Card | Unpriced:
         """The one card in force, or the reason why there is none. `prompt` counts cached tokens too."""

@@ -19,7 +19,7 @@ from farthing.config import UNASSIGNED, Config, claims, team_by_facts
 from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
-from farthing.usage import EPOCH, Sku, parse_model_id, settle_ttl
+from farthing.usage import EPOCH, Facts, Sku, parse_model_id, settle_ttl
 
 if TYPE_CHECKING:
     import narwhals.stable.v2 as nw
@@ -328,17 +328,8 @@ def _meanings(con: Any, selected: str) -> dict[Any, dict[str, Any]]:
     return {row[0]: dict(zip(found.columns[1:], row[1:], strict=True)) for row in found.fetchall()}
 
 
-def _resolve(question: Question, facts: Mapping[str, str]) -> Resolved | Unpriced:
-    return question.book.resolve(
-        facts["model_id"],
-        platform=facts["platform"],
-        region=facts["region"],
-        mode=facts["mode"],
-        inference_geo=facts["inference_geo"],
-        served_model=facts["served_model"],
-        profiles=question.profiles,
-        assume=question.assume,
-    )
+def _resolve(question: Question, said: Mapping[str, str]) -> Resolved | Unpriced:
+    return question.book.place(Facts("", **said), question.profiles, question.assume)
 
 
 def _unresolved(key: str, facts: Mapping[str, Any]) -> str:

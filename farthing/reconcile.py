@@ -329,10 +329,7 @@ class _Naming:
                         self.add("possible duplicates of ours", where, -count * rate, 1)
 
     def _places(self, question: Question, facts: Facts, day: date, account: str) -> list[Place]:
-        found = question.book.resolve(
-            facts.model_id, platform=facts.platform, region=facts.region, mode=facts.mode,
-            served_model=facts.served_model, profiles=question.profiles, assume=question.assume,
-        )  # fmt: skip
+        found = question.book.place(facts, question.profiles, question.assume)
         if not isinstance(found, Resolved):
             return []
         sku = (found.sku.model, found.sku.endpoint, found.sku.zone, found.sku.mode)

@@ -65,6 +65,16 @@ def golden(request):
     return check
 
 
+@pytest.fixture(scope="module")
+def moto():
+    """The address of an emulated AWS."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def spark():
     """One small Spark session, in UTC, for the whole run."""

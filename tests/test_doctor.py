@@ -22,15 +22,6 @@ from farthing.money import from_usd
 from tests.accounts import ACCOUNT, BUCKET, PROFILE, QUERY, REGION, ROLE, Scripted, World, healthy, record
 
 
-@pytest.fixture(scope="module")
-def moto():
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def world(moto, monkeypatch, tmp_path):
     """An account that is set up, with calls of yesterday. Change `answers`, or `script` a service, to break it."""

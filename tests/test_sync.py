@@ -234,15 +234,6 @@ def bedrock():
     thread.join()
 
 
-@pytest.fixture(scope="module")
-def moto():
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def aws(here, moto, monkeypatch):
     """Credentials that moto takes, and nothing that leads out of this machine."""

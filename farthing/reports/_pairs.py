@@ -53,7 +53,7 @@ def _several(ledger: Ledger, question: Question) -> bool:
     rows = []
     for ctx, *said in ledger.contexts().fetchall():
         facts = Facts(*said)
-        place = _place(question, facts)
+        place = question.book.place(facts, question.profiles, question.assume)
         told = facts._asdict()
         name = facts.served_model or facts.model_id
         if isinstance(place, Resolved):
@@ -69,19 +69,6 @@ def _several(ledger: Ledger, question: Question) -> bool:
     con.register("pair_rows", ledger.rows())
     con.register("pair_tags", ledger.table("tags").distinct())
     return len(con.execute("SELECT DISTINCT source FROM pair_contexts").fetchall()) > 1
-
-
-def _place(question: Question, facts: Facts) -> Resolved | Unpriced:
-    return question.book.resolve(
-        facts.model_id,
-        platform=facts.platform,
-        region=facts.region,
-        mode=facts.mode,
-        inference_geo=facts.inference_geo,
-        served_model=facts.served_model,
-        profiles=question.profiles,
-        assume=question.assume,
-    )
 
 
 # Calls of one part as they stand. Those with a reversal are summed; the rest, nearly all, need not be.
@@ -227,7 +214,7 @@ class _Cost:
     def __call__(self, usage: Usage) -> int:
         total = 0
         for facts, counts in usage.parts:
-            place = _place(self._question, facts)
+            place = self._question.book.place(facts, self._question.profiles, self._question.assume)
             said = tuple(filter(None, facts.assumed.split(",")))
             tokens, _ = settle_ttl(Vector(*counts), said, self._question.assume.get("ttl", ""))
             card = (
