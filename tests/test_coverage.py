@@ -74,7 +74,7 @@ def told(ledger):
     def make(usages, totals=(), name="coverage", **asked):
         ledger.append(list(usages))
         ledger.note_totals(list(totals), NOON)
-        extra = {key: asked.pop(key) for key in ("seconds", "settle") if key in asked}
+        extra = {key: asked.pop(key) for key in ("seconds", "settle", "teams") if key in asked}
         return REPORTS[name].make(ledger, Question(**asked), **extra)
 
     return make
@@ -500,6 +500,26 @@ def run(capsys, *words):
         main(list(words))
     out = capsys.readouterr()
     return end.value.code, out.out, out.err
+
+
+def test_teams_are_told_what_saw_their_calls(told):
+    """Two calls of one team, one in the log and one in a transcript; one of nobody's, without a price."""
+    mine = {"tags": (("team", "search"),)}
+    unknown = LOG._replace(model_id="anthropic.claude-from-tomorrow")
+    usages = [
+        call(**mine),
+        call(CODE, ids=("", "msg_1", ""), tokens=(3_000, 600, 0, 0, 0), **mine),
+        call(unknown),
+    ]
+    table = told(usages, controls((9_000, 900, 9_000, 900, 0), 9), teams=True)
+    found = {(row["team"], row["source"]): row for row in table.parts["teams"]}
+    assert {key: (row["calls"], row["usd"]) for key, row in found.items()} == {
+        ("search", "invocation_log"): (1, picos(TOKENS)),
+        ("search", "transcript"): (1, picos((3_000, 600, 0, 0, 0))),
+        ("unassigned", "invocation_log"): (1, None),  # unknown is never nothing
+    }
+    assert sum(Decimal(row["share"]) for row in found.values() if row["team"] == "search") == 1
+    assert "teams" not in told([], name="coverage").parts
 
 
 def test_the_commands(tmp_path, capsys, monkeypatch):

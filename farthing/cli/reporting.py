@@ -49,6 +49,7 @@ _HINTS: dict[str, Any] = {
         Literal["asc", "desc"], Parameter(name=["--order", "-o"], group=OUTPUT, help="Of the rows.")
     ],
     "seconds": Annotated[int, Parameter(group=OUTPUT, help="How far apart in time two records may be.")],
+    "teams": Annotated[bool, Parameter(negative="", group=OUTPUT, help="What saw each team's calls too.")],
     "settle": Annotated[
         bool, Parameter(negative="", group=OUTPUT, help="Make each pair one call, now and for later imports.")
     ],

@@ -63,8 +63,11 @@ class _Sum:
 
 
 @report("How much of the spend is seen, by what, and what hides the rest.")
-def coverage(ledger: Ledger, question: Question) -> Table:
-    """Each call under the best source that saw it; then what only control totals count. Days are UTC days."""
+def coverage(ledger: Ledger, question: Question, teams: bool = False) -> Table:
+    """Each call under the best source that saw it; then what only control totals count. Days are UTC days.
+
+    `teams` adds what each team's calls were seen by; control totals know no teams.
+    """
     question = replace(question, tz="UTC")
     found = cells(ledger, question, _KEYS)
     compared = compare(ledger, question, found, _KEYS) if comparable(question) else Compared([], [])
@@ -86,6 +89,8 @@ def coverage(ledger: Ledger, question: Question) -> Table:
         "possible_duplicates_usd": _possible_duplicates(ledger, question),
         "not_compared": not_compared(ledger) if comparable(question) else [_FILTERED],
     }
+    if teams:
+        parts["teams"] = _by_team(ledger, question)
     ranged = any(row["upper_usd"] != row["usd"] for row in rows)
     columns = ("account", "region", "source", "calls", "usd", *(("upper_usd",) if ranged else ()), "share")
     return Table("Coverage", heading(found), columns, rows, footer(ledger, question, found), parts)
@@ -145,6 +150,24 @@ def _by_source(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             total[column] += row[column] or 0
     shares = exact_shares([total["usd"] for total in totals.values()])
     return [total | {"share": share} for total, share in zip(totals.values(), shares, strict=True)]
+
+
+def _by_team(ledger: Ledger, question: Question) -> list[dict[str, Any]]:
+    """What saw each team's calls, as shares of the team's spend."""
+    found: dict[str, dict[str, _Sum]] = defaultdict(lambda: defaultdict(_Sum))
+    for cell in cells(ledger, question, ("team", "source")):
+        team, source = cell.keys
+        total = found[team][SEEN_BY.get(source, TELEMETRY)]
+        total.calls += cell.calls
+        total.usd += cell.cost
+        total.priced |= not isinstance(cell.price, Unpriced)
+    rows: list[dict[str, Any]] = []
+    for team, sums in sorted(found.items(), key=lambda item: -sum(total.usd for total in item[1].values())):
+        here = sorted(sums.items(), key=lambda item: _ORDER.index(item[0]))
+        for (source, total), share in zip(here, exact_shares([total.usd for _, total in here]), strict=True):
+            usd = total.usd if total.priced else None
+            rows.append({"team": team, "source": source, "calls": total.calls, "usd": usd, "share": share})
+    return rows
 
 
 def exact_shares(amounts: Sequence[int]) -> list[str | None]:
