@@ -23,13 +23,14 @@ LAYERS = [
     {"usage"},
     {"book"},
     {"rating"},
-    {"frames", "config", "aws", "outbox"},
+    {"frames", "config", "aws", "outbox", "offers", "fx", "notify"},
     {"ledger", "cache", "levers"},
     {"cells"},
-    {"importers", "exporters", "reports", "statement", "optimise", "profiles"},
+    {"importers", "exporters", "reports", "statement", "traces", "profiles"},
     {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"}
-    | {"reconcile", "why", "billed"},
-    {"sync", "doctor"},
+    | {"reconcile", "why", "billed", "allocate", "optimise", "evaluate", "lint"},
+    {"sync", "doctor", "teach", "close"},
+    {"watch"},
     {"cli"},
 ]
 LAYER = {module: depth for depth, row in enumerate(LAYERS) for module in row}
