@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -377,11 +377,12 @@ def _expand(model: Model, defaults: Mapping[str, Any]) -> Iterator[Card]:
             for row in rows:
                 if platform not in row.get("platforms", PLATFORMS):
                     continue
+                bands = _bands(model, defaults, row)
                 for endpoint, factor in offered.get("endpoints", {}).items():
                     for zone in ("", *offered.get("zones", ())):
                         if zone in row.get("zones", (zone,)):
                             sku = Sku(platform, model.id, endpoint, zone, mode)
-                            yield from _banded(model, defaults, sku, row, Fraction(factor))
+                            yield from _banded(model, defaults, sku, row, bands, Fraction(factor))
 
 
 def _modes(model: Model, platform: str, offered: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
@@ -394,11 +395,31 @@ def _modes(model: Model, platform: str, offered: Mapping[str, Any]) -> Iterator[
         yield "fast", offered.get("fast", [])
 
 
-def _banded(
-    model: Model, defaults: Mapping[str, Any], sku: Sku, row: Mapping[str, Any], endpoint_factor: Fraction
-) -> Iterator[Card]:
+class _Band(NamedTuple):
+    """Prompts from a size on: dollars per million tokens of each meter, and how they are shown."""
+
+    prompt_from: int
+    rates: Mapping[str, Fraction]
+    shown: list[str]
+
+
+def _bands(model: Model, defaults: Mapping[str, Any], row: Mapping[str, Any]) -> list[_Band]:
     base = _rates(row, model.data.get("factors", {}), defaults["factors"]["meter"])
     bands = [(0, base), *((band["over"] + 1, _scaled(band, row, base)) for band in row.get("bands", ()))]
+    return [
+        _Band(prompt_from, rates, [f"{meter} {_plain(rates[meter])}" for meter in METERS])
+        for prompt_from, rates in bands
+    ]
+
+
+def _banded(
+    model: Model,
+    defaults: Mapping[str, Any],
+    sku: Sku,
+    row: Mapping[str, Any],
+    bands: Sequence[_Band],
+    endpoint_factor: Fraction,
+) -> Iterator[Card]:
     mode_factor = Fraction(defaults["factors"]["mode"].get(sku.mode, 1))
     offered = model.platform(sku.platform)
     cached = row.get("cache", offered.get("cache", True)) and not (
@@ -406,25 +427,30 @@ def _banded(
     )
     starts = midnight(max(row.get("from", model.released), offered.get("from", model.released)))
     ends = midnight(row["to"]) if "to" in row else FOREVER
-    for i, (prompt_from, rates) in enumerate(bands):
+    factor = endpoint_factor * mode_factor
+    factors = "".join(
+        f" x {_plain(by)} {name}"
+        for name, by in ((sku.endpoint, endpoint_factor), (sku.mode, mode_factor))
+        if by != 1
+    )
+    for i, (prompt_from, rates, shown) in enumerate(bands):
         name = f"{sku}@{starts:%Y-%m-%d}" + (f">{prompt_from - 1}" if prompt_from else "")
-        factor = endpoint_factor * mode_factor
         yield Card(
             id=name,
             sku=sku,
             starts=starts,
             ends=ends,
             prompt_from=prompt_from,
-            prompt_to=bands[i + 1][0] if i + 1 < len(bands) else ANY_PROMPT,
+            prompt_to=bands[i + 1].prompt_from if i + 1 < len(bands) else ANY_PROMPT,
             cached=cached,
             rates=Vector(
-                *(_picos(rates[m] * factor, name) if cached or m not in CACHE_METERS else 0 for m in METERS)
+                *(_picos(rates[m], factor, name) if cached or m not in CACHE_METERS else 0 for m in METERS)
             ),
             source=row.get("source") or ", ".join(model.data["sources"]),
             accessed=row.get("accessed", model.data["accessed"]),
             confidence=_confidence(model, defaults, sku, row),
             assumed=_assumed(sku, offered),
-            factors=_factors(rates, sku, endpoint_factor, mode_factor, cached),
+            factors="list " + " / ".join(shown if cached else shown[:2]) + factors,
         )
 
 
@@ -446,11 +472,13 @@ def _scaled(
     return {meter: Fraction(band[meter]) if meter in band else base[meter] * rise for meter in METERS}
 
 
-def _picos(usd: Fraction, name: str) -> int:
-    rate = usd * per_mtok(1)
-    if rate.denominator != 1:
-        raise ValueError(f"{name}: {usd} is no whole number of picodollars a token")
-    return rate.numerator
+def _picos(usd: Fraction, factor: Fraction, name: str) -> int:
+    """Picodollars per token; without a Fraction on the way, since there are thousands of rates."""
+    over = usd.numerator * factor.numerator * per_mtok(1)
+    rate, rest = divmod(over, usd.denominator * factor.denominator)
+    if rest:
+        raise ValueError(f"{name}: {usd * factor} is no whole number of picodollars a token")
+    return rate
 
 
 def _confidence(model: Model, defaults: Mapping[str, Any], sku: Sku, row: Mapping[str, Any]) -> str:
@@ -465,15 +493,5 @@ def _assumed(sku: Sku, offered: Mapping[str, Any]) -> tuple[str, ...]:
     return ("batch_rate",) if sku.mode == "batch" and unseen else ()
 
 
-def _factors(
-    rates: Mapping[str, Fraction], sku: Sku, endpoint_factor: Fraction, mode_factor: Fraction, cached: bool
-) -> str:
-    def plain(value: Fraction) -> str:
-        return mtok_usd((value * per_mtok(1)).numerator)
-
-    shown = METERS if cached else METERS[:2]
-    text = "list " + " / ".join(f"{meter} {plain(rates[meter])}" for meter in shown)
-    for name, factor in ((sku.endpoint, endpoint_factor), (sku.mode, mode_factor)):
-        if factor != 1:
-            text += f" x {plain(factor)} {name}"
-    return text
+def _plain(value: Fraction) -> str:
+    return mtok_usd((value * per_mtok(1)).numerator)

@@ -268,17 +268,26 @@ class _Contexts:
         Strings are looked at here once a context; rows are joined and grouped by the code.
         """
         con = self.ledger.connection
-        said = ", ".join(_quoted(name) for name in dict.fromkeys(("place", "assumed", "source", *keys)))
-        con.register("ctx_named", self._named)
-        ranked = f"SELECT *, CAST(dense_rank() OVER (ORDER BY {said}) AS INTEGER) AS code FROM ctx_named"
-        con.execute(f"CREATE OR REPLACE TEMP TABLE ctx_coded AS {ranked}")
-        extra = "".join(f', "{name}"' for name in self.extra)
-        for i, where in enumerate(self.question.where):
-            if where.key == "team" and self.hangs_on_tags("team"):
-                extra += f", {_matches('team', where)} AS fits_{i}"
-        return con.sql(f"SELECT ctx, code{extra} FROM ctx_coded"), _meanings(
-            con, f"code, {said} FROM ctx_coded"
-        )
+        names = tuple(dict.fromkeys(("place", "assumed", "source", *keys)))
+        said = [_quoted(name) for name in names]
+        fits = {
+            f"fits_{i}": _matches("team", where)
+            for i, where in enumerate(self.question.where)
+            if where.key == "team" and self.hangs_on_tags("team")
+        }
+        given = [_quoted(name) for name in self.extra] + list(fits.values())
+        grouped = self._named.aggregate(f"{', '.join([*said, *given])}, list(ctx)").fetchall()
+        types = {
+            "ctx": "int64", "code": "int32",
+            **dict.fromkeys(self.extra, "int64"), **dict.fromkeys(fits, "bool"),
+        }  # fmt: skip
+        columns: dict[str, list[Any]] = {name: [] for name in types}
+        for code, row in enumerate(grouped):
+            for column, value in zip(columns.values(), (None, code, *row[len(said) : -1]), strict=True):
+                column += row[-1] if column is columns["ctx"] else [value] * len(row[-1])
+        con.register("ctx_coded", arrow(columns, types))
+        meanings = {code: dict(zip(names, row, strict=False)) for code, row in enumerate(grouped)}
+        return con.table("ctx_coded"), meanings
 
     def tags(self, key: str) -> tuple[Any, dict[int | None, str]]:
         """Each tag set that says something of the key, with a code for what, and what each code stands for."""
