@@ -101,25 +101,30 @@ _BEFORE = re.compile(rb"\s*(?:\d{4}-\d\d-\d\dT\S+\s+(?:\S+\s+)?)?")  # CloudWatc
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@lru_cache(maxsize=1)  # each format asks of the same head
-def objects(head: bytes) -> tuple[dict[str, str], ...]:
+def objects(head: bytes) -> Iterator[dict[str, str]]:
     """For each of the first lines that is an object: its keys, with the first character of their values.
 
-    >>> objects(b'{"a": {"b": 1}, "c": [2], "d": "cut')
-    ({'a': '{', 'c': '[', 'd': '"'},)
+    >>> list(objects(b'{"a": {"b": 1}, "c": [2], "d": "cut'))
+    [{'a': '{', 'c': '[', 'd': '"'}]
     """
-    found: list[dict[str, str]] = []
+    found = False
     for line in head.split(b"\n", 8)[:8]:
         start = line.find(b"{")
         if start >= 0 and _BEFORE.fullmatch(line, 0, start):
-            try:
-                whole_line = _OBJECT.decode(line[start:])
-            except UNREADABLE:  # most likely the last: the head ends in it
-                if not found:
-                    found.append(keys_at(line, start))
-            else:
-                found.append({name: chr(memoryview(value)[0]) for name, value in whole_line.items()})
-    return tuple(found)
+            keys = _keys_of(line, start)
+            if keys is None and not found:  # most likely the last: the head ends in it
+                keys = keys_at(line, start)
+            if keys is not None:
+                found = True
+                yield keys
+
+
+@lru_cache(maxsize=8)  # each format asks of the same lines
+def _keys_of(line: bytes, start: int) -> dict[str, str] | None:
+    try:
+        return {name: chr(memoryview(value)[0]) for name, value in _OBJECT.decode(line[start:]).items()}
+    except UNREADABLE:
+        return None
 
 
 def keys_at(line: bytes, at: int) -> dict[str, str]:
