@@ -118,7 +118,7 @@ def run(
         grader(grade, shlex.split(grade_command)), outcomes, most,
     )  # fmt: skip
     try:
-        pairs = read_outcomes(outcomes) if outcomes.exists() and outcomes.stat().st_size else []
+        pairs: list[Pair] = []
         for row in rows:
             pairs.append(Pair(row["id"], row["from"], row["to"], row.get("cluster", "")))
             if _is_time_to_look(len(pairs)) and judge(pairs, margin, alpha).verdict != UNDECIDED:

@@ -170,13 +170,14 @@ def run(
     out: Path,
     most_picos: int | None,
 ) -> Iterator[dict[str, Any]]:
-    """Outcomes, one a question, each in `out` before it is yielded; those that are in it already are not asked again.
+    """Outcomes, one a question, each in `out` before it is yielded. Those in it already come first, and are not asked.
 
     Stops before a question that would take what was spent beyond `most_picos`, as far as the dearest so far tells.
     """
     known = _known(out)
     spent = sum(row.get("picos") or 0 for row in known.values())
     dearest = max((row.get("picos") or 0 for row in known.values()), default=0)
+    yield from known.values()
     with out.open("a", encoding="utf-8") as file:
         for question in questions:
             if question.id in known:
