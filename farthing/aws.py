@@ -54,6 +54,7 @@ class Object(NamedTuple):
     key: str
     size: int
     etag: str
+    modified: str = ""  # as the listing writes it
 
 
 def is_s3(path: str) -> bool:
@@ -149,7 +150,7 @@ def objects(access: Access, bucket: str, prefix: str, after: str = "") -> Iterat
             headers = page["ResponseMetadata"]["HTTPHeaders"]  # botocore has followed it to another region
             _REGIONS.setdefault((access, bucket), headers.get("x-amz-bucket-region", ""))
             for found in page.get("Contents", ()):
-                yield Object(found["Key"], found["Size"], found["ETag"].strip('"'))
+                yield Object(found["Key"], found["Size"], found["ETag"].strip('"'), found.get("LastModified", ""))
 
 
 # --- the bytes of it ------------------------------------------------------------------------------

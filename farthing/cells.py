@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
-from farthing.config import UNASSIGNED, Config, claims, team_by_facts
-from farthing.ledger import Ledger, arrow
+from farthing.config import UNASSIGNED, Config, claim_by_facts, claims, fingerprint
+from farthing.ledger import Ledger, arrow, transposed
 from farthing.meters import METERS, Vector
 from farthing.rating import Grid, grid
 from farthing.usage import EPOCH, Facts, Sku, parse_model_id, settle_ttl
@@ -24,12 +24,20 @@ from farthing.usage import EPOCH, Facts, Sku, parse_model_id, settle_ttl
 if TYPE_CHECKING:
     import narwhals.stable.v2 as nw
 
+    from farthing.config import Members
+
 FACT_KEYS = ("account", "region", "principal", "session", "project", "source", "operation", "status")
 SKU_KEYS = ("platform", "model", "endpoint", "zone", "mode")
-KEYS = (*SKU_KEYS, "routing", "profile", "team", *FACT_KEYS)  # what a context tells; `where` takes these
+CLAIMED = ("team", "workload")  # who claims a call: by its tags, else by what its context tells
+KEYS = (*SKU_KEYS, "routing", "profile", *CLAIMED, *FACT_KEYS)  # what `where` takes
 TIME_KEYS = ("day", "week", "month")
 _RESOLVING = ("platform", "model_id", "served_model", "region", "mode", "inference_geo")
-_BELONGING = ("model_id", "principal", "account")  # what says whose a call is, where its tags do not
+_BELONGING = (
+    "model_id",
+    "principal",
+    "project",
+    "account",
+)  # what says whose a call is, where its tags do not
 
 
 class QuestionError(ValueError):
@@ -207,60 +215,78 @@ class _Contexts:
         named = "".join(
             f', {"p.sku_" if key in SKU_KEYS else "p." if key in ("routing", "profile") else "c."}{key} AS "{key}"'
             for key in KEYS
-            if key != "team"
+            if key not in CLAIMED
         )
         named += "".join(f', p."{name}"' for name in self.extra)
         query = f"SELECT ctx, place, c.assumed{named} FROM ctx_facts c JOIN ctx_places p USING ({on})"
-        self._team_tags: Any = None
-        if "team" in (*keys, *(where.key for where in question.where)):
-            self._team_tags = self._teams_by_tags()
-            con.register("ctx_teams", self._teams_by_facts(contexts))
-            same = " AND ".join(f"c.{name} = t.{name}" for name in _BELONGING)
-            query = query.replace(" FROM", ", t.team FROM") + f" JOIN ctx_teams t ON {same}"
+        self._claiming: dict[
+            str, Any
+        ] = {}  # by the claimed keys that are asked for: tag sets and their claimants
+        for key in CLAIMED:
+            if key in (*keys, *(where.key for where in question.where)):
+                self._claiming[key] = self._by_tags(key)
+                con.register(f"ctx_{key}", self._by_facts(key, contexts))
+                same = " AND ".join(f"c.{name} = {key}.{name}" for name in _BELONGING)
+                query = query.replace(" FROM", f", {key}.{key} FROM") + f" JOIN ctx_{key} {key} ON {same}"
         self._named = con.sql(query)
         for where in question.where:
             if not self.hangs_on_tags(where.key):
                 self._named = self._named.filter(_matches(f'"{where.key}"', where))
 
-    def _teams_by_facts(self, contexts: Any) -> Any:
-        """The team of each profile, principal and account that occur together."""
+    def _claimants(self, key: str) -> Mapping[str, Members]:
+        return self.question.config.teams if key == "team" else self.question.config.workloads
+
+    def _by_facts(self, key: str, contexts: Any) -> Any:
+        """Who claims each profile, principal, project and account that occur together.
+
+        What no team claims is unassigned; what no workload does has one of its own.
+        """
         names = ", ".join(_BELONGING)
-        rows = contexts.project(names).distinct().fetchall()
-        team = team_by_facts(self.question.config.teams)
-        columns = {name: [row[i] for row in rows] for i, name in enumerate(_BELONGING)}
+        columns = transposed(
+            contexts.project(names).distinct().fetchall(), dict.fromkeys(_BELONGING, "string")
+        )
         parsed = map(parse_model_id, columns["model_id"])
-        profiles = ("" if model.base else model.profile for model in parsed)  # a system profile is nobody's
-        facts = zip(profiles, columns["principal"], columns["account"], strict=True)
-        columns["team"] = [team(*said) or UNASSIGNED for said in facts]
+        kinds = {
+            "profiles": [
+                "" if model.base else model.profile for model in parsed
+            ],  # a system profile is nobody's
+            "principals": columns["principal"],
+            "projects": columns["project"],
+            "accounts": columns["account"],
+        }
+        claimant = claim_by_facts(self._claimants(key))
+        rows = (dict(zip(kinds, row, strict=True)) for row in zip(*kinds.values(), strict=True))
+        columns[key] = [
+            claimant(said) or (fingerprint(said) if key == "workload" else UNASSIGNED) for said in rows
+        ]
         return arrow(columns, dict.fromkeys(columns, "string"))
 
-    def _teams_by_tags(self) -> Any:
-        """The team of each tag set that is a team's; None where no team goes by tags.
+    def _by_tags(self, key: str) -> Any:
+        """Who claims each tag set; None where nobody goes by tags.
 
         Where no teams are configured, the tag `team` names them.
         """
-        teams, con = self.question.config.teams, self.ledger.connection
-        if not teams:
+        claimants, con = self._claimants(key), self.ledger.connection
+        if key == "team" and not claimants:
             return self._tag_values("team").filter("value <> ''")
-        keys = {member.partition("=")[0] for team in teams.values() for member in team.tags}
+        keys = {member.partition("=")[0] for made in claimants.values() for member in made.tags}
         if not keys:
             return None
         con.register("ledger_tags", self.ledger.table("tags").distinct())
         named = ", ".join(map(_literal, sorted(keys)))
         pairs = con.execute(f"SELECT DISTINCT key, value FROM ledger_tags WHERE key IN ({named})").fetchall()
-        claim = claims(teams, "tags")
+        claim = claims(claimants, "tags")
         claimed = [(*pair, *made) for pair in pairs if (made := claim("=".join(pair)))]
-        types = {"key": "string", "value": "string", "rank": "int64", "team": "string"}
-        columns = {name: [row[i] for row in claimed] for i, name in enumerate(types)}
-        con.register("claimed_tags", arrow(columns, types))
+        types = {"key": "string", "value": "string", "rank": "int64", "claimant": "string"}
+        con.register(f"tags_of_{key}", arrow(transposed(claimed, types), types))
         return con.sql(
-            "SELECT tags, arg_min(team, rank) AS value FROM ledger_tags JOIN claimed_tags USING (key, value) "
+            f"SELECT tags, arg_min(claimant, rank) AS value FROM ledger_tags JOIN tags_of_{key} USING (key, value) "
             "GROUP BY tags"
         )
 
     def hangs_on_tags(self, key: str) -> bool:
         """Whether a row's tags say what it is under this key, so that its context alone does not."""
-        return key.startswith("tag:") or (key == "team" and self._team_tags is not None)
+        return key.startswith("tag:") or self._claiming.get(key) is not None
 
     def coded(self, keys: Sequence[str]) -> tuple[Any, dict[int, dict[str, Any]]]:
         """Each context with a small code for what it says of `keys`, and what each code stands for.
@@ -271,9 +297,9 @@ class _Contexts:
         names = tuple(dict.fromkeys(("place", "assumed", "source", *keys)))
         said = [_quoted(name) for name in names]
         fits = {
-            f"fits_{i}": _matches("team", where)
+            f"fits_{i}": _matches(where.key, where)
             for i, where in enumerate(self.question.where)
-            if where.key == "team" and self.hangs_on_tags("team")
+            if where.key in CLAIMED and self.hangs_on_tags(where.key)
         }
         given = [_quoted(name) for name in self.extra] + list(fits.values())
         grouped = self._named.aggregate(f"{', '.join([*said, *given])}, list(ctx)").fetchall()
@@ -293,7 +319,7 @@ class _Contexts:
         """Each tag set that says something of the key, with a code for what, and what each code stands for."""
         con = self.ledger.connection
         view = f"said of {key}"  # of its own: a frame looks its views up when it is read
-        con.register(view, self._team_tags if key == "team" else self._tag_values(key[4:]))
+        con.register(view, self._claiming[key] if key in CLAIMED else self._tag_values(key[4:]))
         code = "CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code"
         coded = f"SELECT tags, {code}, value FROM {_quoted(view)}"
         meanings = _meanings(con, f"code, value FROM ({coded})")
@@ -304,8 +330,8 @@ class _Contexts:
         """The rows that are as asked, where tags say so; a row without the tag has the value ""."""
         import narwhals.stable.v2 as nw
 
-        if where.key == "team":
-            fits = self._team_tags.project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
+        if where.key in CLAIMED:
+            fits = self._claiming[where.key].project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
             frame = frame.join(nw.from_native(fits), on="tags", how="left")
             return frame.filter(nw.coalesce(nw.col(f"tag_fits_{number}"), nw.col(f"fits_{number}")))
         values = self._tag_values(where.key[4:])
@@ -374,7 +400,8 @@ def _sum(
         frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
     frame = frame.join(nw.from_native(coded), on="ctx")
     values: dict[str, dict[int | None, str]] = {}
-    for key in sorted(filter(contexts.hangs_on_tags, {*keys}), key=lambda key: (key != "team", key)):
+    by_tags = [key for key in dict.fromkeys((*CLAIMED, *keys)) if key in keys and contexts.hangs_on_tags(key)]
+    for key in by_tags:
         tagged, values[key] = contexts.tags(key)
         frame = frame.join(nw.from_native(tagged), on="tags", how="left")
     for number, where in enumerate(question.where):
@@ -452,11 +479,11 @@ def _shown(key: str, column: Mapping[str, int], summed: _Summed) -> tuple[Any, M
     if key in TIME_KEYS:
         return column["local_day"], _Days(key)
     if (
-        key == "team" and key in summed.values
-    ):  # a tag's team, or else the context's, in the first two columns
-        teams, meanings = summed.values[key], summed.meanings
-        pairs = {row[:2] for row in summed.rows}
-        return slice(2), {pair: teams.get(pair[1]) or meanings[pair[0]]["team"] for pair in pairs}
+        key in CLAIMED and key in summed.values
+    ):  # whose tags say so, else the context: the columns up to this one
+        at, by_tags, meanings = column[key], summed.values[key], summed.meanings
+        rows = {row[: at + 1] for row in summed.rows}
+        return slice(at + 1), {row: by_tags.get(row[at]) or meanings[row[0]][key] for row in rows}
     if key in summed.values:
         at = column[key]
         said = summed.values[key]

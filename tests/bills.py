@@ -196,6 +196,11 @@ def focus(line: Line, number: int = 0) -> dict[str, str]:
     }  # fmt: skip
 
 
+def with_columns(form, columns):
+    """Lines in a form, with these columns too, or with what `columns` gives of each line."""
+    return lambda line, number=0: form(line, number) | (columns(line) if callable(columns) else columns)
+
+
 def write_csv(path: Path, found: list[Line], form=legacy) -> Path:
     rows = [form(line, number) for number, line in enumerate(found)]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from farthing.cells import Question, cells, parse_where
-from farthing.config import MEMBERS, Config, Team
+from farthing.config import MEMBERS, Config, Team, Workload
 from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.usage import Facts, Usage, parse_model_id
@@ -20,6 +20,7 @@ ACCOUNTS = ("111122223333", "444455556666", "")
 PROFILE = "arn:aws:bedrock:eu-west-1:111122223333:application-inference-profile/"
 MODELS = ("eu.anthropic.claude-sonnet-5", f"{PROFILE}search1", f"{PROFILE}ads2", f"{PROFILE}nobody")
 SESSION = "arn:aws:sts::111122223333:assumed-role/"
+PROJECTS = ("", "", "/home/ann/shop", "/home/bob/ads", "C:\\work\\ads")
 PRINCIPALS = (
     "",
     f"{SESSION}search-api/pod-1",
@@ -48,6 +49,7 @@ MADE_MEMBERS = {
         "*/ada",
         "*ada@example.com",
     ),
+    "projects": ("/home/ann/shop", "/home/*", "C:\\work\\ads"),
     "accounts": ("111122223333", "444455556666", "4*", "1111????3333"),
 }
 
@@ -56,11 +58,11 @@ def made_calls(seed: int) -> list[Usage]:
     rng = random.Random(seed)
     calls = []
     for i in range(120):
-        account, principal = rng.choice(ACCOUNTS), rng.choice(PRINCIPALS)
+        account, principal, project = rng.choice(ACCOUNTS), rng.choice(PRINCIPALS), rng.choice(PROJECTS)
         models = (rng.choice(MODELS) for _ in range(rng.choice([1, 1, 2])))
         parts = tuple(
             (
-                Facts("bedrock_log", "bedrock", model, "", "eu-west-1", account, principal),
+                Facts("bedrock_log", "bedrock", model, "", "eu-west-1", account, principal, project=project),
                 (rng.randrange(1, 999), rng.randrange(99), 0, 0, 0),
             )
             for model in models
@@ -90,8 +92,8 @@ def fits(member: str, value: str) -> bool:
 
 
 def names(kind: str, facts: Facts) -> list[str]:
-    if kind == "accounts":
-        return [facts.account]
+    if kind in ("accounts", "projects"):
+        return [facts.account if kind == "accounts" else facts.project]
     if kind == "profiles":
         arn = parse_model_id(facts.model_id).profile
         return [arn, arn.rpartition("/")[2]] if arn.startswith("arn:") else []
@@ -201,3 +203,48 @@ def test_a_call_that_nobody_claims_is_not_lost(ledger, calls):
     assert {keys[0] for keys in grouped(ledger, teams)} == {"unassigned"}
     total = grouped(ledger, teams, keys=("team",))["unassigned",]
     assert total == (len(calls), sum((Vector(*t) for c in calls for _, t in c.parts), Vector()))
+
+
+# --- workloads are claimed in the same way -------------------------------------------------------------------------
+
+
+def workload_of(call: Usage, facts: Facts, workloads: dict[str, Workload]) -> str:
+    named = team_of(call, facts, workloads) if workloads else "unassigned"
+    if named != "unassigned":
+        return named
+    profile = names("profiles", facts)
+    if profile:
+        return f"profile:{profile[1]}"
+    if facts.project:
+        return f"project:{facts.project}"
+    if facts.principal:
+        *_, role = names("principals", facts)
+        return f"role:{role.rpartition('/')[2]}" if ":role/" in role else f"principal:{facts.principal}"
+    return f"account:{facts.account}" if facts.account else "unassigned"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_workloads_are_named_by_their_owner_or_by_what_they_are(ledger, calls, seed):
+    made = {
+        name: Workload(**{kind: getattr(team, kind) for kind in MEMBERS})
+        for name, team in made_teams(seed).items()
+    }
+    workloads = {} if seed == 0 else made
+    teams = made_teams(seed + 50)
+    expected: dict[tuple, Vector] = defaultdict(Vector)
+    for call in calls:
+        for facts, counts in call.parts:
+            keys = (workload_of(call, facts, workloads), facts.account, team_of(call, facts, teams))
+            expected[keys] += Vector(*counts)
+    question = Question(config=Config(teams=teams, workloads=workloads))
+    found: dict[tuple, Vector] = defaultdict(Vector)
+    for cell in cells(ledger, question, ("workload", "account", "team")):
+        found[cell.keys] += cell.tokens
+    assert found == expected
+
+
+def test_workloads_can_be_filtered_by(ledger, calls):
+    workloads = {"shop": Workload(projects=("/home/ann/shop",), tags=("team=search",))}
+    question = Question(config=Config(workloads=workloads), where=(parse_where("workload=shop"),))
+    counted = sum(workload_of(call, call.parts[0][0], workloads) == "shop" for call in calls)
+    assert sum(cell.calls for cell in cells(ledger, question, ("day",))) == counted > 0

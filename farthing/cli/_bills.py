@@ -5,14 +5,18 @@ from __future__ import annotations
 import calendar
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput
+from farthing.cli._shared import load_config, progress
 
 if TYPE_CHECKING:
+    from farthing.aws import Access
     from farthing.statement import Statement
 
 Cost = Annotated[
@@ -22,11 +26,43 @@ Cost = Annotated[
 Json = Annotated[bool, Parameter(name=["--json", "-j"], negative="")]
 
 
-def read_statement(files: Any, cost: Any, month: str) -> Statement:
+@Parameter(name="*", group=Group("Buckets", sort_key=1))
+@dataclass
+class Reached:
+    """How s3:// paths are reached; what is left out is found as the AWS command line finds it."""
+
+    profile: Annotated[str, Parameter(help="Named profile of the AWS configuration.")] = ""
+    role_arn: Annotated[str, Parameter(help="Role to assume, in this account or another.")] = ""
+    external_id: Annotated[str, Parameter(help="What the role's trust policy asks for.")] = ""
+    region: Annotated[str, Parameter(help="Region of the bucket, where it is not told.")] = ""
+    endpoint_url: Annotated[str, Parameter(help="Another S3 endpoint.")] = ""
+
+
+def read_statement(
+    files: Any, cost: Any, month: str, *, by: Sequence[str] = (), reached: Reached | None = None
+) -> Statement:
+    """The bill, with a bar while a person waits for it."""
+    from farthing.aws import Access
     from farthing.statement import Statement
 
     since, until = parse_month(month) if month else (None, None)
-    return Statement(list(files), cost=cost, since=since, until=until)
+    access = Access(**vars(reached)) if reached else Access()
+    if access == Access():
+        access = _configured(list(map(str, files)))
+    with progress("decoding") as advance:
+        return Statement(
+            list(files), cost=cost, since=since, until=until, by=by, access=access, progress=advance
+        )
+
+
+def _configured(paths: Sequence[str]) -> Access:
+    """As farthing.toml reaches the bucket, if one of its sources is in it."""
+    from farthing.aws import Access, is_s3, split
+
+    buckets = {split(path)[0] for path in paths if is_s3(path)}
+    sources = load_config().sources if buckets else ()
+    found = next((one for one in sources if is_s3(one.path) and split(one.path)[0] in buckets), None)
+    return Access(*(getattr(found, name) for name in Access._fields)) if found else Access()
 
 
 def parse_month(text: str) -> tuple[date, date]:

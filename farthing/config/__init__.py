@@ -30,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from farthing.config._claims import claims, team_by_facts
+from farthing.config._claims import claim_by_facts, claims, fingerprint
 from farthing.config._shape import (
     NAME,
     ConfigError,
@@ -41,7 +41,22 @@ from farthing.config._shape import (
     overrides,
     shown,
 )
-from farthing.config._tables import MEMBERS, UNASSIGNED, Account, Config, Privacy, Residency, Source, Team
+from farthing.config._tables import (
+    MEMBERS,
+    UNASSIGNED,
+    Account,
+    Budget,
+    Channel,
+    Config,
+    Journal,
+    Members,
+    Privacy,
+    Residency,
+    Smtp,
+    Source,
+    Team,
+    Workload,
+)
 from farthing.config._values import check_values
 
 __all__ = [
@@ -49,15 +64,22 @@ __all__ = [
     "NAME",
     "UNASSIGNED",
     "Account",
+    "Budget",
+    "Channel",
     "Config",
     "ConfigError",
+    "Journal",
+    "Members",
     "Privacy",
     "Residency",
+    "Smtp",
     "Source",
     "Team",
+    "Workload",
+    "claim_by_facts",
     "claims",
+    "fingerprint",
     "load",
-    "team_by_facts",
 ]
 
 
@@ -126,5 +148,8 @@ def _anchor(said: dict[str, Any], folder: str) -> None:
         said["ledger"] = anchored(said["ledger"])
     for source in said.get("sources", ()):
         source["path"] = anchored(source["path"])
+    for workload in said.get("workloads", {}).values():
+        if "gate" in workload:
+            workload["gate"] = anchored(workload["gate"])
     if "contracts" in said:
         said["contracts"] = [anchored(path) for path in said["contracts"]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 UNASSIGNED = "unassigned"  # the team of calls that no team claims
@@ -27,23 +29,44 @@ class Account(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     external_id: str = ""
 
 
-MEMBERS = ("tags", "profiles", "principals", "accounts")  # of a team, in the order in which they decide
+MEMBERS = ("tags", "profiles", "principals", "projects", "accounts")  # in the order in which they decide
 
 
-class Team(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Who pays. A call is a team's by its tags, else by profile, else by principal, else by account.
+class Members(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What calls a team or a workload claims: by their tags, else by profile, principal, project, account.
 
-    Members take `*` and `?`. Where several teams fit, a name comes before a pattern, and then the team that
-    stands first in the file.
+    Members take `*` and `?`. Where several claim a call, a name comes before a pattern, and then who stands first in
+    the file.
     """
+
+    tags: tuple[str, ...] = ()  # KEY=VALUE
+    profiles: tuple[str, ...] = ()  # application inference profiles, by ARN or by id
+    principals: tuple[str, ...] = ()  # a role stands for all its sessions
+    projects: tuple[str, ...] = ()  # folders, of Claude Code
+    accounts: tuple[str, ...] = ()
+
+
+class Team(Members, forbid_unknown_fields=True, frozen=True):
+    """Who pays."""
 
     owner: str = ""
     email: str = ""
     cost_centre: str = ""
-    tags: tuple[str, ...] = ()  # KEY=VALUE
-    profiles: tuple[str, ...] = ()  # application inference profiles, by ARN or by id
-    principals: tuple[str, ...] = ()  # a role stands for all its sessions
-    accounts: tuple[str, ...] = ()
+
+
+class Workload(Members, forbid_unknown_fields=True, frozen=True):
+    """Calls of one purpose, and what their owner allows to be done to them. What is not said is not allowed to change.
+
+    `allow` holds routings, as of residency; empty: where the calls run today. `models` may be used instead of the one
+    in use: each wants `gate`, the verdict file of `farthing evaluate`, to be advised as final.
+    """
+
+    owner: str = ""
+    allow: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    gate: str = ""
+    deadline: str = ""  # by when an answer is wanted: 24h. Empty: at once, so no batch
+    cache: bool = True  # markers may be placed, and their lifetime changed
 
 
 class Residency(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -61,6 +84,60 @@ class Privacy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     minimum_group: int = 0  # fewer principals than that are not told apart
 
 
+class Smtp(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The server that mail is handed to. The password is in a variable of the environment, never here."""
+
+    host: str = ""
+    port: int = 0  # the usual one of `security`
+    security: str = "starttls"  # or ssl, none
+    sender: str = ""
+    user: str = ""
+    password_env: str = "FARTHING_SMTP_PASSWORD"  # noqa: S105 - the name of a variable
+
+
+EventKind = Literal["anomaly", "budget", "price", "sync"]  # what may be told
+
+
+class Channel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where `farthing watch` tells what it found. Empty `events` and `teams` mean all."""
+
+    name: str
+    kind: str  # slack, webhook, sns, mail
+    url: str = ""  # of a webhook; whoever knows it can write there, so better:
+    url_env: str = ""  # the variable that holds it
+    topic_arn: str = ""
+    to: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
+    profile: str = ""  # how SNS is reached, as with sources
+    role_arn: str = ""
+    external_id: str = ""
+    region: str = ""
+    endpoint_url: str = ""
+
+
+class Budget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """So many dollars a period for what `where` selects, which is written as for --where."""
+
+    name: str
+    usd: int
+    period: str = "month"  # or week, day
+    where: tuple[str, ...] = ()
+    alert_at: tuple[int, ...] = (80, 100)  # percent
+    forecast: bool = True  # tell, too, when it is going to be exceeded
+
+
+class Journal(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How a closed month is written for the general ledger. `codes` are by kind or platform/kind, the latter first."""
+
+    debit: str = ""  # GL code of what `codes` does not name
+    credit: str = ""  # what is owed to AWS
+    accrued: str = ""  # what is owed and not billed yet; `credit` where left out
+    cost_centre: str = ""  # of teams that name none, and of no team
+    cost_centres: tuple[str, ...] = ()  # all that there are, where given
+    codes: dict[str, str] = {}
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ledger: str = ""
     timezone: str = "UTC"
@@ -69,7 +146,12 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sources: tuple[Source, ...] = ()
     accounts: dict[str, Account] = {}
     teams: dict[str, Team] = {}
+    workloads: dict[str, Workload] = {}
     contracts: tuple[str, ...] = ()  # files of private offers
     residency: tuple[Residency, ...] = ()
     privacy: Privacy = Privacy()
+    journal: Journal = Journal()
+    smtp: Smtp = Smtp()
+    notify: tuple[Channel, ...] = ()
+    budgets: tuple[Budget, ...] = ()
     path: str = ""  # of the file it is from

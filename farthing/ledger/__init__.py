@@ -10,10 +10,11 @@ many rows were rejected and why. `totals` holds what sources counted over period
 from __future__ import annotations
 
 from farthing.ledger._calls import MAY_LACK_CACHE, RANK, Calls, better
+from farthing.ledger._closings import Closing, Line, add_closing, closings, faulty
 from farthing.ledger._keep import compact, find_named, forget, info, older, retain
 from farthing.ledger._ledger import Added, Ledger, SourceFile
 from farthing.ledger._store import FORMAT, LedgerError
-from farthing.ledger._tables import arrow, content_code
+from farthing.ledger._tables import arrow, content_code, transposed
 from farthing.ledger._verify import verify
 
 __all__ = [
@@ -22,17 +23,23 @@ __all__ = [
     "RANK",
     "Added",
     "Calls",
+    "Closing",
     "Ledger",
     "LedgerError",
+    "Line",
     "SourceFile",
+    "add_closing",
     "arrow",
     "better",
+    "closings",
     "compact",
     "content_code",
+    "faulty",
     "find_named",
     "forget",
     "info",
     "older",
     "retain",
+    "transposed",
     "verify",
 ]

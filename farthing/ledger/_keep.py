@@ -456,6 +456,8 @@ def _renaming() -> dict[str, str]:
         "tags": """SELECT DISTINCT r.* REPLACE (coalesce(p.pseudonym, r.value) AS value)
                    FROM old_rows r LEFT JOIN pseudonyms p ON r.value = p.name""",
         "totals": f"SELECT r.* REPLACE ({who}) {joined}",
+        "closings": """SELECT r.* REPLACE (coalesce(p.pseudonym, r.team) AS team)
+                       FROM old_rows r LEFT JOIN pseudonyms p ON r.team = p.name""",
     }
 
 

@@ -29,8 +29,15 @@ TOTALS = {
     **dict.fromkeys(("source", "name", *Total._fields[5:]), "string"),
 }  # fmt: skip
 FORGOTTEN = {"at": "timestamp", "kind": "string", "digest": "string"}
+CLOSINGS = {
+    "closing": "string", "number": "int64", "at": "timestamp",
+    **dict.fromkeys(("part", "of", "booking", "what", "ref", "kind", "day", "account", "team"), "string"),
+    **dict.fromkeys(("platform", "model", "endpoint", "zone", "mode", "meter", "invoice", "card", "said"), "string"),
+    "tokens": "int64", "picos": "string",  # a month's tax may not fit 64 bits
+}  # fmt: skip
 TABLES = {
     "totals": TOTALS, "usage": USAGE, "contexts": CONTEXTS, "tags": TAGS, "files": FILES, "forgotten": FORGOTTEN,
+    "closings": CLOSINGS,
 }  # fmt: skip
 DUCK = {
     "string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from farthing.ledger._closings import closings, faulty
 from farthing.ledger._keep import CODES, lost, shapes
 from farthing.ledger._link import doubles
 from farthing.ledger._store import LedgerError
@@ -34,7 +35,7 @@ def verify(ledger: Ledger) -> list[Fault]:
     for check in (_files, _rows, _meanings):
         if faults := list(check(ledger)):
             return faults
-    return [*_shared_ids(ledger), *_notes(ledger)]
+    return [*_shared_ids(ledger), *_notes(ledger), *_closings(ledger)]
 
 
 def _files(ledger: Ledger) -> Iterator[Fault]:
@@ -159,3 +160,13 @@ def _notes(ledger: Ledger) -> Iterator[Fault]:
     if paths := [path for (path,) in files.fetchall()]:
         what = f"the counts of {len(paths):,} files disagree ({', '.join(paths[:_SHOWN])})"
         yield Fault("files", what, "import these files again")
+
+
+def _closings(ledger: Ledger) -> Iterator[Fault]:
+    """Each closed month is as it was written, and none is there twice."""
+    found = closings(ledger)
+    if changed := faulty(found):
+        what = f"{', '.join(changed[:_SHOWN])} no longer as closed"
+        yield Fault("closings", what, "restore the table from a backup: a closed month is never changed")
+    if [closing.number for closing in found] != list(range(1, len(found) + 1)):
+        yield Fault("closings", "numbers are missing or there twice", "restore the table from a backup")

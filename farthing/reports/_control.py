@@ -103,7 +103,7 @@ def compare(ledger: Ledger, question: Question, found: Sequence[Cell], names: Se
 
     A total or a call that names no account or region is set against those of any, after all that do.
     """
-    slots = list(_slots(ledger, question))
+    slots = list(counted(ledger, question))
     families: dict[Hashable, tuple[list[Slot], list[Slot]]] = defaultdict(lambda: ([], []))
     for slot in slots:
         families[slot.model, slot.day, _family(slot.meter)][0].append(slot)
@@ -129,7 +129,8 @@ def _family(meter: str) -> str:
 # --- what totals count ---------------------------------------------------------------------------------------------
 
 
-def _slots(ledger: Ledger, question: Question) -> Iterator[Slot]:
+def counted(ledger: Ledger, question: Question) -> Iterator[Slot]:
+    """What totals count by model and UTC day: of each place one level, and one width of period."""
     con = ledger.connection
     con.register("control_totals", ledger.totals())
     since, until = ((at - EPOCH) // timedelta(microseconds=1) for at in question.span())

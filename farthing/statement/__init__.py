@@ -7,20 +7,29 @@ whoever the seller is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from farthing.aws import Access
 from farthing.book import Book, Card, Unpriced, default_book
 from farthing.meters import CACHE_METERS
+from farthing.statement._by import ACCOUNT, KEYS, PLACE, Group, details_of, grouped
 from farthing.statement._columns import snake
-from farthing.statement._load import StatementError, load
-from farthing.statement._usage_type import TOKENS, UNDECODED, About, about, by_name
+from farthing.statement._commitments import Commitment, committed
+from farthing.statement._files import StatementError
+from farthing.statement._load import load
+from farthing.statement._usage_type import RESERVED, TOKENS, UNDECODED, About, about, by_name
 
-__all__ = ["COSTS", "Apart", "Billed", "Statement", "StatementError", "Undecoded"]
+__all__ = [
+    "COSTS", "KEYS", "Apart", "Beside", "Billed", "Commitment", "Group", "Statement", "StatementError", "Undecoded",
+]  # fmt: skip
 
 COSTS = ("unblended", "net", "public")
 Cost = Literal["unblended", "net", "public"]
@@ -34,6 +43,7 @@ _IN_NET = (
 )  # fmt: skip
 _FAR = 20  # times the list price: so far off that the unit was misread
 _CLASS_BY = ("usage_type", "product_code", "product_name", "unit", "description", "region")
+_MEMORY = "1GB"  # for lines; more than that is put on disk
 
 
 class Billed(NamedTuple):
@@ -52,8 +62,13 @@ class Billed(NamedTuple):
     mantle: bool
     zone: str  # of the model's price
     tokens: int
-    billed_picos: int
+    billed_picos: int  # the amount that was asked for
     list_picos: int | None
+    invoice: str = ""
+    entity: str = ""
+    currency: str = ""
+    unblended_picos: int = 0
+    net_picos: int | None = None  # of an enterprise discount; None where the bill does not tell
 
 
 class Apart(NamedTuple):
@@ -61,6 +76,18 @@ class Apart(NamedTuple):
 
     kind: str
     account: str
+    picos: int
+    lines: int
+
+
+class Beside(NamedTuple):
+    """Usage that is no token, in its own unit: guardrails, knowledge bases, capacity, delivery of logs."""
+
+    kind: str
+    usage_type: str
+    account: str
+    unit: str
+    quantity: Decimal
     picos: int
     lines: int
 
@@ -74,11 +101,26 @@ class Undecoded(NamedTuple):
     why: str
 
 
+class _Place(NamedTuple):
+    """What lines of usage are summed by: the number of their class, then PLACE."""
+
+    number: int
+    usage_type: str
+    day: date
+    account: str
+    negative: bool
+    unit: str
+    invoice: str
+    entity: str
+    currency: str
+
+
 class Statement:
-    """The bill in these files and folders. StatementError, a ValueError, where it cannot be read.
+    """The bill in these files, folders and s3:// prefixes. StatementError, a ValueError, where it cannot be read.
 
     `cost` is which of a line's amounts counts: unblended, net (of an enterprise discount) or public. Only lines
-    that began from the day `since` to the day `until` count.
+    that began from the day `since` to the day `until` count. `by` are keys that `grouped` will be asked for.
+    `progress(done, all)` tells bytes while they are read.
     """
 
     def __init__(
@@ -89,15 +131,26 @@ class Statement:
         book: Book | None = None,
         since: date | None = None,
         until: date | None = None,
+        by: Sequence[str] = (),
+        access: Access = Access(),  # noqa: B008 - it cannot change
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         import duckdb
 
         self.book = book or default_book()
         self.cost = cost
+        self.details = details_of(by)
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
-        self.loaded = load(self.connection, paths)
-        self._keep(since or date.min, until or date.max)
+        overflow = tempfile.mkdtemp(prefix="farthing-bill-")
+        weakref.finalize(self, shutil.rmtree, overflow, ignore_errors=True)
+        self.connection.execute(f"SET temp_directory = '{overflow}'")
+        self.connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        span = {"since": since or date.min, "until": until or date.max}
+        self.loaded = load(
+            self.connection, paths, access=access, details=self.details, progress=progress, **span
+        )
+        self._keep(**span)
         self._check()
         self._classify()
 
@@ -163,46 +216,55 @@ class Statement:
         found = {about(names, **said, resource=arn) for (arn,) in arns}
         return found.pop() if len(found) == 1 else None
 
-    def _summed(self, columns: str, *, usage: bool) -> list[tuple[Any, ...]]:
-        """Sums by class and columns of the lines of usage, or of all others: cost, amount, lines, below 0?"""
+    def summed(self, columns: str, *, usage: bool, joined: str = "") -> list[tuple[Any, ...]]:
+        """Sums by class and columns of the lines of usage, or of all others: cost, unblended, net, amount, lines."""
         types = self.connection.execute("SELECT DISTINCT line_type FROM statement_lines").fetchall()
         wanted = [text for (text,) in types if (snake(text) in _USAGE) == usage]
+        sums = (
+            f"sum(coalesce({self.cost}, unblended, 0)), sum(coalesce(unblended, 0)), "
+            "if(count(net) = 0, NULL, sum(coalesce(net, unblended, 0))), sum(coalesce(quantity, 0)), sum(lines)"
+        )
+        return self.classed(f"{columns}, {sums}", "list_contains(?, line_type)", wanted, joined=joined)
+
+    def classed(self, columns: str, where: str, *values: Any, joined: str = "") -> list[tuple[Any, ...]]:
+        """Class and columns of the lines, summed by what of them is no sum."""
         return self.connection.execute(
-            f"""SELECT class, {columns}, sum(coalesce({self.cost}, unblended, 0)), sum(coalesce(quantity, 0)),
-                       sum(lines), negative
-                FROM statement_lines JOIN statement_classes USING ({", ".join(_CLASS_BY)})
-                WHERE list_contains(?, line_type) GROUP BY ALL ORDER BY ALL""",
-            [wanted],
+            f"""SELECT class, {columns}
+                FROM statement_lines JOIN statement_classes USING ({", ".join(_CLASS_BY)}) {joined}
+                WHERE {where} GROUP BY ALL ORDER BY ALL""",
+            list(values),
         ).fetchall()
 
     @cached_property
-    def _usage(self) -> list[tuple[Any, ...]]:
-        where = "usage_type, day, coalesce(nullif(account, ''), payer), any_value(product_name)"
-        return self._summed(where, usage=True)
+    def _usage(self) -> list[tuple[_Place, str, Decimal, Decimal, Decimal | None, Decimal, int]]:
+        """Of each place: a product's name, cost, unblended, net, amount, lines."""
+        rows = self.summed(f"{', '.join(PLACE)}, any_value(product_name)", usage=True)
+        size = len(_Place._fields)
+        return [(_Place(*row[:size]), *row[size:]) for row in rows]
 
     @cached_property
     def billed(self) -> list[Billed]:
         """The lines of tokens, summed by usage type, day and account; what was taken back is beside them."""
-        return [line for line in self._tokens if not _is_far(line)]
+        return [line for _, line in self._tokens if not _is_far(line)]
 
     @cached_property
-    def _tokens(self) -> list[Billed]:
+    def _tokens(self) -> list[tuple[_Place, Billed]]:
         found = []
-        for number, usage_type, day, account, _, cost, quantity, *_ in self._usage:
-            of = self.classes[number]
+        for at, _, cost, unblended, net, quantity, _ in self._usage:
+            of = self.classes[at.number]
             if of.kind != TOKENS:
                 continue
             tokens = int((quantity * of.scale).to_integral_value())
-            zone, listed = self._list(of, day, tokens)
-            found.append(
-                Billed(
-                    usage_type, day, account, of.platform, of.model, of.endpoint, of.mode, of.meter, of.region,
-                    of.long_prompt, of.mantle, zone, tokens, _picos(cost), listed,
-                )
+            zone, listed = self.listed(of, at.day, tokens)
+            line = Billed(
+                at.usage_type, at.day, at.account, of.platform, of.model, of.endpoint, of.mode, of.meter, of.region,
+                of.long_prompt, of.mantle, zone, tokens, _picos(cost), listed, at.invoice, at.entity, at.currency,
+                _picos(unblended), None if net is None else _picos(net),
             )  # fmt: skip
+            found.append((at, line))
         return found
 
-    def _list(self, of: About, day: date, tokens: int) -> tuple[str, int | None]:
+    def listed(self, of: About, day: date, tokens: int) -> tuple[str, int | None]:
         """The zone, and what the tokens cost by the book on that day."""
         card = self.card(
             of.model, of.endpoint, of.mode, of.region, day, of.long_prompt, of.meter in CACHE_METERS
@@ -229,44 +291,80 @@ class Statement:
         """Everything that is no token: classes of usage, then types of lines."""
         found: dict[tuple[str, str], list[int]] = {}
 
-        def add(kind: str, account: str, cost: Decimal, lines: int) -> None:
+        def add(kind: str, account: str, picos: int, lines: int) -> None:
             total = found.setdefault((kind, account), [0, 0])
-            total[0] += _picos(cost)
+            total[0] += picos
             total[1] += lines
 
-        for number, _, _, account, _, cost, _, lines, _ in self._usage:
-            kind = self.classes[number].kind
-            if kind not in (TOKENS, UNDECODED, ""):
-                add(kind, account, cost, lines)
-        for number, line_type, account, cost, _, lines, _ in self._summed(
-            "line_type, coalesce(nullif(account, ''), payer)", usage=False
-        ):
+        for one in self.beside:
+            add(one.kind, one.account, one.picos, one.lines)
+        for number, line_type, account, cost, *_, lines in self.summed(f"line_type, {ACCOUNT}", usage=False):
             kind = snake(line_type) or "untyped"
-            if self.classes[number].kind and not (self.cost == "net" and kind in _IN_NET):
-                add(kind, account, cost, lines)
+            if self.classes[number].kind and not self.is_in_net(kind):
+                add(kind, account, _picos(cost), lines)
         return [Apart(*key, *total) for key, total in sorted(found.items())]
+
+    def is_in_net(self, kind: str) -> bool:
+        """Whether lines of this type are in the net costs that were asked for, and so are left out."""
+        return self.cost == "net" and kind in _IN_NET
+
+    @cached_property
+    def beside(self) -> list[Beside]:
+        """The classes of usage that are no tokens."""
+        sums: dict[tuple[str, str, str, str], list[Any]] = {}
+        for at, _, cost, _, _, quantity, lines in self._usage:
+            kind = self.classes[at.number].kind
+            if kind not in (TOKENS, UNDECODED, ""):
+                total = sums.setdefault((kind, at.usage_type, at.account, at.unit), [Decimal(), 0, 0])
+                for i, more in enumerate((quantity, _picos(cost), lines)):
+                    total[i] += more
+        return [Beside(*key, *total) for key, total in sorted(sums.items())]
+
+    @cached_property
+    def commitments(self) -> list[Commitment]:
+        """What was bought ahead, reserved or provisioned: how much of it was used, and what the rest cost."""
+        return self.committed({})
+
+    def committed(self, ran: Mapping[tuple[str, str, str], int]) -> list[Commitment]:
+        """The commitments, where a ledger tells the tokens that ran in them: by account, model and meter."""
+        return committed(self, ran)
+
+    def grouped(self, keys: Sequence[str]) -> list[Group]:
+        """All the money of the bill by these keys. ValueError if the statement was not read `by` one of them."""
+        return grouped(self, keys)
 
     @cached_property
     def undecoded(self) -> list[Undecoded]:
         """Lines of Claude that were not understood; their money is theirs still."""
         unknown = [
-            Undecoded(usage_type, product, account, day, _picos(cost), self.classes[number].why)
-            for number, usage_type, day, account, product, cost, *_ in self._usage
-            if self.classes[number].kind == UNDECODED
+            Undecoded(at.usage_type, product, at.account, at.day, _picos(cost), self.classes[at.number].why)
+            for at, product, cost, *_ in self._usage
+            if self.classes[at.number].kind == UNDECODED
         ]
         why = (
             f"its amount is no count in the unit it seems to be in: {_FAR} times off the list price, or more"
         )
-        far = filter(_is_far, self._tokens)
+        far = (line for _, line in self._tokens if _is_far(line))
         return unknown + [
             Undecoded(line.usage_type, line.model, line.account, line.day, line.billed_picos, why)
             for line in far
         ]
 
     @property
+    def rates(self) -> list[tuple[int, date, int | None]]:
+        """What a token of each class of tokens costs by the book on each day that has some."""
+        days = dict.fromkeys((at.number, at.day) for at, _ in self._tokens)
+        return [(number, day, self.listed(self.classes[number], day, 1)[1]) for number, day in days]
+
+    @property
+    def far(self) -> list[tuple[Any, ...]]:
+        """Where tokens are whose cost and amount cannot belong together: values of PLACE."""
+        return [at[1:] for at, line in self._tokens if _is_far(line)]
+
+    @property
     def decoded_share(self) -> Decimal | None:
         """How much of Claude's spend is understood; None where there is none."""
-        claude = ("reserved", "provisioned", "ccu")
+        claude = (*RESERVED, "ccu")
         decoded = sum(abs(line.billed_picos) for line in self.billed)  # a refund is as much understood
         decoded += sum(abs(line.picos) for line in self.apart if line.kind in claude)
         unknown = sum(abs(line.picos) for line in self.undecoded)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 # Our name: the columns that may hold it, best first. Names are compared in snake case: legacy CUR's
 # lineItem/UsageType, the same in Parquet and CUR 2.0's line_item_usage_type are one.
@@ -31,7 +32,14 @@ CUR = {
     "unblended": ("line_item_unblended_cost",),
     "net": ("line_item_net_unblended_cost",),
     "public": ("pricing_public_on_demand_cost",),
+    "commitment": ("reservation_reservation_a_r_n", "reservation_reservation_arn"),
+    "effective": ("reservation_effective_cost",),
+    "reserved_units": ("reservation_total_reserved_units",),
+    "unused_units": ("reservation_unused_quantity",),
+    "unused_upfront": ("reservation_unused_amortized_upfront_fee_for_billing_period",),
+    "unused_recurring": ("reservation_unused_recurring_fee",),
     "tags": ("resource_tags", "tags"),
+    "id": ("identity_line_item_id",),
 }
 FOCUS = {
     "usage_type": ("x_usage_type", "sku_meter"),
@@ -56,14 +64,29 @@ FOCUS = {
     "unblended": ("billed_cost",),
     "net": ("effective_cost",),
     "public": ("list_cost",),
+    "commitment": ("commitment_discount_id", "capacity_reservation_id"),
+    "commitment_status": ("commitment_discount_status", "capacity_reservation_status"),
+    "effective": ("effective_cost",),
     "tags": ("tags",),
+    "id": (),
 }
 NEEDED = ("usage_type", "line_type", "started", "quantity", "unblended")
 TEXT = (
     "usage_type", "product_code", "product_name", "service_code", "unit", "description", "region", "resource",
-    "account", "payer", "invoice", "entity", "currency", "line_type",
+    "account", "payer", "invoice", "entity", "currency", "line_type", "commitment", "commitment_status",
 )  # fmt: skip
 MONEY = ("unblended", "net", "public")
+# Of capacity that was bought ahead, and of nothing else.
+CAPACITY = ("effective", "reserved_units", "unused_units", "unused_upfront", "unused_recurring")
+AMOUNTS = ("quantity", *MONEY, *CAPACITY)
+DETAILS = ("resource", "principal", "operation")  # kept only when asked for: lines are many by them
+_OF_COMMITMENTS = ("commitment", "commitment_status")
+# How AWS writes the key of a tag: as it is, with the kind of tag before it, and in CUR 2.0 in snake case.
+_TAG_KEYS = (
+    "{0}", "user:{0}", "user_{1}", "user_{0}", "resourceTags/{0}", "resourceTags/user:{0}", "resourceTags/user_{1}",
+    "iamPrincipal/{0}", "iamPrincipal/{1}", "accountTag/{0}", "costCategory/{0}", "aws:{0}", "{1}",
+)  # fmt: skip
+_TAG_COLUMNS = ("resource_tags_user_", "resource_tags_aws_", "resource_tags_", "tags_")
 
 
 def snake(name: str) -> str:
@@ -94,32 +117,130 @@ def missing(export: str, columns: Sequence[str]) -> list[str]:
     return [wanted[name][0] for name in needed if not known & set(wanted[name])]
 
 
-def projection(export: str, types: Mapping[str, str]) -> str:
+def projection(export: str, types: Mapping[str, str], details: Sequence[str] = ()) -> str:
     """The SELECT list that gives our columns out of a file's (name to type), all of them always there."""
     by_name = {snake(column): column for column in types}
     wanted = FOCUS if export == "focus" else CUR
-    parts = [
-        f"{_text(wanted.get(name, ()), by_name, types)} AS {name}" for name in TEXT if name != "resource"
-    ]
-    names = [
-        _text(wanted.get(name, ()), by_name, types) for name in ("usage_type", "product_name", "description")
-    ]
-    told = " OR ".join(f"contains({name}, 'laude')" for name in names)
-    # resources are many, and are asked for only where nothing else names the model
-    resource = _text(wanted.get("resource", ()), by_name, types)
-    parts.append(f"CASE WHEN {told} THEN '' ELSE {resource} END AS resource")
+
+    def text(name: str) -> str:
+        return _text(wanted.get(name, ()), by_name, types)
+
+    parts = [_near(text), _named(text)]
+    # What tells lines of other services apart is not asked for: there may be millions of it.
+    kept = dict.fromkeys(_OF_COMMITMENTS, "near") | {"resource": "near AND NOT named"}
+    parts += [f"{_if(kept[name], text(name)) if name in kept else text(name)} AS {name}" for name in TEXT]
+    for i, detail in enumerate(details):
+        kind, is_tag, tag = detail.partition(":")
+        told = _tag(tag, wanted["tags"], by_name, types) if is_tag and kind == "tag" else text(detail)
+        parts.append(f"{_if('near', told)} AS {detail_column(i)}")
     for name in ("started", "month"):
-        text = _text(wanted[name], by_name, types)
-        # of another time zone, the day in UTC; what names none is UTC
-        zoned = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
-        plain = f"TRY_CAST(replace(substr({text}, 1, 19), 'T', ' ') AS TIMESTAMP)"
-        parts.append(f"coalesce({zoned}, {plain}) AS {name}")
-    for name in ("quantity", *MONEY):
-        text = _text(wanted[name], by_name, types)
-        parts.append(f"TRY_CAST(nullif({text}, '') AS DECIMAL(38, 12)) AS {name}")
-    parts.append(f"{_text(wanted['unblended'], by_name, types)} AS unblended_text")
-    parts.append(f"{_text(wanted['quantity'], by_name, types)} AS quantity_text")
+        exact = _type(wanted[name], by_name, types) == "TIMESTAMP"
+        parts.append(f"{_exactly(wanted[name], by_name) if exact else _moment(text(name))} AS {name}")
+    for name in AMOUNTS:
+        of = wanted.get(name, ())
+        parts.append(f"{_amount(text(name), of, by_name, types) if of else _NO_AMOUNT} AS {name}")
+    for name in ("unblended", "quantity"):
+        exact = _type(wanted[name], by_name, types).startswith("DECIMAL")
+        parts.append(f"{_EMPTY if exact else text(name)} AS {name}_text")
     return ", ".join(parts)
+
+
+def fingerprint(export: str, types: Mapping[str, str]) -> tuple[str, bool]:
+    """What names a line in one delivery, its amounts apart; and whether AWS numbered it, so that it does for sure."""
+    by_name = {snake(column): column for column in types}
+    wanted = FOCUS if export == "focus" else CUR
+    numbered = [name for name in wanted["id"] if name in by_name]
+    names = ("id", "usage_type", "account", "line_type") if numbered else (
+        "usage_type", "account", "line_type", "operation", "resource", "principal", "region", "description", "tags",
+    )  # fmt: skip
+    told = [_text(wanted.get(name, ()), by_name, types) for name in (*names, "started")]
+    return f"hash({', '.join(told)})", bool(numbered)
+
+
+def detail_column(number: int) -> str:
+    return f"detail_{number}"
+
+
+def dates_are_us(text: str) -> bool:
+    """Whether a date is written 9/30/2026."""
+    return bool(re.match(r"\d{1,2}/\d{1,2}/\d{2}", text))
+
+
+def month_text(export: str, types: Mapping[str, str]) -> str:
+    by_name = {snake(column): column for column in types}
+    return _text((FOCUS if export == "focus" else CUR)["month"], by_name, types)
+
+
+def _near(text: Callable[[str], str]) -> str:
+    """Whether a line may be ours at all, so that what tells it apart is worth keeping. Asked of every line there is."""
+    tests = [f"contains({text(name)}, 'laude')" for name in ("usage_type", "product_name", "description")]
+    tests += [f"contains({text(name)}, 'edrock')" for name in ("product_code", "product_name")]
+    return f"({' OR '.join(tests)} OR contains({text('usage_type')}, 'MP:')) AS near"
+
+
+def _named(text: Callable[[str], str]) -> str:
+    """Whether the names of a line tell its model: its resource is asked for only where nothing else does."""
+    names = ("usage_type", "product_name", "description")
+    told = " OR ".join(f"contains({text(name)}, 'laude')" for name in names)
+    return f"({told}) AND NOT contains({text('usage_type')}, 'rovisioned') AS named"
+
+
+_EMPTY = "''"
+_NO_AMOUNT = "CAST(NULL AS DECIMAL(38, 12))"
+
+
+def _type(names: Sequence[str], by_name: Mapping[str, str], types: Mapping[str, str]) -> str:
+    """The type of the column that holds it, if it is one alone."""
+    found = [by_name[name] for name in names if name in by_name]
+    return types[found[0]].upper() if len(found) == 1 else ""
+
+
+def _exactly(names: Sequence[str], by_name: Mapping[str, str]) -> str:
+    return next(f'"{by_name[name]}"' for name in names if name in by_name)
+
+
+def _amount(text: str, names: Sequence[str], by_name: Mapping[str, str], types: Mapping[str, str]) -> str:
+    """By way of its text, which is shortest, unless it is exact as it is."""
+    if _type(names, by_name, types).startswith("DECIMAL"):
+        return f"TRY_CAST({_exactly(names, by_name)} AS DECIMAL(38, 12))"
+    return f"TRY_CAST(nullif({text}, '') AS DECIMAL(38, 12))"
+
+
+def _if(condition: str, text: str) -> str:
+    return "''" if text == "''" else f"CASE WHEN {condition} THEN {text} ELSE '' END"
+
+
+def _moment(text: str) -> str:
+    """The time in UTC, of whatever zone it is; what names none is UTC; 9/30/2026 is how FOCUS files of the US go."""
+    zoned = f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    plain = f"TRY_CAST(replace(substr({text}, 1, 19), 'T', ' ') AS TIMESTAMP)"
+    forms = [day + hour for day in ("%m/%d/%y", "%m/%d/%Y") for hour in ("", " %H:%M", " %H:%M:%S")]
+    us = f"try_strptime({text}, {forms})"
+    return f"CASE WHEN contains({text}, '/') THEN {us} ELSE coalesce({zoned}, {plain}) END"
+
+
+def _tag(tag: str, columns: Sequence[str], by_name: Mapping[str, str], types: Mapping[str, str]) -> str:
+    """The value of a tag, from a column of its own or from a map of tags; "" where the line has none."""
+    named = [f"{prefix}{snake(tag)}" for prefix in _TAG_COLUMNS]
+    found = [_column(name, by_name, types) for name in named if name in by_name]
+    keys = dict.fromkeys(form.format(tag, snake(tag)) for form in _TAG_KEYS)
+    for column in (by_name[name] for name in columns if name in by_name):
+        quoted = '"' + column.replace('"', '""') + '"'
+        kind = types[column].upper()
+        text = quoted if kind == "VARCHAR" else f"CAST(to_json({quoted}) AS VARCHAR)"
+        for key in keys:
+            if kind.startswith("MAP"):
+                found.append(f"CAST({quoted}[{_literal(key)}] AS VARCHAR)")
+            else:
+                path = _literal("$." + json.dumps(key))
+                found.append(f"CASE WHEN json_valid({text}) THEN json_extract_string({text}, {path}) END")
+    if not found:
+        return "''"
+    return "coalesce(" + ", ".join(f"nullif(nullif({one}, ''), 'NULL')" for one in found) + ", '')"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _text(names: Sequence[str], by_name: Mapping[str, str], types: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ Name = tuple[str, tuple[int, ...], str]  # family, version, revision of a model
 
 TOKENS = "tokens"
 UNDECODED = "undecoded"  # Claude's, or so it seems, and not understood
+RESERVED = ("reserved", "provisioned")  # capacity bought ahead, and what is used of it
 
 
 class About(NamedTuple):
@@ -77,7 +78,7 @@ def about(
     of_claude = "claude" in said or "anthropic" in said
     if "claude platform" in said:
         return About("ccu", "claude_aws", region=region)
-    words = _words(usage_type)
+    words = words_of(usage_type)
     if "bedrock" not in said and not (of_claude and "token" in said):
         if of_claude:  # seats and the like: not of Bedrock, and money all the same
             return About("other", region=region)
@@ -107,12 +108,13 @@ def _of_claude(
     model = next(
         filter(None, (_model(names, text) for text in (product_name, usage_type, resource, description))), ""
     )
-    if "reserved" in words:
-        return About("reserved", "bedrock", model, region=region)
-    if "provisioned" in words or "provisionedthroughput" in "".join(words):
-        return About("provisioned", "bedrock", model, region=region)
     meter = _meter(words)
     scale = _scale(unit, description, usage_type)
+    kind = next((kind for kind in RESERVED if kind in words or kind in "".join(words)), "")
+    if kind and meter and scale:  # tokens that ran in it
+        return About(kind, "bedrock", model, "", kind, meter, region=region, scale=scale)
+    if kind:
+        return About(kind, "bedrock", model, region=region)
     why = (
         "no model that the book knows"
         if not model
@@ -131,10 +133,10 @@ def _of_claude(
     )
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """The words of a usage type, in lower case.
 
-    >>> _words("USE1-MP:USE1_CacheWrite1hInputTokenCount_Global-Units")[5:]
+    >>> words_of("USE1-MP:USE1_CacheWrite1hInputTokenCount_Global-Units")[5:]
     ['cache', 'write', '1h', 'input', 'token', 'count', 'global', 'units']
     """
     return [word.lower() for word in _WORD.findall(text)]

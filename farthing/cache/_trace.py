@@ -1,0 +1,151 @@
+"""A trace: requests in order of time, each a path through the prefix tree of its namespace; integers only.
+
+Two prompts that begin with the same tokens walk the same nodes that far. A node stands for all that comes
+before it, as a hash of a prefix does, so it has one parent and belongs to one namespace: that of a model, an
+account and a speed, between which nothing is shared.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+class Trace(NamedTuple):
+    """Request i walks `nodes[starts[i]:starts[i + 1]]`, root first; but for `sizes`, the others hold one entry a request."""
+
+    at_us: Ints  # start of each request, ascending
+    namespace: Ints
+    output: Ints  # output tokens
+    plain: Ints  # prompt tokens behind the last node (a block not full): never cached
+    starts: Ints  # one more than there are requests
+    nodes: Ints
+    sizes: Ints  # tokens of each node, by its id
+    system: Ints  # how many nodes of the path are tools and system; 0 if unknown
+    kinds: Ints  # how its answer ended (stop reason), known only after it; 0 if unknown
+    kind_names: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+
+    @property
+    def requests(self) -> int:
+        return len(self.at_us)
+
+    @property
+    def accesses(self) -> int:
+        """How many nodes are walked in all."""
+        return len(self.nodes)
+
+    @property
+    def prompt(self) -> Ints:
+        """The prompt of each request, in tokens."""
+        walked = np.concatenate([[0], np.cumsum(self.sizes[self.nodes])]).astype(np.int64)
+        return walked[self.starts[1:]] - walked[self.starts[:-1]] + self.plain
+
+
+def faults(trace: Trace) -> list[str]:
+    """What is wrong with a trace, in words: sizes that do not fit, times that run back, a node of two parents."""
+    count, found = trace.requests, []
+    by_request = (trace.namespace, trace.output, trace.plain, trace.system, trace.kinds)
+    if any(len(field) != count for field in by_request) or len(trace.starts) != count + 1:
+        return ["the fields are not of one length"]
+    if int(trace.starts[0]) or int(trace.starts[-1]) != len(trace.nodes) or (np.diff(trace.starts) < 0).any():
+        return ["starts does not divide the nodes"]
+    if len(trace.nodes) and not 0 <= trace.nodes.min() <= trace.nodes.max() < len(trace.sizes):
+        return ["a node has no size"]
+    if (np.diff(trace.at_us) < 0).any():
+        found.append("times run back")
+    if any((field < 0).any() for field in (trace.output, trace.plain, trace.sizes)):
+        found.append("a count is negative")
+    if ((trace.system < 0) | (trace.system > np.diff(trace.starts))).any():
+        found.append("a system prompt is longer than its path")
+    if (parents(trace)[trace.nodes] != _before(trace)).any():
+        found.append("a node has two parents: the hashes are not chained")
+    owner = np.full(len(trace.sizes), -1, np.int64)
+    of_node = np.repeat(trace.namespace, np.diff(trace.starts))
+    owner[trace.nodes] = of_node
+    if (owner[trace.nodes] != of_node).any():
+        found.append("a node lies in two namespaces")
+    return found
+
+
+def parents(trace: Trace) -> Ints:
+    """The node before each node, -1 at a root."""
+    parent = np.full(len(trace.sizes), -1, np.int64)
+    parent[trace.nodes] = _before(trace)
+    return parent
+
+
+def _before(trace: Trace) -> Ints:
+    """For each access, the node walked just before it; -1 where a path begins."""
+    before = np.concatenate([[-1], trace.nodes[:-1]]).astype(np.int64)[: len(trace.nodes)]
+    before[trace.starts[:-1][np.diff(trace.starts) > 0]] = -1
+    return before
+
+
+def radix(trace: Trace) -> Trace:
+    """The same trace with chains of nodes that always occur together made one; a system prompt still ends a node.
+
+    Bills of a plan that marks ends of paths, ends of system prompts and places where paths part stay as they
+    are, and the positions that a breakpoint looks back over come nearer to what they are: parts of a message.
+    """
+    return radix_with(trace, ())[0]
+
+
+def radix_with(trace: Trace, cuts: tuple[int, ...]) -> tuple[Trace, Ints]:
+    """The radix trace in which a node ends so many nodes before the end of each path, too; and where.
+
+    Where paths will part is not known beforehand, so who means to mark another place than their ends must ask
+    for it to be kept. The second thing has a row a request: the position of each cut in the new path, -1 where
+    the path is too short for it.
+    """
+    seen = np.bincount(trace.nodes, minlength=len(trace.sizes))
+    parent = parents(trace)
+    last = np.zeros(len(trace.sizes), bool)  # ends a node, whatever follows
+    marked = trace.system > 0
+    last[trace.nodes[trace.starts[:-1][marked] + trace.system[marked] - 1]] = True
+    for cut in cuts:
+        last[trace.nodes[trace.starts[1:][np.diff(trace.starts) > cut] - 1 - cut]] = True
+    joined = (parent >= 0) & (seen == seen[parent]) & ~last[parent]
+
+    kept = ~joined[trace.nodes]
+    place = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0)) if len(kept) else trace.nodes
+    head = np.zeros(len(trace.sizes), np.int64)
+    head[trace.nodes] = trace.nodes[place]
+    number = np.cumsum(~joined & (seen > 0)) - 1
+    sizes = np.zeros(int(number[-1]) + 1 if len(number) else 0, np.int64)
+    walked = seen > 0
+    np.add.at(sizes, number[head[walked]], trace.sizes[walked])
+
+    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    starts = before[trace.starts]
+    merged = trace._replace(
+        starts=starts,
+        nodes=number[trace.nodes[kept]].astype(np.int64),
+        sizes=sizes,
+        system=before[trace.starts[:-1] + trace.system] - starts[:-1],
+    )
+    places = np.full((trace.requests, len(cuts)), -1, np.int64)
+    for column, cut in enumerate(cuts):
+        long = np.diff(trace.starts) > cut
+        places[long, column] = before[trace.starts[1:][long] - cut] - starts[:-1][long] - 1
+    return merged, places
+
+
+def select(trace: Trace, chosen: npt.NDArray[np.bool_]) -> Trace:
+    """The trace of some of its requests, of which `chosen` says one by one."""
+    lengths = np.diff(trace.starts)[chosen]
+    accesses = np.repeat(chosen, np.diff(trace.starts))
+    return trace._replace(
+        at_us=trace.at_us[chosen],
+        namespace=trace.namespace[chosen],
+        output=trace.output[chosen],
+        plain=trace.plain[chosen],
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        nodes=trace.nodes[accesses],
+        system=trace.system[chosen],
+        kinds=trace.kinds[chosen],
+    )

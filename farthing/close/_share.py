@@ -1,0 +1,149 @@
+"""Whose the billed money is: each line of a bill split over the teams whose usage it bills, exactly.
+
+A billed line goes to the teams that have tokens at its very place (day, account, SKU, prompt band, meter), in their
+proportion; what it has beyond these, to those who have tokens of the model and meter on that day that no other line
+took (an endpoint misread); and what nobody here used, to the team that claims the account, or to none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+from farthing.close._month import APART, BILLED, CAUSE, NOT_YET, USAGE, Month
+from farthing.config import UNASSIGNED
+from farthing.ledger import Line
+
+Owner = Callable[[str], str]  # from an account to the team that claims it
+Place = tuple[str, ...]
+
+
+def apportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole parts of a total in proportion to weights, which are not below 0, that sum to it.
+
+    What is left over goes, one each, to the largest remainders; of equal ones to the first.
+
+    >>> apportion(10, [1, 1, 1]), apportion(-10, [1, 1, 1])
+    ([4, 3, 3], [-4, -3, -3])
+    """
+    whole = sum(weights)
+    size = abs(total)
+    parts = [size * weight // whole for weight in weights]
+    order = sorted(range(len(parts)), key=lambda i: (-(size * weights[i] % whole), i))
+    for i in order[: size - sum(parts)]:
+        parts[i] += 1
+    return parts if total >= 0 else [-part for part in parts]
+
+
+def shared_bill(month: Month, owner: Owner) -> Iterator[Line]:
+    """The lines of the bill as entries by team, what is apart, and what is accrued. They sum to the bill."""
+    ours = _Ours(month)
+    for line in month.part(BILLED):
+        yield from _of_teams(line, ours.take(line), owner)
+    for line in month.part(APART):
+        yield _entry(line, owner(line.account), line.tokens, line.picos)
+
+
+def not_yet(month: Month, owner: Owner) -> Iterator[Line]:
+    """What AWS has not billed yet, by what we counted on these days and the bill has not; they sum to the cause."""
+    ours = _Ours(month)
+    for line in month.part(BILLED):
+        ours.take(line)
+    for cause in month.part(CAUSE):
+        if cause.kind != NOT_YET:
+            continue
+        match = re.match(r"(.*?) ?(\d{4}-\d\d-\d\d)", cause.said)
+        account, day = match.groups() if match else ("", "")
+        left = ours.left(day, account)
+        if not left:
+            yield Line(
+                "entry", month.of, kind="usage", account=account, team=owner(account), picos=-cause.picos
+            )
+            continue
+        picos = apportion(-cause.picos, [line.picos for line in left])
+        for line, amount in zip(left, picos, strict=True):
+            yield _entry(line, line.team, line.tokens, amount)
+
+
+class _Ours:
+    """Our usage of what the bill may bill, as it is taken by the bill's lines one after another."""
+
+    def __init__(self, month: Month) -> None:
+        billed = month.part(BILLED)
+        self._by_account = any(line.account for line in billed) or not billed
+        self._by_month = bool((month.said.get("bill") or {}).get("by_month"))
+        self._rates: dict[Line, int] = {}
+        self._all: dict[Place, dict[Line, int]] = defaultdict(dict)  # as it was
+        self._open: dict[Place, dict[Line, int]] = defaultdict(dict)
+        self._near: dict[Place, list[Place]] = defaultdict(list)
+        for line in month.part(USAGE):
+            if line.platform == "bedrock" and line.card:
+                place = self._place(line)
+                if place not in self._all:
+                    self._near[self._group(line)].append(place)
+                self._all[place][line] = self._open[place][line] = line.tokens
+
+    def _place(self, line: Line) -> Place:
+        sku = (line.endpoint, line.zone, line.mode, line.kind)
+        return (*self._group(line), *sku)
+
+    def _group(self, line: Line) -> Place:
+        day = f"{line.day[:7]}-01" if self._by_month else line.day
+        return day, line.account if self._by_account else "", line.model, line.meter
+
+    def take(self, line: Line) -> list[tuple[Line, int]]:
+        """Our lines that a billed line is for, with as many tokens of each as it bills."""
+        place = self._place(line)
+        if line.tokens <= 0:  # taken back: from those who have it
+            return [(of, count) for of, count in self._all.get(place, {}).items() if count > 0]
+        found: list[tuple[Line, int]] = []
+        for at in (place, *self._near.get(self._group(line), ())):
+            found += self._from(at, line.tokens - sum(count for _, count in found))
+        return found
+
+    def _from(self, place: Place, wanted: int) -> list[tuple[Line, int]]:
+        there = {line: count for line, count in self._open.get(place, {}).items() if count > 0}
+        some = min(wanted, sum(there.values()))
+        if some <= 0:
+            return []
+        taken = list(zip(there, apportion(some, list(there.values())), strict=True))
+        for line, count in taken:
+            self._open[place][line] -= count
+        return [(line, count) for line, count in taken if count]
+
+    def left(self, day: str, account: str) -> list[Line]:
+        """What no line has taken of an account's day, with its list cost."""
+        found = []
+        for place, lines in self._open.items():
+            if place[:2] == (day, account):
+                for line, count in lines.items():
+                    if count > 0 and line.picos > 0:
+                        rate = line.picos // line.tokens
+                        found.append(line._replace(tokens=count, picos=count * rate))
+        return found
+
+
+def _of_teams(line: Line, taken: list[tuple[Line, int]], owner: Owner) -> Iterator[Line]:
+    tokens: dict[str, int] = defaultdict(int)
+    for of, count in taken:
+        tokens[of.team] += count
+    if line.tokens > 0:
+        unseen = line.tokens - sum(tokens.values())
+        if unseen:
+            tokens[owner(line.account)] += unseen
+    if not tokens:
+        yield _entry(line, owner(line.account), line.tokens, line.picos)
+        return
+    weights = list(tokens.values())
+    parts = zip(tokens, apportion(line.tokens, weights), apportion(line.picos, weights), strict=True)
+    for team, count, picos in parts:
+        yield _entry(line, team, count, picos)
+
+
+def _entry(line: Line, team: str, tokens: int, picos: int) -> Line:
+    """An entry is of the month: it tells no day, card and prompt band."""
+    return line._replace(
+        part="entry", team=team or UNASSIGNED, day="", card="", said="", tokens=tokens, picos=picos,
+        kind=line.kind if line.part == APART else "usage",
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""The bill as its rates are learned from it: tokens of one price, day and description, and what they were billed at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple
+
+from farthing.book import Book, Card, Unpriced
+from farthing.meters import CACHE_METERS
+from farthing.statement import Statement
+from farthing.usage import Sku
+
+ROUNDING_PICOS = 1_000_000  # a line's cost has at least six decimals that count
+AS_GOOD_AS = Fraction(1, 100_000)  # of an amount: what rounded quantities come to
+FAR = 20  # times off the list price: the unit was misread
+
+
+class Price(NamedTuple):
+    """What has one rate on one day in one account."""
+
+    account: str
+    model: str
+    endpoint: str
+    zone: str
+    mode: str
+    long_prompt: bool
+    meter: str
+
+    @property
+    def sku(self) -> Sku:
+        return Sku("bedrock", self.model, self.endpoint, self.zone, self.mode)
+
+    def card(self, book: Book, day: date) -> Card | Unpriced:
+        """The card of that day; beyond the last prompt band for long prompts."""
+        at = datetime.combine(day, time(), UTC)
+        edges = [card.prompt_from for card in book.cards(self.sku) if card.starts <= at < card.ends]
+        size = max(edges, default=0) if self.long_prompt else 0
+        return book.find(self.sku, at, size, cached=self.meter in CACHE_METERS)
+
+    def rate(self, book: Book, day: date) -> int | None:
+        """Picodollars a token."""
+        card = self.card(book, day)
+        return None if isinstance(card, Unpriced) else int(getattr(card.rates, self.meter))
+
+
+class Line(NamedTuple):
+    """Lines of one price, day and description, summed."""
+
+    price: Price
+    day: date
+    usage_type: str
+    tokens: int
+    picos: int
+    rate: int | None  # the book's
+    lines: int
+
+    @property
+    def listed(self) -> int:
+        return self.tokens * (self.rate or 0)
+
+    def is_at(self, rate: int | Fraction) -> bool:
+        """Whether the amount is that of this rate, but for rounding."""
+        at_rate = Fraction(self.tokens * rate)
+        return abs(self.picos - at_rate) <= ROUNDING_PICOS + AS_GOOD_AS * abs(at_rate)
+
+    @property
+    def share(self) -> tuple[Fraction, Fraction]:
+        """Between which shares of list it was billed: amounts and quantities are rounded."""
+        slack = ROUNDING_PICOS + AS_GOOD_AS * self.listed
+        return Fraction(self.picos - slack) / self.listed, Fraction(self.picos + slack) / self.listed
+
+
+def lines(statement: Statement) -> Iterator[Line]:
+    """Every line of tokens, by what the statement says of it."""
+    columns = "day, coalesce(nullif(account, ''), payer), usage_type, description, negative"
+    for number, day, account, usage_type, *_, cost, _, _, quantity, count in statement.summed(
+        columns, usage=True
+    ):
+        about = statement.classes[number]
+        if about.kind != "tokens":
+            continue
+        cached = about.meter in CACHE_METERS
+        where = (about.model, about.endpoint, about.mode, about.region, day, about.long_prompt, cached)
+        card = statement.card(*where)
+        zone = "" if isinstance(card, Unpriced) else card.sku.zone
+        rate = None if isinstance(card, Unpriced) else int(getattr(card.rates, about.meter))
+        price = Price(account, about.model, about.endpoint, zone, about.mode, about.long_prompt, about.meter)
+        tokens = int((quantity * about.scale).to_integral_value())
+        yield Line(price, day, usage_type, tokens, int(Decimal(cost).scaleb(12)), rate, count)
+
+
+def rate_elsewhere(book: Book, line: Line) -> Card | None:
+    """The card of the same SKU on other days, or in other zones, whose rate the line was billed at."""
+    zones = ("", *book.models[line.price.model].platform("bedrock").get("zones", ()))
+    band = line.price.card(book, line.day)
+    if isinstance(band, Unpriced):
+        return None
+    for zone in zones:
+        for card in book.cards(line.price.sku._replace(zone=zone)):
+            rate = int(getattr(card.rates, line.price.meter))
+            same_band = (card.prompt_from > 0) == (band.prompt_from > 0)
+            if same_band and rate not in (line.rate, 0) and line.is_at(rate):
+                return card
+    return None

@@ -1,0 +1,51 @@
+"""Traces: files that tell which requests sent which prefixes when, read into a prefix access log.
+
+A format is one file of this folder (`_log.Format` says what it holds), found by listing it. No text is kept: of
+prompts there are keyed hashes of their prefixes at ends of blocks, and token counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from typing import cast
+
+from farthing.traces._log import Call, Format, Gather, Left, Log, Reject, Source
+from farthing.traces._rows import rows
+
+__all__ = ["Call", "Format", "Left", "Log", "Reject", "Source", "TraceError", "formats", "read_traces", "rows"]
+
+
+class TraceError(ValueError):
+    """Why there is no log, in one line."""
+
+
+def formats() -> dict[str, Format]:
+    """Every format by its name."""
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name[0] != "_")
+    return {name: cast("Format", importlib.import_module(f"{__name__}.{name}")) for name in names}
+
+
+def read_traces(sources: Iterable[Source], key: bytes, name: str = "") -> Log:
+    """The log of these files, all of one format: the one named, or else the one that the first of them has.
+
+    Files of no format, or of another, are left out and counted.
+    """
+    known = formats()
+    if name and name not in known:
+        raise TraceError(f"no trace format {name!r}: there are {', '.join(known)}")
+    gather = Gather()
+    asked, unlike = bool(name), 0
+    for source in sources:
+        found = [each for each in ([name] if name else known) if known[each].sniff(source.head)]
+        if not found:
+            unlike += 1
+            gather.left[f"files that are no {name or 'trace'}"] += 0
+            continue
+        name = found[0]
+        gather.add(source.path, known[name].read(source, key))
+    if not name or (unlike and not gather.calls and not gather.left.total()):
+        what = f"no {name} trace" if asked else f"a format not known (there are {', '.join(known)}): name it with --format"
+        raise TraceError(f"{unlike or 'no'} files: {what}")
+    return gather.log(name, known[name])
