@@ -324,7 +324,7 @@ FAULTS = {
                     "offer.toml:7: holds for nothing that has a list price in its dates"),
     "twice": (OFFER + table(percent_off="1") + table(percent_off="2"), "offer.toml:9: another rate of the offer"),
     "dearer": (OFFER + table(model="claude-opus-5", meter="input", usd_per_million="4"),
-               "offer.toml:10: usd_per_million: 4 is above the list rate of bedrock/claude-opus-5/global/batch input, 2"),
+               "offer.toml:10: usd_per_million: 4 is above the list rate of bedrock/claude-opus-5/global/batch"),
     "two sizes": (OFFER.replace("2026-10-01", "2027-10-01")
                   + table(model="claude-haiku-5-5", meter="input", mode="on_demand", usd_per_million="0.05"),
                   "offer.toml:7: claude-haiku-5-5 costs more beyond 100,000 prompt tokens: say which"),

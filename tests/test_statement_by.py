@@ -86,7 +86,7 @@ FORMS = {
 def test_tags_resources_and_principals_sum_to_the_bill(name, billed, tmp_path):
     keys = ("tag:team", "resource", "model")
     path = bills.write_csv(tmp_path / "bill.csv", [*billed, bills.apart("Credit", "-50")], FORMS[name])
-    found = Statement([path], by=keys)
+    found = Statement([path])
     groups = found.grouped(keys)
     expected: dict = {}
     for line in billed:
@@ -108,7 +108,7 @@ def test_tags_of_a_map_in_parquet(billed, tmp_path):
                      line_item_usage_type AS line_item_iam_principal FROM '{path}')
         TO '{tmp_path / "tagged.parquet"}' (FORMAT parquet)""")
     keys = ("tag:Cost Centre", "account", "principal", "usage_type")
-    groups = Statement([tmp_path / "tagged.parquet"], by=keys).grouped(keys)
+    groups = Statement([tmp_path / "tagged.parquet"]).grouped(keys)
     assert all(g.values[0] == g.values[1] and g.values[2] == g.values[3] for g in groups)
     assert sum(g.picos for g in groups) == picos(billed)
 

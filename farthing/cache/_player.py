@@ -43,19 +43,25 @@ REUSED = 350_000  # parts of a million, before anything is known
 # Waiting for the next turn: a slot for each ping that could be sent, those of 5m up to the hour, then those of 1h.
 EARLY_US = 15_000_000  # a ping goes out so long before what it keeps would expire
 FIVES, SLOTS = 12, 16
-WAITS = 12  # classes: agent or not, first turn or not, how the answer ended
-WAIT_TRUST = 3_000_000  # tokens
+WAITS = 24  # classes: agent or not, first turn or later, newest of its namespace or overtaken, how the answer ended
+WAIT_TRUST = 30_000_000  # tokens
 # How many in a million of those who still wait come back in each slot, before anything is known: of others, and of
-# agents, at first turns and later ones. Where from: docs/caching.md.
+# agents, at first turns and later ones, each newest and overtaken. Where from: docs/caching.md.
+RARELY = (40_000,) * 15
 KNOWN = np.array(
     [
-        (200_000,) + (40_000,) * 15,
-        (300_000,) + (40_000,) * 15,
-        (900_000,) + (40_000,) * 15,
-        (940_000, 280_000, 260_000, 95_000, 95_000, 45_000) + (30_000,) * 10,
+        (200_000, *RARELY),
+        (200_000, *RARELY),
+        (300_000, *RARELY),
+        (300_000, *RARELY),
+        (900_000, *RARELY),
+        (300_000, *RARELY),
+        (940_000, 285_000, 230_000, 105_000, 70_000, *RARELY[:11]),
+        (300_000, *RARELY),
     ],
     np.int64,
 )
+GROWTH = 20_000  # new tokens of a later turn, of a million, before anything is known
 
 
 class Policy(NamedTuple):
@@ -88,36 +94,39 @@ class Walk(NamedTuple):
     sizes: Any
     system: Any
     kinds: Any
+    namespace: Any  # counted from 0
     guards: Any
 
 
 class Mind(NamedTuple):
     """What a policy remembers: rows for nodes, for requests, for accesses, and sums for classes."""
 
-    seen: Any  # by node: when last, how often, returns to an expired cache, last request, its trait then
+    seen: Any  # by node: when last, how often, returns to an expired cache, last request, last access
     waits: Any  # by request: anchor and its position, position kept alive, tokens up to there, class, whether alive
-    traits: Any  # by access
+    traits: Any  # by access; and whether its token was reused within five minutes
     reuse: Any  # by level and trait: tokens sent more than five minutes ago, tokens reused within five minutes
     waited: Any  # by class of wait and slot: tokens still waiting as it began, tokens that came back in it
-    grown: Any  # of agents and others: tokens sent, tokens sent for the first time
+    grown: Any  # of agents and others, in later turns: tokens sent, tokens sent for the first time
+    newest: Any  # by namespace: the last request
     matured: Any  # one: the first request whose five minutes are not over
 
 
-LAST, TIMES, COLD, WALKER, TRAIT = range(5)
+LAST, TIMES, COLD, WALKER, ACCESS = range(5)
 ANCHOR, PLACE, HELD, DEPTH, WAIT, ALIVE = range(6)
 
 
-def mind(requests: int, accesses: int, nodes: int) -> Mind:
+def mind(requests: int, accesses: int, nodes: int, namespaces: int) -> Mind:
     """Nothing remembered yet."""
     seen = np.zeros((nodes, 5), np.int64)
     seen[:, LAST], seen[:, WALKER] = NEVER, -1
     return Mind(
         seen,
         np.full((requests, 6), -1, np.int64),
-        np.zeros(accesses, np.int64),
+        np.zeros((accesses, 2), np.int64),
         np.zeros((4, TRAITS, 2), np.int64),
         np.zeros((WAITS, SLOTS, 2), np.int64),
         np.zeros((2, 2), np.int64),
+        np.full(namespaces, -1, np.int64),
         np.zeros(1, np.int64),
     )
 
@@ -211,7 +220,7 @@ def worth_writing(
     first = cacheable(path, walk.sizes, minimum)
     gain, most, end = 0, 0, -1
     for position in range(read + 1, len(path)):
-        chance = probability(own, own.traits[walk.starts[i] + position])
+        chance = probability(own, own.traits[walk.starts[i] + position, 0])
         worth = chance * (prices.five - prices.read) - PARTS * (prices.five - 1000)
         gain += walk.sizes[path[position]] * (worth // 1000)
         if gain > most and position >= first:
@@ -285,11 +294,11 @@ def lifetime(
     agent = 1 if system > 0 else 0
     within, here = 0, PARTS
     for slot in range(FIVES + 1):
-        back = here * pooled(own, 2 * agent + 1, slot) // PARTS
+        back = here * pooled(own, 4 * agent + 2, slot) // PARTS
         here -= back
         if slot > 0:
             within += back
-    growth = PARTS * own.grown[agent, 1] // max(1, own.grown[agent, 0])
+    growth = (PARTS * own.grown[agent, 1] + GROWTH * WAIT_TRUST) // (own.grown[agent, 0] + WAIT_TRUST)
     longer = within * (prices.five - prices.read) > (here + growth) * (prices.hour - prices.five)
     return HOUR_US if longer else FIVE_US
 
@@ -330,17 +339,16 @@ def recognise(i: Any, path: Any, walk: Walk, state: Any, own: Mind, rules: Seman
         node, size = path[position], walk.sizes[path[position]]
         row = own.seen[node]
         if now - row[LAST] <= FIVE_US:
-            count_traits(own, row[TRAIT], 1, size)
+            own.traits[row[ACCESS], 1] = 1
         zone = 0 if position < known else 3
         for k in range(walk.guards.shape[1]):
             if position > walk.guards[i, k]:
                 zone += 1
-        trait = zone * BELOW_LEVEL[0] + same
-        own.traits[first + position] = trait
-        own.grown[agent, 0] += size
-        if position >= known:
-            own.grown[agent, 1] += size
-        row[LAST], row[TIMES], row[WALKER], row[TRAIT] = now, row[TIMES] + 1, i, trait
+        own.traits[first + position, 0] = zone * BELOW_LEVEL[0] + same
+        if known > system:
+            own.grown[agent, 0] += size
+            own.grown[agent, 1] += size if position >= known else 0
+        row[LAST], row[TIMES], row[WALKER], row[ACCESS] = now, row[TIMES] + 1, i, first + position
         row[COLD] = cold
     return known
 
@@ -350,15 +358,12 @@ def mature(walk: Walk, own: Mind, now: Any) -> None:
     """Count those tokens of which it is known by now whether they were reused within five minutes."""
     while own.matured[0] < len(walk.at_us) and walk.at_us[own.matured[0]] + FIVE_US < now:
         for access in range(walk.starts[own.matured[0]], walk.starts[own.matured[0] + 1]):
-            count_traits(own, own.traits[access], 0, walk.sizes[walk.nodes[access]])
+            tokens = walk.sizes[walk.nodes[access]]
+            for level in range(len(BELOW_LEVEL)):
+                row = own.reuse[level, own.traits[access, 0] // BELOW_LEVEL[level]]
+                row[0] += tokens
+                row[1] += tokens * own.traits[access, 1]
         own.matured[0] += 1
-
-
-@jit
-def count_traits(own: Mind, trait: Any, column: Any, tokens: Any) -> None:
-    """Add tokens to a trait at each level."""
-    for level in range(len(BELOW_LEVEL)):
-        own.reuse[level, trait // BELOW_LEVEL[level], column] += tokens
 
 
 @jit
@@ -417,8 +422,15 @@ def begin_waiting(i: Any, path: Any, held: Any, known: Any, walk: Walk, own: Min
     later = 1 if known > system else 0
     row[ANCHOR], row[PLACE], row[HELD], row[ALIVE] = path[place], place, held, 1
     row[DEPTH] = depth(path, walk.sizes, 0, held + 1)
-    row[WAIT] = ((1 if system > 0 else 0) * 2 + later) * 3 + min(walk.kinds[i], 2)
+    row[WAIT] = ((1 if system > 0 else 0) * 2 + later) * 6 + min(walk.kinds[i], 2)
     own.waited[row[WAIT], 0, 0] += row[DEPTH]
+    own.newest[walk.namespace[i]] = i
+
+
+@jit
+def wait_class(i: Any, walk: Walk, own: Mind) -> Any:
+    """The class of a wait as it is now, when other requests may have followed."""
+    return own.waits[i, WAIT] + (3 if own.newest[walk.namespace[i]] != i else 0)
 
 
 @jit
@@ -432,7 +444,7 @@ def come_back(earlier: Any, known: Any, now: Any, walk: Walk, own: Mind) -> None
     slot = 0
     while slot < SLOTS - 1 and now - walk.at_us[earlier] > slot_start(slot + 1):
         slot += 1
-    own.waited[row[WAIT], slot, 1] += row[DEPTH]
+    own.waited[wait_class(earlier, walk, own), slot, 1] += row[DEPTH]
 
 
 @jit
@@ -470,16 +482,16 @@ def idle(
     row = own.waits[i]
     if own.seen[row[ANCHOR], WALKER] != i or slot >= SLOTS:
         return
-    own.waited[row[WAIT], slot, 0] += row[DEPTH]
+    wait = wait_class(i, walk, own)
+    own.waited[wait, slot, 0] += row[DEPTH]
     path = walk.nodes[walk.starts[i] : walk.starts[i] + row[HELD] + 1]
     if row[HELD] >= 0 and row[ALIVE] == 1:
         ttl = state[path[row[HELD]], ENTRY_TTL]
         write = prices.five if ttl == FIVE_US else prices.hour
         if (ttl == HOUR_US) == (slot > FIVES):
-            back = hazard(own, row[WAIT], slot)
             sent = slot if slot <= FIVES else slot - FIVES
-            pays = back * (write - prices.read) >= PARTS * prices.read
-            if pays and sent <= policy.pings and all_alive(path, state, now, rules):
+            pays = ping_pays(own, wait, slot, policy.pings - sent + 1, write, prices)
+            if pays and all_alive(path, state, now, rules):
                 marks, ttls = np.array([row[HELD]]), np.array([ttl])
                 unbilled = np.zeros(3, np.int64)
                 serve(path, walk.sizes, state, marks, ttls, 1, now, minimum, rules, unbilled)
@@ -489,6 +501,19 @@ def idle(
                 row[ALIVE] = 0
     if slot + 1 < SLOTS:
         heappush(waiting, (walk.at_us[i] + slot_start(slot + 1), i, slot + 1))
+
+
+@jit
+def ping_pays(own: Mind, wait: Any, slot: Any, left: Any, write: Any, prices: Prices) -> Any:
+    """Whether some number of pings from this one on costs less than the returns they catch would save."""
+    gain, here = 0, PARTS
+    for later in range(slot, min(slot + left, FIVES + 1 if slot <= FIVES else SLOTS)):
+        back = here * hazard(own, wait, later) // PARTS
+        gain += back * (write - prices.read) - here * prices.read
+        if gain > 0:
+            return True
+        here -= back
+    return False
 
 
 @jit

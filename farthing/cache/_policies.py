@@ -56,9 +56,10 @@ def simulate(trace: Trace, policy: Policy, rates: Vector, minimum: int, semantic
     pinged = np.zeros((walked.requests, 2), np.int64)
     if guards.shape[1] == 0:
         guards = np.zeros((walked.requests, 0), np.int64)
-    walk = Walk(walked.at_us, walked.starts, walked.nodes, walked.sizes, walked.system, walked.kinds, guards)
+    seen, names = np.unique(walked.namespace, return_inverse=True)
+    walk = Walk(walked.at_us, walked.starts, walked.nodes, walked.sizes, walked.system, walked.kinds, names, guards)
     prices = Prices(*(rate * 1000 // rates.input for rate in rates[2:]))
-    own = mind(walked.requests, walked.accesses, len(walked.sizes))
+    own = mind(walked.requests, walked.accesses, len(walked.sizes), len(seen))
     follow(walk, policy, prices, minimum, semantics, blank(len(walked.sizes)), own, billed, pinged)
     read, five, hour = (int(n) for n in billed.sum(0))
     pings, held = (int(n) for n in pinged.sum(0))

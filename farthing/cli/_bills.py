@@ -38,9 +38,7 @@ class Reached:
     endpoint_url: Annotated[str, Parameter(help="Another S3 endpoint.")] = ""
 
 
-def read_statement(
-    files: Any, cost: Any, month: str, *, by: Sequence[str] = (), reached: Reached | None = None
-) -> Statement:
+def read_statement(files: Any, cost: Any, month: str, *, reached: Reached | None = None) -> Statement:
     """The bill, with a bar while a person waits for it."""
     from farthing.aws import Access
     from farthing.statement import Statement
@@ -50,9 +48,7 @@ def read_statement(
     if access == Access():
         access = _configured(list(map(str, files)))
     with progress("decoding") as advance:
-        return Statement(
-            list(files), cost=cost, since=since, until=until, by=by, access=access, progress=advance
-        )
+        return Statement(list(files), cost=cost, since=since, until=until, access=access, progress=advance)
 
 
 def _configured(paths: Sequence[str]) -> Access:

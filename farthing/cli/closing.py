@@ -34,7 +34,7 @@ _Month = Annotated[str, Parameter(help="2026-10.")]
 _Bill = Annotated[
     list[Path] | None, Parameter(negative="", help="The bill: files or folders, of any months.")
 ]
-_Fx = Annotated[Path | None, Parameter(help="Dated exchange rates, for the currency of farthing.toml.")]
+_Fx = Annotated[Path | None, Parameter(help="Dated exchange rates; else those that farthing.toml names.")]
 
 
 @Parameter(name="*")
@@ -126,7 +126,7 @@ def close(
     config = of.settings()
     asked = Asked(
         accrue=accrue, again=again, reason=reason, by=by, note=note, tolerance_picos=_dollars(tolerance),
-        allow_unexplained=allow_unexplained, rates=_rates(fx), currency=_currency(config, fx),
+        allow_unexplained=allow_unexplained, rates=_rates(fx, config), currency=config.currency,
     )  # fmt: skip
     ledger, question = of.opened(), of.question()
     closed = {closing.period for closing in closings(ledger)}
@@ -191,7 +191,8 @@ def audit(
     wanted = [month] if month else sorted({closing.period for closing in seen})
     bills = of.bills(statement, set(wanted)) if wanted else {}
     try:
-        found = [derive(ledger, one, question, bills.get(one), _rates(fx), seen) for one in wanted]
+        rates = _rates(fx, of.settings())
+        found = [derive(ledger, one, question, bills.get(one), rates, seen) for one in wanted]
     except Refused as refused:
         return _refused(refused)
     if json:
@@ -310,15 +311,12 @@ def _dollars(text: str) -> int:
         raise BadInput(f"--tolerance {text!r}: write dollars, such as 0.50") from error
 
 
-def _rates(path: Path | None) -> Rates | None:
-    if path is None:
+def _rates(path: Path | None, config: Config) -> Rates | None:
+    """The file of rates, where another currency than the dollar is wanted."""
+    if config.currency == "USD":
+        if path:
+            raise BadInput(f'{path}: into which currency? write currency = "EUR" in farthing.toml')
         return None
     from farthing.fx import load
 
-    return load(path)
-
-
-def _currency(config: Config, fx: Path | None) -> str:
-    if fx is not None and config.currency == "USD":
-        raise BadInput(f'{fx}: into which currency? write currency = "EUR" in farthing.toml')
-    return config.currency
+    return load(path or config.fx)

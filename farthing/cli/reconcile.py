@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from farthing.reconcile import Cause, Reconciled, Row
     from farthing.statement import Statement
 
-_SHOWN = 40  # causes, and rows
+_SHOWN = 40  # rows
+_PLACES = 8  # of one cause
 
 
 @app.command
@@ -144,10 +145,12 @@ def _print_reconciled(found: Reconciled, billed: Statement, month: str) -> None:
         print(f"  {name:<14}{show(picos):>18}")
     for title, causes in (("explained", found.explained), ("unexplained", found.unexplained)):
         print(f"{title}: {show(sum(cause.picos for cause in causes))}")
-        for cause in causes[:_SHOWN]:
-            print(f"  {show(cause.picos):>18}  {cause.name}: {cause.where}")
-        if len(causes) > _SHOWN:
-            print(f"  and {len(causes) - _SHOWN} more (--json has all)")
+        for name, of in _by_name(causes):
+            print(f"  {show(sum(cause.picos for cause in of)):>18}  {name}")
+            for cause in of[:_PLACES]:
+                print(f"  {'':>18}  {show(cause.picos):>16}  {cause.where}")
+            if len(of) > _PLACES:
+                print(f"  {'':>18}  and {len(of) - _PLACES} more (--json has all)")
     for name, parts, total in _invoices(billed):
         listed = ", ".join(
             f"{kind} {show(picos)}" for kind, picos in sorted(parts.items(), key=_tokens_first)
@@ -156,6 +159,14 @@ def _print_reconciled(found: Reconciled, billed: Statement, month: str) -> None:
     _print_control(found)
     for note in (*billed.loaded.notes, *found.notes):
         print(f"  note: {note}")
+
+
+def _by_name(causes: list[Cause]) -> list[tuple[str, list[Cause]]]:
+    """Causes of one name together, those of most money first."""
+    found: dict[str, list[Cause]] = {}
+    for cause in causes:
+        found.setdefault(cause.name, []).append(cause)
+    return sorted(found.items(), key=lambda item: -sum(abs(cause.picos) for cause in item[1]))
 
 
 def _tokens_first(part: tuple[str, int]) -> tuple[bool, str]:

@@ -45,7 +45,7 @@ def statement(
             "name the bill: files, folders or s3:// prefixes of a CUR, FOCUS or Cost Explorer export"
         )
     keys = [key for key in by.split(",") if key]
-    found = read_statement(files, cost, month, by=keys, reached=reached)
+    found = read_statement(files, cost, month, reached=reached)
     bought = _bought(found, ledger)
     groups = found.grouped(keys) if keys else []
     found.loaded.notes.extend(_untold(groups, keys))

@@ -60,8 +60,7 @@ def learn(
         if path and path.exists() and not force:
             raise BadInput(f"{path}: is there already; --force overwrites it")
     said = load_config(config)
-    by = tuple(dict.fromkeys((*teach.BY, *([f"tag:{tag}"] if tag else []))))
-    billed = read_statement(statement, cost, month, by=by, reached=reached)
+    billed = read_statement(statement, cost, month, reached=reached)
     learned = teach.learn(billed)
     contract = teach.as_toml(learned, billed.book)
     rerated = teach.rerate(learned, billed.book, contract)

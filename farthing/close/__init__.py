@@ -37,8 +37,9 @@ from farthing.close._month import (
     Month,
     bill_of,
     days_of,
+    digests_of,
     known,
-    teams_digest,
+    rows_of,
     together,
     usage_of,
 )
@@ -136,6 +137,11 @@ def _made(
         elif restated[1]:
             months[of] = restated[0]
             found += restated[1]
+    if not found:
+        given = ", and the bill has nothing of it" if bill else ""
+        raise Refused(
+            f"{month}: no usage in the ledger{given}: import its logs, or name its bill by --statement"
+        )
     earlier = [closing.version for closing in seen if closing.period == month]
     name = f"{month}.{max(earlier, default=0) + 1}"
     lines = (*(line for it in months.values() for line in it.lines), *numbered(name, found))
@@ -143,7 +149,7 @@ def _made(
         "by": asked.by,
         "note": asked.note,
         "reason": asked.reason,
-        "fx": _fx(month, asked),
+        "fx": _fx(month, asked, now),
         "tolerance_usd": usd(asked.tolerance_picos),
         "ends": f"{days_of(month)[1]}",
         "ledger_version": _version(ledger),
@@ -197,12 +203,7 @@ def _instead(closing: Closing) -> str:
 
 def _check_known(month: Month, asked: Asked) -> None:
     """Refused where what is known of a month is not enough."""
-    if not month.part(USAGE, BILLED, APART):
-        given = ", and the bill has nothing of it" if month.has_bill else ""
-        raise Refused(
-            f"{month.of}: no usage in the ledger{given}: import its logs, or name its bill by --statement"
-        )
-    if month.has_bill and not month.part(BILLED, APART) and not asked.accrue:
+    if month.part(USAGE) and month.has_bill and not month.part(BILLED, APART) and not asked.accrue:
         raise Refused(
             f"the bill has nothing of {month.of}: name another by --statement; --accrue books it as computed"
         )
@@ -214,13 +215,15 @@ def _check_known(month: Month, asked: Asked) -> None:
         )
 
 
-def _fx(month: str, asked: Asked) -> dict[str, Any] | None:
-    """The rate of the month's last day, by which its entries are converted."""
+def _fx(month: str, asked: Asked, now: datetime) -> dict[str, Any] | None:
+    """The rate of the month's last day, or of today's while it lasts, by which its entries are converted."""
     if asked.rates is None or asked.currency == "USD":
         return None
-    rate = asked.rates.at(days_of(month)[1], asked.currency)
+    day = min(days_of(month)[1], now.astimezone(UTC).date())
+    rate = asked.rates.at(day, asked.currency)
     return {
         "currency": rate.currency,
+        "day": f"{day}",
         "date": rate.date,
         "per_usd": str(rate.per_usd),
         "source": asked.rates.path.rpartition("/")[2],
@@ -233,8 +236,16 @@ def _fx(month: str, asked: Asked) -> dict[str, Any] | None:
 
 def latest(seen: Sequence[Closing], of: str) -> Month:
     """What the last closing that knew of a month knew of it."""
-    closing = next(closing for closing in reversed(seen) if of in closing.said["months"])
+    last = {closing.period: closing.id for closing in seen}
+    knows = (it for it in reversed(seen) if of in it.said["months"] and it.id == last[it.period])
+    closing = next(knows)
     return known(closing.lines, of, closing.said["months"][of])
+
+
+def is_untouched(ledger: Ledger, question: Question, month: Month) -> bool:
+    """Whether nothing can have changed, as the log and digests tell: a ledger only grows, and compacting keeps rows."""
+    same = (rows_of(ledger, month.of), question.book.digest, *digests_of(question))
+    return same == tuple(month.said[name] for name in ("rows", "book", "teams", "profiles"))
 
 
 def is_dropped(ledger: Ledger, month: Month) -> bool:
@@ -269,6 +280,8 @@ def _restated(
 ) -> tuple[Month, list[Booking]] | str:
     """A closed month as it is known now and what that has to book; or why nothing can be said of it."""
     before = latest(seen, of)
+    if bill is None and is_untouched(ledger, question, before):
+        return before, []
     if is_dropped(ledger, before):
         return f"{of}: its usage is no longer in the ledger, so nothing is booked for it"
     now = now_known(ledger, question, before, bill)
@@ -276,7 +289,7 @@ def _restated(
         _check_known(now, asked)
     accrued = any(it.what == ACCRUAL for it in standing(booked, of).values())
     wanted = target(now, question.config, accrue=accrued)
-    same = before.said["teams"] == teams_digest(question.config)
+    same = before.said["teams"] == digests_of(question)[0]
     return now, list(corrections(of, wanted, booked, reason(before, now), same_teams=same))
 
 

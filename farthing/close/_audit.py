@@ -6,12 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from farthing.cells import Question
 from farthing.close._books import Booking, bookings, period_of, standing, target
-from farthing.close._month import APART, BILLED, CARD, USAGE, Month, days_of
+from farthing.close._month import APART, BILLED, CARD, USAGE, Month
 from farthing.exporters.journal import shown_rate
 from farthing.fx import Rates
 from farthing.ledger import Closing, Line, faulty
@@ -94,7 +95,7 @@ def audit(
     else:
         _usage(found, frozen, now, question)
     _bill(found, frozen, now if bill_given else None)
-    _fx(found, own, rates, month)
+    _fx(found, own, rates)
     _books(found, seen, frozen, question)
     return found
 
@@ -110,9 +111,8 @@ def _usage(found: Audit, frozen: Month, now: Month, question: Question) -> None:
     found.add("tokens", tokens[0], tokens[1], f"{tokens[0]:,}{_plus(tokens[1] - tokens[0])}")
     repriced = list(_repriced(frozen, now))
     closed, again = frozen.sum(USAGE), sum(line.picos for line in repriced)
-    found.add(
-        "list cost", usd(closed), usd(again), f"at the {len(frozen.part(CARD))} cards it was closed with"
-    )
+    note = f"{show(closed)}{_moved_by((closed, again))}, at the {len(frozen.part(CARD))} cards it was closed with"
+    found.add("list cost", usd(closed), usd(again), note)
     found.changes += _moved("usage", frozen.part(USAGE), repriced)
     found.rates = list(_rate_changes(frozen, question))
     moved = sum(change.picos for change in found.rates)
@@ -220,7 +220,7 @@ def _files(bill: dict[str, Any] | None) -> str:
     return " ".join(sorted(file["sha256"] for file in (bill or {}).get("files", ())))
 
 
-def _fx(found: Audit, own: Closing, rates: Rates | None, month: str) -> None:
+def _fx(found: Audit, own: Closing, rates: Rates | None) -> None:
     said = own.said["fx"]
     if said is None:
         return
@@ -230,7 +230,7 @@ def _fx(found: Audit, own: Closing, rates: Rates | None, month: str) -> None:
         note = f"{shown}, by {said['source']}: hold it against the file with --fx"
         found.parts.append(Part("fx", UNASKED, closed, "", note))
         return
-    rate = rates.at(days_of(month)[1], said["currency"])
+    rate = rates.at(date.fromisoformat(said["day"]), said["currency"])
     now = f"{rate.per_usd} {rate.currency} of {rate.date}"
     moved = "" if closed == now else f", now {shown_rate(rate.per_usd)} of {rate.date}"
     found.add("fx", closed, now, f"{shown}, by {said['source']}{moved}")

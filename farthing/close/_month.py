@@ -19,8 +19,8 @@ import msgspec
 
 from farthing.book import Card, Unpriced
 from farthing.cells import Cell, Question, cells
-from farthing.config import MEMBERS, Config
-from farthing.ledger import Ledger, Line
+from farthing.config import MEMBERS
+from farthing.ledger import Ledger, Line, shapes
 from farthing.meters import METERS
 from farthing.money import usd
 from farthing.reconcile import Reconciled, reconcile
@@ -69,13 +69,19 @@ def asked_of(question: Question, month: str) -> Question:
     return replace(question, since=first, until=last, tz="UTC", where=())
 
 
-def teams_digest(config: Config) -> str:
-    """Of what says whose a call is: members only, so no mail address, and in their order, which decides."""
+def digests_of(question: Question) -> tuple[str, str]:
+    """Of the teams, by their members, in the order that decides whose a call is; and of the map of profiles."""
     members = [
         (name, {kind: getattr(team, kind) for kind in MEMBERS if getattr(team, kind)})
-        for name, team in config.teams.items()
+        for name, team in question.config.teams.items()
     ]
-    return hashlib.sha256(msgspec.json.encode(members)).hexdigest()
+    teams, profiles = (msgspec.json.encode(told) for told in (members, sorted(question.profiles.items())))
+    return hashlib.sha256(teams).hexdigest(), hashlib.sha256(profiles).hexdigest()
+
+
+def rows_of(ledger: Ledger, month: str) -> int:
+    """How many rows of usage a month has: no data is read."""
+    return sum(shape.rows for shape in shapes(ledger) if (shape.table, shape.month) == ("usage", month))
 
 
 # --- usage ---------------------------------------------------------------------------------------------------------
@@ -87,6 +93,7 @@ def usage_of(ledger: Ledger, question: Question, month: str) -> Month:
     sums: dict[Line, list[int]] = {}
     cards: dict[str, Card] = {}
     calls = unpriced = 0
+    rows = rows_of(ledger, month)
     for cell in cells(ledger, asked, _KEYS):
         calls += cell.calls
         if isinstance(cell.price, Unpriced):
@@ -98,14 +105,16 @@ def usage_of(ledger: Ledger, question: Question, month: str) -> Month:
             total[0] += tokens
             total[1] += picos
     lines = [line._replace(tokens=total[0], picos=total[1]) for line, total in sums.items()]
+    teams, profiles = digests_of(question)
     said = {
         "book": question.book.digest,
         "usage_digest": usage_digest(ledger, month),
         "calls": calls,
         "unpriced_calls": unpriced,
-        "teams": teams_digest(question.config),
+        "teams": teams,
         "assume": dict(question.assume),
-        "profiles": hashlib.sha256(msgspec.json.encode(sorted(question.profiles.items()))).hexdigest(),
+        "profiles": profiles,
+        "rows": rows,
     }
     return Month(month, said, (*sorted(lines), *(_card(month, card) for card in cards.values())))
 

@@ -37,10 +37,9 @@ def apportion(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def shared_bill(month: Month, owner: Owner) -> Iterator[Line]:
-    """The lines of the bill as entries by team, what is apart, and what is accrued. They sum to the bill."""
-    ours = _Ours(month)
-    for line in month.part(BILLED):
-        yield from _of_teams(line, ours.take(line), owner)
+    """The lines of the bill as entries by team, and what is apart. They sum to the bill."""
+    for line, got in _Ours(month).taken():
+        yield from _of_teams(line, got, owner)
     for line in month.part(APART):
         yield _entry(line, owner(line.account), line.tokens, line.picos)
 
@@ -48,8 +47,7 @@ def shared_bill(month: Month, owner: Owner) -> Iterator[Line]:
 def not_yet(month: Month, owner: Owner) -> Iterator[Line]:
     """What AWS has not billed yet, by what we counted on these days and the bill has not; they sum to the cause."""
     ours = _Ours(month)
-    for line in month.part(BILLED):
-        ours.take(line)
+    ours.taken()
     for cause in month.part(CAUSE):
         if cause.kind != NOT_YET:
             continue
@@ -70,8 +68,8 @@ class _Ours:
     """Our usage of what the bill may bill, as it is taken by the bill's lines one after another."""
 
     def __init__(self, month: Month) -> None:
-        billed = month.part(BILLED)
-        self._by_account = any(line.account for line in billed) or not billed
+        self._billed = month.part(BILLED)
+        self._by_account = any(line.account for line in self._billed) or not self._billed
         self._by_month = bool((month.said.get("bill") or {}).get("by_month"))
         self._rates: dict[Line, int] = {}
         self._all: dict[Place, dict[Line, int]] = defaultdict(dict)  # as it was
@@ -92,15 +90,23 @@ class _Ours:
         day = f"{line.day[:7]}-01" if self._by_month else line.day
         return day, line.account if self._by_account else "", line.model, line.meter
 
-    def take(self, line: Line) -> list[tuple[Line, int]]:
-        """Our lines that a billed line is for, with as many tokens of each as it bills."""
-        place = self._place(line)
-        if line.tokens <= 0:  # taken back: from those who have it
-            return [(of, count) for of, count in self._all.get(place, {}).items() if count > 0]
-        found: list[tuple[Line, int]] = []
-        for at in (place, *self._near.get(self._group(line), ())):
-            found += self._from(at, line.tokens - sum(count for _, count in found))
+    def taken(self) -> list[tuple[Line, list[tuple[Line, int]]]]:
+        """Each billed line with our lines that it is for, and as many tokens of each as it bills.
+
+        All lines take from their own places before any takes from one nearby.
+        """
+        found = [(line, self._own(line)) for line in self._billed]
+        for line, got in found:
+            for place in self._near.get(self._group(line), ()) if line.tokens > 0 else ():
+                got += self._from(place, line.tokens - sum(count for _, count in got))
         return found
+
+    def _own(self, line: Line) -> list[tuple[Line, int]]:
+        place = self._place(line)
+        if line.tokens > 0:
+            return self._from(place, line.tokens)
+        # taken back: from all who have some there
+        return [(of, count) for of, count in self._all.get(place, {}).items() if count > 0]
 
     def _from(self, place: Place, wanted: int) -> list[tuple[Line, int]]:
         there = {line: count for line, count in self._open.get(place, {}).items() if count > 0}

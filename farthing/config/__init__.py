@@ -50,6 +50,7 @@ from farthing.config._tables import (
     Config,
     Journal,
     Members,
+    Pool,
     Privacy,
     Residency,
     Smtp,
@@ -70,6 +71,7 @@ __all__ = [
     "ConfigError",
     "Journal",
     "Members",
+    "Pool",
     "Privacy",
     "Residency",
     "Smtp",
@@ -144,8 +146,9 @@ def _anchor(said: dict[str, Any], folder: str) -> None:
     def anchored(path: str) -> str:
         return path if not path or "://" in path else os.path.join(folder, os.path.expanduser(path))  # noqa: PTH111, PTH118
 
-    if "ledger" in said:
-        said["ledger"] = anchored(said["ledger"])
+    for name in ("ledger", "fx"):
+        if name in said:
+            said[name] = anchored(said[name])
     for source in said.get("sources", ()):
         source["path"] = anchored(source["path"])
     for workload in said.get("workloads", {}).values():

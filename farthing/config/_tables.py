@@ -138,10 +138,22 @@ class Journal(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     codes: dict[str, str] = {}
 
 
+class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A cost that teams share: the calls that all of `where` fit, or money beside calls, by its kind on the bill."""
+
+    name: str
+    where: tuple[str, ...] = ()  # written as for --where
+    kinds: tuple[str, ...] = ()  # tax, credit, guardrail, not_seen ...; `*` and `?` match
+    split: str = "proportion"  # or even, fixed, reads
+    shares: dict[str, int] = {}  # of fixed: team -> parts
+    among: tuple[str, ...] = ()  # all teams
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ledger: str = ""
     timezone: str = "UTC"
     currency: str = "USD"
+    fx: str = ""  # the file of its rates
     profiles: dict[str, str] = {}  # application inference profile -> what it was made from
     sources: tuple[Source, ...] = ()
     accounts: dict[str, Account] = {}
@@ -149,6 +161,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     workloads: dict[str, Workload] = {}
     contracts: tuple[str, ...] = ()  # files of private offers
     residency: tuple[Residency, ...] = ()
+    pools: tuple[Pool, ...] = ()
     privacy: Privacy = Privacy()
     journal: Journal = Journal()
     smtp: Smtp = Smtp()

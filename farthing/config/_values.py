@@ -8,6 +8,7 @@ from datetime import date
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from farthing.config._alerts import check_alerts
+from farthing.config._allocation import check_allocation
 from farthing.config._journal import check_journal
 from farthing.config._shape import Fault
 from farthing.config._tables import (
@@ -35,8 +36,6 @@ def check_values(config: Config) -> Iterator[Fault]:
         ZoneInfo(config.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         yield Fault(("timezone",), f"unknown time zone {config.timezone!r}: use a name such as Europe/Berlin")
-    if not re.fullmatch("[A-Z]{3}", config.currency):
-        yield Fault(("currency",), f"{config.currency!r} is no currency: write three letters, as USD")
     for number, source in enumerate(config.sources):
         yield from _access(source, ("sources", number), (source.region,))
         if not source.path.strip():
@@ -57,6 +56,7 @@ def check_values(config: Config) -> Iterator[Fault]:
         yield Fault(("privacy", "minimum_group"), "is below 0")
     yield from check_alerts(config)
     yield from check_journal(config)
+    yield from check_allocation(config)
 
 
 def _access(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from farthing.ledger._calls import MAY_LACK_CACHE, RANK, Calls, better
 from farthing.ledger._closings import Closing, Line, add_closing, closings, faulty
-from farthing.ledger._keep import compact, find_named, forget, info, older, retain
+from farthing.ledger._keep import compact, find_named, forget, info, older, retain, shapes
 from farthing.ledger._ledger import Added, Ledger, SourceFile
 from farthing.ledger._store import FORMAT, LedgerError
 from farthing.ledger._tables import arrow, content_code, transposed
@@ -40,6 +40,7 @@ __all__ = [
     "info",
     "older",
     "retain",
+    "shapes",
     "transposed",
     "verify",
 ]

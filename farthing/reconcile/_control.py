@@ -106,9 +106,13 @@ class Control:
                     sums[service, model, meter][i] += tokens
         return [
             Count(model, service, meter, total[0] if service == "runtime" else None, *total[1:])
-            for (service, model, meter), total in sorted(sums.items(), reverse=True)
+            for (service, model, meter), total in sorted(sums.items(), key=lambda item: _order(*item[0]))
             if any(total) and (service == "mantle" or meter in self._meters)
         ]
+
+
+def _order(service: str, model: str, meter: str) -> tuple[bool, str, int]:
+    return service != "runtime", model, ("input", "output", "cache_read", _WRITES).index(meter)
 
 
 def _family(place: Place, service: str) -> str:

@@ -42,13 +42,17 @@ def name_prices(sides: _Sides, book: Book, causes: Causes) -> None:
         elif side.theirs or side.theirs_picos:
             by_model[place.account, place.model].append(place)
     deals = {owner: _deals(sides, places) for owner, places in by_model.items()}
+    priced: list[tuple[Place, _Deal | None]] = []
     for (account, model), places in by_model.items():
         others = [deal for (of, _), found in deals.items() for deal in found if of == account]
         # too few rates to tell by themselves: they may be at the share of the account's other models
         found = deals[account, model] or [deal for deal in others if _is_on(deal, sides, places, book)]
-        for place in places:
-            deal = next((deal for deal in found if place.day in deal.days), None)
-            _name(sides[place], place, deal, book, causes)
+        priced += [
+            (place, next((deal for deal in found if place.day in deal.days), None)) for place in places
+        ]
+    naming = _Naming(sides, book, causes)
+    for place, deal in sorted(priced, key=lambda pair: (-_listed(sides[pair[0]]), pair[0])):
+        naming.name(place, deal)
 
 
 def _is_on(deal: _Deal, sides: _Sides, places: Sequence[Place], book: Book) -> bool:
@@ -56,13 +60,13 @@ def _is_on(deal: _Deal, sides: _Sides, places: Sequence[Place], book: Book) -> b
     on = [(sides[place], place) for place in places if place.day in deal.days]
     fit = [_fits(side, place, deal, book) for side, place in on]
     return any(fit) and all(
-        fits or not _is_at(side, Fraction(1)) for (side, _), fits in zip(on, fit, strict=True)
+        fits or not _is_surely_at_list(side) for (side, _), fits in zip(on, fit, strict=True)
     )
 
 
 def _fits(side: Side, place: Place, deal: _Deal, book: Book) -> bool:
-    before = round(side.theirs_picos / deal.share)
-    return _is_at(side, deal.share) or bool(_zone_billed(side, place, before, book))
+    shares = [Fraction(1), *_zone_shares(book, place, side).values()]
+    return any(_is_at(side, deal.share * share) for share in shares)
 
 
 def _deals(sides: _Sides, places: Sequence[Place]) -> list[_Deal]:
@@ -82,9 +86,9 @@ def _deals(sides: _Sides, places: Sequence[Place]) -> list[_Deal]:
             continue
         days = frozenset(place.day for place in at)
         others = [place for place in listed if place.day in days and not _is_at(sides[place], share)]
-        at_list = any(_is_at(sides[place], Fraction(1)) for place in others)
-        several = len({place.meter for place in at}) > 1
-        if several and not at_list and sum(listed[p] for p in at) > sum(listed[p] for p in others):
+        at_list = any(_is_surely_at_list(sides[place]) for place in others)
+        meters, odd = {place.meter for place in at}, {place.meter for place in others}
+        if len(meters) > max(1, len(odd - meters)) and not at_list:
             share = Fraction(sum(sides[place].theirs_picos for place in at)) / sum(listed[p] for p in at)
             found.append(_Deal(_plain(share, [sides[place] for place in at]), days))
             taken.update(at, others)
@@ -107,56 +111,74 @@ def _is_at(side: Side, share: Fraction) -> bool:
     return abs(side.theirs_picos - share * at_list) <= slack
 
 
-def _name(side: Side, place: Place, deal: _Deal | None, book: Book, causes: Causes) -> None:
-    before = side.theirs_picos  # of the discount
-    if deal:
-        if _is_at(side, deal.share):
-            before = side.theirs_picos - side.price_picos
+def _is_surely_at_list(side: Side) -> bool:
+    """Whether it is at list, and large enough that rounding does not hide a thousandth of it."""
+    return _is_at(side, Fraction(1)) and _listed(side) > 2_000 * ROUNDING_PICOS * max(side.lines, 1)
+
+
+class _Naming:
+    """Places one by one, those of most money first: what is too small to tell is as the large ones are."""
+
+    def __init__(self, sides: _Sides, book: Book, causes: Causes) -> None:
+        self._sides = sides
+        self._book = book
+        self._causes = causes
+        self._wrong: dict[str, Fraction] = {}  # times the book's rate, by what it is the rate of
+
+    def name(self, place: Place, deal: _Deal | None) -> None:
+        side = self._sides[place]
+        what = f"{place.model} {place.endpoint} {place.mode} {place.meter}"
+        share = deal.share if deal else Fraction(1)
+        at_list = side.theirs_picos - side.price_picos
+        near = ROUNDING_PICOS * max(side.lines, 1) + (AS_GOOD_AS * abs(at_list) if deal else 0)
+        times = {"": Fraction(1), **_zone_shares(self._book, place, side)}
+        if what in self._wrong:
+            times["wrong"] = self._wrong[what]
+        off = {name: abs(side.theirs_picos - share * of * at_list) for name, of in times.items()}
+        best = min(off, key=lambda name: off[name])
+        if off[best] > near:
+            best = "wrong"
+        before = side.theirs_picos  # of the discount
+        if deal:
+            before = round(side.theirs_picos / share) if best else at_list
+            less = (100 * (1 - Decimal(share.numerator) / share.denominator)).quantize(Decimal("0.01"))
+            name = f"discount of {less.normalize():f} %"
+            self._causes.add(name, f"{place.account} {place.model}", side.theirs_picos - before, side.lines)
+        extra = before - at_list
+        if not best:
+            self._causes.add("rounding", "amounts and quantities of the bill", extra, side.lines)
+        elif best != "wrong":
+            where = f"{place.account} {what}: billed at the rate of zone {best}"
+            self._causes.add("extended access", where, extra, side.lines)
         else:
-            before = round(side.theirs_picos / deal.share)
-        off = (100 * (1 - Decimal(deal.share.numerator) / deal.share.denominator)).quantize(Decimal("0.01"))
-        name = f"discount of {off.normalize():f} %"
-        causes.add(name, f"{place.account} {place.model}", side.theirs_picos - before, side.lines)
-    extra = side.price_picos - (side.theirs_picos - before)
-    at_list = before - extra
-    slack = ROUNDING_PICOS * max(side.lines, 1)
-    if abs(extra) <= slack:
-        causes.add("rounding", "amounts and quantities of the bill", extra, side.lines)
-        return
-    what = f"{place.model} {place.endpoint} {place.mode} {place.meter}"
-    if zone := _zone_billed(side, place, before, book):
-        at = f"{place.account} {what}: billed at the rate of zone {zone}"
-        causes.add("extended access", at, extra, side.lines)
-        return
-    share = extra * 10_000 // at_list if at_list else 0
-    dearer = f"{Decimal(share) / 100:+.2f} %"
-    if extra > 0 and _is_legacy(book, place):
-        causes.add("extended access", f"{place.account} {what}: {dearer}", extra, side.lines)
-        return
-    causes.add("rate other than the book's", f"{what}: {dearer}", extra, side.lines)
+            self._add_wrong(place, side, what, at_list, extra)
+
+    def _add_wrong(self, place: Place, side: Side, what: str, at_list: int, extra: int) -> None:
+        if at_list:
+            self._wrong.setdefault(what, Fraction(at_list + extra, at_list))
+        dearer = f"{Decimal(extra * 10_000 // at_list if at_list else 0) / 100:+.2f} %"
+        if extra > 0 and _is_legacy(self._book, place):
+            self._causes.add("extended access", f"{place.account} {what}: {dearer}", extra, side.lines)
+        else:
+            self._causes.add("rate other than the book's", f"{what}: {dearer}", extra, side.lines)
 
 
-def _zone_billed(side: Side, place: Place, picos: int, book: Book) -> str:
-    """The other zone of the model's price at whose rate the tokens come to that much; "" for none."""
-    slack = ROUNDING_PICOS * max(side.lines, 1) + AS_GOOD_AS * abs(picos)
-    rates = _zone_rates(book, place).items()
-    return next((zone or "standard" for zone, rate in rates if abs(picos - side.theirs * rate) <= slack), "")
-
-
-def _is_legacy(book: Book, place: Place) -> bool:
-    """Whether AWS may ask more for the model on that day without saying how much."""
-    since = book.models[place.model].platform("bedrock").get("lifecycle", {}).get("extended_access")
-    return since is not None and place.day >= since
-
-
-def _zone_rates(book: Book, place: Place) -> dict[str, int]:
-    """What the model costs on that day in the other zones of its price."""
+def _zone_shares(book: Book, place: Place, side: Side) -> dict[str, Fraction]:
+    """What the model costs on that day in the other zones of its price, as times the rate here."""
     zones = ("", *book.models[place.model].platform("bedrock").get("zones", ()))
+    if len(zones) == 1 or not side.rate:
+        return {}
     at = datetime.combine(place.day, time(), UTC)
     found = {}
     for zone in zones:
         sku = Sku("bedrock", place.model, place.endpoint, zone, place.mode)
         card = book.find(sku, at, cached=place.meter in CACHE_METERS)
         if zone != place.zone and not isinstance(card, Unpriced):
-            found[zone] = int(getattr(card.rates, place.meter))
+            found[zone or "standard"] = Fraction(getattr(card.rates, place.meter)) / side.rate
     return found
+
+
+def _is_legacy(book: Book, place: Place) -> bool:
+    """Whether AWS may ask more for the model on that day without saying how much."""
+    since = book.models[place.model].platform("bedrock").get("lifecycle", {}).get("extended_access")
+    return since is not None and place.day >= since

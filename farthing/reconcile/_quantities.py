@@ -198,7 +198,7 @@ class Quantities:
     def _often(self, place: Place) -> int:
         """How often the bill has what we have of a place; 1 where it is no whole number of times."""
         side, ours = self._sides[place], self._ours(place)
-        if ours <= 0 or self._open[place] <= 0:
+        if ours <= 0 or self._open[place] <= 0 or self._control.side(place) == "bill":
             return 1
         gross = side.theirs - side.mantle
         return next((n // ours for n in (gross, gross - side.back) if n > ours and n % ours == 0), 1)
@@ -346,12 +346,13 @@ class Quantities:
             return name, place.account or place.model, True
         if bill.waits(place.day):
             return "not billed yet", on, True
+        on = f"{on} ({'final' if bill.final else 'provisional'})"
         if (place.account, place.day) not in bill.days:
             return "day missing from the bill", on, True
         if -self._open[place] * (side.rate or 0) in bill.not_decoded.get((place.account, place.day), ()):
-            return "counted by us, and not decoded in the bill", f"{on} {place.model} {place.meter}", True
+            return "counted by us, and not decoded in the bill", f"{place.model} {place.meter} {on}", True
         if not side.theirs_in or self._is_short_of_a_region(place, side):
-            return "line missing from the bill, or late", f"{on} {place.model} {place.meter}", True
+            return "line missing from the bill, or late", f"{place.model} {place.meter} {on}", True
         where = f"{place.account} {place.model} {place.day}"
         agrees = self._control.side(place)
         if agrees == "ours":

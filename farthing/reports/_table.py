@@ -19,7 +19,10 @@ LIST_VALUE = "list value, not billed"  # of a subscription's transcripts: nothin
 
 @dataclass
 class Table:
-    """Rows of a finished report. Amounts are picodollars under names that end in `usd`; None is unpriced."""
+    """Rows of a finished report. Amounts are picodollars under names that end in `usd`; None is unpriced.
+
+    Where `currency` is another, each amount has its like beside it, in 10^-12 units, under a name that ends in that.
+    """
 
     title: str
     heading: str
@@ -29,6 +32,7 @@ class Table:
     parts: dict[str, Any] = field(default_factory=dict)  # further tables, by name
     failed: bool = False  # the answer is no: the command exits 1
     empty: str = "no usage in this selection"  # what stands where rows would
+    currency: str = "USD"
 
     def frame(self) -> Frame:
         """The rows, for Arrow, Polars or pandas."""
@@ -40,14 +44,15 @@ class Report:
     name: str
     says: str
     make: Callable[..., Table]
+    adds_up: bool = False  # of each amount, those of the days sum to that of the month: so it can be converted
 
 
 REPORTS: dict[str, Report] = {}
 
 
-def report(says: str) -> Callable[[Callable[..., Table]], Callable[..., Table]]:
+def report(says: str, *, adds_up: bool = False) -> Callable[[Callable[..., Table]], Callable[..., Table]]:
     def register(make: Callable[..., Table]) -> Callable[..., Table]:
-        REPORTS[make.__name__] = Report(make.__name__, says, make)
+        REPORTS[make.__name__] = Report(make.__name__, says, make, adds_up)
         return make
 
     return register
@@ -159,21 +164,26 @@ def _total(group: Sequence[Cell]) -> dict[str, Any]:
 
 
 def as_json(table: Table) -> dict[str, Any]:
-    """The table as JSON-ready values: amounts as exact dollar strings, None where unpriced."""
+    """The table as JSON-ready values: amounts as exact decimal strings, None where unpriced."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: _dollars(k, plain(v)) for k, v in value.items()}
+            return {k: _exact(table, k, plain(v)) for k, v in value.items()}
         return [plain(v) for v in value] if isinstance(value, list) else value
 
     return {
         "title": table.title,
         "heading": table.heading,
         "rows": plain(table.rows),
-        **plain(table.parts),
+        **{name: _exact(table, name, plain(part)) for name, part in table.parts.items()},
         "footer": plain(table.footer),
     }
 
 
-def _dollars(name: str, value: Any) -> Any:
-    return usd(value) if name.endswith("usd") and isinstance(value, int) else value
+def is_amount(name: str, currency: str = "USD") -> bool:
+    """Whether what has this name is money, of dollars or of a table's other currency."""
+    return name.endswith("usd") or (currency != "USD" and name.rpartition("_")[2] == currency.lower())
+
+
+def _exact(table: Table, name: str, value: Any) -> Any:
+    return usd(value) if is_amount(name, table.currency) and isinstance(value, int) else value

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 from farthing.aws import Access
 from farthing.book import Book, Card, Unpriced, default_book
 from farthing.meters import CACHE_METERS
-from farthing.statement._by import ACCOUNT, KEYS, PLACE, Group, details_of, grouped
+from farthing.statement._by import ACCOUNT, CLASS_BY, KEYS, LINES, PLACE, Group, grouped, is_usage, sums
 from farthing.statement._columns import snake
 from farthing.statement._commitments import Commitment, committed
 from farthing.statement._files import StatementError
@@ -34,7 +34,6 @@ __all__ = [
 COSTS = ("unblended", "net", "public")
 Cost = Literal["unblended", "net", "public"]
 PICOS = 12  # digits after the point
-_USAGE = ("usage", "discounted_usage", "savings_plan_covered_usage")
 # What net costs have in them already: counted beside them it would be taken off twice.
 _IN_NET = (
     "edp_discount", "private_rate_discount", "bundled_discount", "spp_discount",
@@ -42,7 +41,6 @@ _IN_NET = (
     "solution_provider_program_discount",  # as Cost Explorer writes them
 )  # fmt: skip
 _FAR = 20  # times the list price: so far off that the unit was misread
-_CLASS_BY = ("usage_type", "product_code", "product_name", "unit", "description", "region")
 _MEMORY = "1GB"  # for lines; more than that is put on disk
 
 
@@ -119,8 +117,7 @@ class Statement:
     """The bill in these files, folders and s3:// prefixes. StatementError, a ValueError, where it cannot be read.
 
     `cost` is which of a line's amounts counts: unblended, net (of an enterprise discount) or public. Only lines
-    that began from the day `since` to the day `until` count. `by` are keys that `grouped` will be asked for.
-    `progress(done, all)` tells bytes while they are read.
+    that began from the day `since` to the day `until` count. `progress(done, all)` tells bytes while they are read.
     """
 
     def __init__(
@@ -131,7 +128,6 @@ class Statement:
         book: Book | None = None,
         since: date | None = None,
         until: date | None = None,
-        by: Sequence[str] = (),
         access: Access = Access(),  # noqa: B008 - it cannot change
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -139,16 +135,15 @@ class Statement:
 
         self.book = book or default_book()
         self.cost = cost
-        self.details = details_of(by)
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
-        overflow = tempfile.mkdtemp(prefix="farthing-bill-")
-        weakref.finalize(self, shutil.rmtree, overflow, ignore_errors=True)
-        self.connection.execute(f"SET temp_directory = '{overflow}'")
+        disk = Path(tempfile.mkdtemp(prefix="farthing-bill-"))
+        weakref.finalize(self, shutil.rmtree, disk, ignore_errors=True)
+        self.connection.execute(f"SET temp_directory = '{disk / 'overflow'}'")
         self.connection.execute(f"SET memory_limit = '{_MEMORY}'")
         span = {"since": since or date.min, "until": until or date.max}
         self.loaded = load(
-            self.connection, paths, access=access, details=self.details, progress=progress, **span
+            self.connection, paths, copies=disk / "copies", access=access, progress=progress, **span
         )
         self._keep(**span)
         self._check()
@@ -184,20 +179,20 @@ class Statement:
     def _classify(self) -> None:
         """A number for each class of lines that are about the same thing: `classes` says what."""
         con = self.connection
-        by = ", ".join(_CLASS_BY)
+        by = ", ".join(CLASS_BY)
         rows = con.execute(f"SELECT DISTINCT {by} FROM statement_lines ORDER BY {by}").fetchall()
         names = by_name(self.book)
         self.classes: list[About] = []
         numbered: list[tuple[Any, ...]] = []
         for row in rows:
-            said = dict(zip(_CLASS_BY, row, strict=True))
+            said = dict(zip(CLASS_BY, row, strict=True))
             found = about(names, **said)
             if found.kind == UNDECODED and not found.model:
                 found = self._by_resource(names, said) or found
             numbered.append((*row, self._number(found)))
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE statement_classes "
-            f"({', '.join(f'{name} VARCHAR' for name in _CLASS_BY)}, class INTEGER)"
+            f"({', '.join(f'{name} VARCHAR' for name in CLASS_BY)}, class INTEGER)"
         )
         if numbered:
             con.executemany(f"INSERT INTO statement_classes VALUES ({', '.join('?' * 7)})", numbered)
@@ -209,36 +204,29 @@ class Statement:
 
     def _by_resource(self, names: Any, said: dict[str, str]) -> About | None:
         """The model of lines whose names do not tell it, where all their resources are of one."""
-        test = " AND ".join(f"{name} = ?" for name in _CLASS_BY)
+        test = " AND ".join(f"{name} = ?" for name in CLASS_BY)
         arns = self.connection.execute(
             f"SELECT DISTINCT resource FROM statement_lines WHERE {test} LIMIT 1000", list(said.values())
         ).fetchall()
         found = {about(names, **said, resource=arn) for (arn,) in arns}
         return found.pop() if len(found) == 1 else None
 
-    def summed(self, columns: str, *, usage: bool, joined: str = "") -> list[tuple[Any, ...]]:
+    def _summed(self, columns: str, *, usage: bool) -> list[tuple[Any, ...]]:
         """Sums by class and columns of the lines of usage, or of all others: cost, unblended, net, amount, lines."""
         types = self.connection.execute("SELECT DISTINCT line_type FROM statement_lines").fetchall()
-        wanted = [text for (text,) in types if (snake(text) in _USAGE) == usage]
-        sums = (
-            f"sum(coalesce({self.cost}, unblended, 0)), sum(coalesce(unblended, 0)), "
-            "if(count(net) = 0, NULL, sum(coalesce(net, unblended, 0))), sum(coalesce(quantity, 0)), sum(lines)"
-        )
-        return self.classed(f"{columns}, {sums}", "list_contains(?, line_type)", wanted, joined=joined)
+        wanted = [text for (text,) in types if is_usage(text) == usage]
+        return self.classed(f"{columns}, {sums(self.cost)}", "list_contains(?, line_type)", wanted)
 
-    def classed(self, columns: str, where: str, *values: Any, joined: str = "") -> list[tuple[Any, ...]]:
+    def classed(self, columns: str, where: str, *values: Any) -> list[tuple[Any, ...]]:
         """Class and columns of the lines, summed by what of them is no sum."""
         return self.connection.execute(
-            f"""SELECT class, {columns}
-                FROM statement_lines JOIN statement_classes USING ({", ".join(_CLASS_BY)}) {joined}
-                WHERE {where} GROUP BY ALL ORDER BY ALL""",
-            list(values),
+            f"SELECT class, {columns} FROM {LINES} WHERE {where} GROUP BY ALL ORDER BY ALL", list(values)
         ).fetchall()
 
     @cached_property
     def _usage(self) -> list[tuple[_Place, str, Decimal, Decimal, Decimal | None, Decimal, int]]:
         """Of each place: a product's name, cost, unblended, net, amount, lines."""
-        rows = self.summed(f"{', '.join(PLACE)}, any_value(product_name)", usage=True)
+        rows = self._summed(f"{', '.join(PLACE)}, any_value(product_name)", usage=True)
         size = len(_Place._fields)
         return [(_Place(*row[:size]), *row[size:]) for row in rows]
 
@@ -298,7 +286,7 @@ class Statement:
 
         for one in self.beside:
             add(one.kind, one.account, one.picos, one.lines)
-        for number, line_type, account, cost, *_, lines in self.summed(f"line_type, {ACCOUNT}", usage=False):
+        for number, line_type, account, cost, *_, lines in self._summed(f"line_type, {ACCOUNT}", usage=False):
             kind = snake(line_type) or "untyped"
             if self.classes[number].kind and not self.is_in_net(kind):
                 add(kind, account, _picos(cost), lines)
@@ -330,7 +318,7 @@ class Statement:
         return committed(self, ran)
 
     def grouped(self, keys: Sequence[str]) -> list[Group]:
-        """All the money of the bill by these keys. ValueError if the statement was not read `by` one of them."""
+        """All the money of the bill by these keys (KEYS, tag:NAME). ValueError if one of them is none."""
         return grouped(self, keys)
 
     @cached_property

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from farthing.statement._columns import DETAILS, detail_column, snake
+from farthing.statement._columns import AMOUNTS, DETAILS, IS_BAD, detail_column, place, projection, snake
+from farthing.statement._files import opened
 from farthing.statement._usage_type import TOKENS, UNDECODED
 
 if TYPE_CHECKING:
+    import duckdb
+
     from farthing.statement import Statement
+    from farthing.statement._same import Part
 
 ACCOUNT = "coalesce(nullif(account, ''), payer)"
+CLASS_BY = ("usage_type", "product_code", "product_name", "unit", "description", "region")
+LINES = f"statement_lines JOIN statement_classes USING ({', '.join(CLASS_BY)})"
 PLACE = ("usage_type", "day", ACCOUNT, "negative", "unit", "invoice", "entity", "currency")
 _OF_CLASS = ("platform", "model", "endpoint", "mode", "meter", "region")  # as the line was understood
 _OF_LINE = {
@@ -38,38 +45,40 @@ class Group(NamedTuple):
     list_picos: int | None
 
 
-def details_of(keys: Sequence[str]) -> tuple[str, ...]:
-    """The columns to be kept for these keys beside the usual ones. ValueError if one of them is none."""
-    for key in keys:
-        if key not in KEYS and not (key.startswith("tag:") and key[4:]):
-            raise ValueError(f"{key!r} is no key of a bill: choose of {', '.join(KEYS)}, tag:NAME")
-    return tuple(dict.fromkeys(key for key in keys if key in DETAILS or key.startswith("tag:")))
+def is_usage(line_type: str) -> bool:
+    return snake(line_type) in ("usage", "discounted_usage", "savings_plan_covered_usage")
+
+
+def sums(cost: str) -> str:
+    """Cost, unblended, net (NULL if it is not told), amount, lines."""
+    return (
+        f"sum(coalesce({cost}, unblended, 0)), sum(coalesce(unblended, 0)), "
+        "if(count(net) = 0, NULL, sum(coalesce(net, unblended, 0))), sum(coalesce(quantity, 0)), sum(lines)"
+    )
 
 
 def grouped(statement: Statement, keys: Sequence[str]) -> list[Group]:
     """All the money of the bill, by these keys and by kind; the largest first."""
-    if lacking := set(details_of(keys)) - set(statement.details):
-        raise ValueError(f"the bill was read without {', '.join(sorted(lacking))}: name it in `by`")
-    _prepare(statement)
-    columns = [_expression(statement, key) for key in keys if key not in _OF_CLASS]
-    by = ", ".join(["line_type", _IS_FAR, "rate", *columns])
-    sums: dict[tuple[tuple[str, ...], str], _Sum] = {}
-    for usage in (True, False):
-        for number, line_type, is_far, rate, *told, cost, unblended, net, quantity, lines in statement.summed(
-            by, usage=usage, joined="LEFT JOIN statement_rates USING (class, day)"
-        ):
-            of = statement.classes[number]
-            kind = (UNDECODED if is_far else of.kind) if usage else snake(line_type) or "untyped"
-            if not of.kind or (not usage and statement.is_in_net(kind)):
-                continue
-            values = iter(told)
-            place = tuple(getattr(of, key) if key in _OF_CLASS else next(values) for key in keys)
-            tokens = quantity * of.scale if kind == TOKENS else Decimal()
-            listed = None if rate is None else tokens * int(rate)
-            total = sums.setdefault((place, kind), _Sum())
-            total.add(tokens, lines, cost, unblended, net, listed if kind == TOKENS else None)
-    found = [total.group(*key) for key, total in sums.items()]
-    return sorted(found, key=lambda group: (-group.picos, group.values, group.kind))
+    for key in keys:
+        if key not in KEYS and not (key.startswith("tag:") and key[4:]):
+            raise ValueError(f"{key!r} is no key of a bill: choose of {', '.join(KEYS)}, tag:NAME")
+    found: dict[tuple[tuple[str, ...], str], _Sum] = {}
+    for number, line_type, is_far, rate, *told, cost, unblended, net, quantity, lines in _rows(
+        statement, keys
+    ):
+        of = statement.classes[number]
+        usage = is_usage(line_type)
+        kind = (UNDECODED if is_far else of.kind) if usage else snake(line_type) or "untyped"
+        if not of.kind or (not usage and statement.is_in_net(kind)):
+            continue
+        values = iter(told)
+        place = tuple(getattr(of, key) if key in _OF_CLASS else next(values) for key in keys)
+        tokens = quantity * of.scale if kind == TOKENS else Decimal()
+        listed = None if rate is None else tokens * int(rate)
+        total = found.setdefault((place, kind), _Sum())
+        total.add(tokens, lines, cost, unblended, net, listed if kind == TOKENS else None)
+    groups = [total.group(*key) for key, total in found.items()]
+    return sorted(groups, key=lambda group: (-group.picos, group.values, group.kind))
 
 
 class _Sum:
@@ -93,8 +102,49 @@ class _Sum:
         )
 
 
-def _expression(statement: Statement, key: str) -> str:
-    return _OF_LINE[key] if key in _OF_LINE else detail_column(statement.details.index(key))
+def _rows(statement: Statement, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Class, type, far?, rate, the keys that lines tell, and `sums`. Files are read again for keys that are details."""
+    _prepare(statement)
+    con = statement.connection
+    told = [key for key in keys if key not in _OF_CLASS]
+    details = [key for key in told if key not in _OF_LINE]
+    base = f"class, line_type, {_IS_FAR} AS is_far, rate"
+    lines = f"{LINES} LEFT JOIN statement_rates USING (class, day)"
+    if not details:
+        columns = ", ".join([base, *(_OF_LINE[key] for key in told), sums(statement.cost)])
+        yield from con.execute(f"SELECT {columns} FROM {lines} GROUP BY ALL").fetchall()
+        return
+    known = "".join(f", {_OF_LINE[key]} AS k{i}" for i, key in enumerate(told) if key in _OF_LINE)
+    for number, part in enumerate(statement.loaded.parts):
+        names = [f"k{i}" if key in _OF_LINE else _detail(details, key) for i, key in enumerate(told)]
+        columns = ", ".join(["class, line_type, is_far, rate", *names, sums(statement.cost)])
+        its = f"SELECT place, {base}{known} FROM {lines} WHERE part = {number}"
+        con.execute(f"CREATE OR REPLACE TEMP TABLE statement_places AS {its}")
+        again = f"({_again(con, number, part, details)}) JOIN statement_places USING (place)"
+        yield from con.execute(f"SELECT {columns} FROM {again} GROUP BY ALL").fetchall()
+
+
+def _again(con: duckdb.DuckDBPyConnection, number: int, part: Part, details: Sequence[str]) -> str:
+    """The lines of a part with their details, amounts and the place of the line that they were summed to."""
+    told = ", ".join(["place", *map(detail_column, range(len(details))), *AMOUNTS, "lines"])
+    if part.export == "cost_explorer":
+        tags = ", ".join(f"{_explored(key)} AS {_detail(details, key)}" for key in details)
+        return f"SELECT {told} FROM (SELECT *, {tags} FROM statement_lines WHERE part = {number})"
+    relation = opened(con, part.source)
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    con.register("statement_file", relation)
+    file = f"SELECT {projection(part.export, types, details)} FROM statement_file"
+    return f"SELECT {told} FROM (SELECT *, 1 AS lines, {place(number)} AS place FROM ({file}) WHERE NOT {IS_BAD})"
+
+
+def _detail(details: Sequence[str], key: str) -> str:
+    return detail_column(details.index(key))
+
+
+def _explored(key: str) -> str:
+    """A tag of Cost Explorer's answer; it tells no other details."""
+    name = json.dumps(key.removeprefix("tag:")).replace("'", "''")
+    return f"coalesce(json_extract_string(tags, '$.{name}'), '')" if key.startswith("tag:") else "''"
 
 
 _IS_FAR = (

@@ -79,7 +79,13 @@ MONEY = ("unblended", "net", "public")
 # Of capacity that was bought ahead, and of nothing else.
 CAPACITY = ("effective", "reserved_units", "unused_units", "unused_upfront", "unused_recurring")
 AMOUNTS = ("quantity", *MONEY, *CAPACITY)
-DETAILS = ("resource", "principal", "operation")  # kept only when asked for: lines are many by them
+DETAILS = ("resource", "principal", "operation")  # read only when asked for: lines are many by them
+# Of a line as `projection` gives it: what lines are summed by, beside TEXT.
+DAY = "CAST(started AS DATE)"
+MONTH = "coalesce(month, date_trunc('month', started))"
+NEGATIVE = "coalesce(unblended < 0, false)"
+IS_BAD = """(started IS NULL OR (unblended IS NULL AND unblended_text != '')
+             OR (quantity IS NULL AND quantity_text != ''))"""
 _OF_COMMITMENTS = ("commitment", "commitment_status")
 # How AWS writes the key of a tag: as it is, with the kind of tag before it, and in CUR 2.0 in snake case.
 _TAG_KEYS = (
@@ -155,6 +161,11 @@ def fingerprint(export: str, types: Mapping[str, str]) -> tuple[str, bool]:
     )  # fmt: skip
     told = [_text(wanted.get(name, ()), by_name, types) for name in (*names, "started")]
     return f"hash({', '.join(told)})", bool(numbered)
+
+
+def place(part: int) -> str:
+    """A number for what a line is summed by."""
+    return f"hash(CAST({part} AS INTEGER), {', '.join(TEXT)}, {DAY}, {MONTH}, {NEGATIVE})"
 
 
 def detail_column(number: int) -> str:

@@ -14,8 +14,8 @@ from farthing.statement._files import Source, StatementError
 
 _ASK = "--group-by Type=DIMENSION,Key=SERVICE Type=DIMENSION,Key=USAGE_TYPE"
 _METRICS = "--metrics UnblendedCost UsageQuantity"
-_BY = {"account": "LINKED_ACCOUNT", "product_name": "SERVICE", "region": "REGION", "operation": "OPERATION",
-       "entity": "BILLING_ENTITY", "usage_type": "USAGE_TYPE"}  # fmt: skip
+_BY = {"account": "LINKED_ACCOUNT", "product_name": "SERVICE", "region": "REGION", "entity": "BILLING_ENTITY",
+       "usage_type": "USAGE_TYPE"}  # fmt: skip
 
 
 class Explored(NamedTuple):
@@ -26,7 +26,7 @@ class Explored(NamedTuple):
     notes: list[str]
 
 
-def explore(source: Source, details: Sequence[str]) -> Explored:
+def explore(source: Source) -> Explored:
     """The groups of the answer. StatementError where they tell neither what was bought nor what it cost."""
     try:
         raw = source.path.read_bytes()
@@ -45,7 +45,7 @@ def explore(source: Source, details: Sequence[str]) -> Explored:
             f"from it; ask for {_ASK}"
         )
     try:
-        rows = [row for period in periods for row in _rows(period, groups, details)]
+        rows = [row for period in periods for row in _rows(period, groups)]
         by_month = any(_days(period) > 1 for period in periods)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise StatementError(
@@ -75,9 +75,7 @@ def _days(period: dict[str, Any]) -> int:
     return (end - start).days
 
 
-def _rows(
-    period: dict[str, Any], groups: Sequence[tuple[str, str]], details: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def _rows(period: dict[str, Any], groups: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     day = period["TimePeriod"]["Start"][:10]
     for group in period.get("Groups", []):
         keys = dict(zip(groups, group["Keys"], strict=True))
@@ -85,28 +83,20 @@ def _rows(
         cost, quantity = metrics["UnblendedCost"], metrics["UsageQuantity"]
         net = metrics.get("NetUnblendedCost", {}).get("Amount")
         amount = Decimal(cost["Amount"])
+        tags = {key: value.removeprefix(f"{key}$") for (kind, key), value in keys.items() if kind == "TAG"}
         told = {name: keys.get(("DIMENSION", key), "") for name, key in _BY.items()}
-        yield (
-            dict.fromkeys(TEXT, "")
-            | {name: value for name, value in told.items() if name in TEXT}
-            | {
-                "unit": quantity.get("Unit", "") if quantity.get("Unit") != "N/A" else "",
-                "currency": cost.get("Unit", ""),
-                "line_type": keys.get(("DIMENSION", "RECORD_TYPE"), "Usage"),
-                "day": day,
-                "month": f"{day[:7]}-01",
-                "quantity": Decimal(quantity["Amount"]),
-                "unblended": amount,
-                "net": None if net is None else Decimal(net),
-                "negative": amount < 0,
-                "lines": 1,
-            }
-            | {f"detail_{i}": _detail(name, keys, told) for i, name in enumerate(details)}
-        )
-
-
-def _detail(name: str, keys: dict[tuple[str, str], str], told: dict[str, str]) -> str:
-    kind, is_tag, tag = name.partition(":")
-    if is_tag and kind == "tag":
-        return keys.get(("TAG", tag), "").removeprefix(f"{tag}$")
-    return told.get(name, "")
+        yield {
+            **dict.fromkeys(TEXT, ""),
+            **told,
+            "unit": quantity.get("Unit", "") if quantity.get("Unit") != "N/A" else "",
+            "currency": cost.get("Unit", ""),
+            "line_type": keys.get(("DIMENSION", "RECORD_TYPE"), "Usage"),
+            "day": day,
+            "month": f"{day[:7]}-01",
+            "quantity": Decimal(quantity["Amount"]),
+            "unblended": amount,
+            "net": None if net is None else Decimal(net),
+            "negative": amount < 0,
+            "lines": 1,
+            "tags": json.dumps(tags),
+        }

@@ -10,10 +10,13 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from farthing.aws import Access, AwsError, is_s3
 from farthing.statement._bucket import content, copied, listed
+
+if TYPE_CHECKING:
+    import duckdb
 
 SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".csv.zip", ".zip", ".parquet", ".json")
 _STATUS = "cost_and_usage_data_status"  # a table beside the data, for Athena
@@ -258,3 +261,31 @@ def _members(source: Source, archive: zipfile.ZipFile, copies: Path) -> Iterator
             "" if inside.parent == PurePosixPath() else f"/{PurePosixPath(source.name).name}/{inside.parent}"
         )
         yield Source(target, f"{source.name}/{inside}", source.folder + below, source.modified_ns)
+
+
+# --- how a file is read --------------------------------------------------------------------------------------------
+
+_Kind = Literal["json", "parquet", "gzip", "zstd", "none"]
+_MAGIC: dict[bytes, _Kind] = {b"PAR1": "parquet", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def kind_of(source: Source) -> _Kind:
+    """How a file is read, by how it begins: names of files are often wrong."""
+    with source.path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise StatementError(f"{source.name}: UTF-16 text: `iconv -f UTF-16 -t UTF-8 FILE` mends it")
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") or source.name.lower().endswith(".json"):
+        return "json"
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
+
+
+def opened(con: duckdb.DuckDBPyConnection, source: Source) -> duckdb.DuckDBPyRelation:
+    """The file as a relation: Parquet, or CSV in whatever compression."""
+    kind = kind_of(source)
+    if kind == "parquet":
+        return con.read_parquet(str(source.path))
+    packed = cast("Literal['gzip', 'zstd', 'none']", kind)
+    return con.read_csv(
+        str(source.path), all_varchar=True, header=True, quotechar='"', escapechar='"', compression=packed
+    )

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.aws import Access
 from farthing.statement._columns import (
     AMOUNTS,
+    DAY,
+    IS_BAD,
+    MONTH,
+    NEGATIVE,
     TEXT,
     dates_are_us,
-    detail_column,
     export_of,
     missing,
     month_text,
+    place,
     projection,
 )
 from farthing.statement._explorer import explore
-from farthing.statement._files import Asked, Meter, Progress, Source, StatementError, sources
+from farthing.statement._files import Asked, Meter, Progress, Source, StatementError, kind_of, opened, sources
 from farthing.statement._same import BRANDS, Part, told_once
 
 if TYPE_CHECKING:
@@ -49,51 +52,48 @@ def load(
     con: duckdb.DuckDBPyConnection,
     paths: Sequence[Path | str],
     *,
+    copies: Path,
     access: Access = Access(),  # noqa: B008 - it cannot change
     since: date = date.min,
     until: date = date.max,
-    details: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Loaded:
     """Read the files, folders and s3:// prefixes of these paths. StatementError where one of them has no bill.
 
-    `details` are columns that are kept beside the usual ones: resource, principal, operation, tag:NAME.
+    `copies` is a folder for what has to be fetched or unpacked.
     """
-    con.execute(f"CREATE OR REPLACE TEMP TABLE statement_lines ({_schema(details)})")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE statement_lines ({_SCHEMA})")
     meter = Meter(progress)
-    with tempfile.TemporaryDirectory(prefix="farthing-bill-") as folder:
-        reading = _Reading(con, tuple(details), meter)
-        found = list(sources(Asked(paths, access, since, until, Path(folder), meter), reading.notes))
-        tell = meter.begin(sum(source.path.stat().st_size for source in found))
-        for source in found:
-            reading.read(source, tell)
-        _by_product_code(con)
-        reading.notes += told_once(con, reading.parts, lambda part: opened(con, part.source))
+    reading = _Reading(con, meter)
+    found = list(sources(Asked(paths, access, since, until, copies, meter), reading.notes))
+    tell = meter.begin(sum(source.path.stat().st_size for source in found))
+    for source in found:
+        reading.read(source, tell)
+    _by_product_code(con)
+    reading.notes += told_once(con, reading.parts)
     (ours,) = con.execute("SELECT count(*) FROM statement_lines").fetchall()[0]
     return Loaded(reading.parts, reading.lines, ours, reading.notes, reading.bad, reading.by_month)
 
 
-def _schema(details: Sequence[str]) -> str:
-    return (
-        "part INTEGER, export VARCHAR, "
-        + ", ".join(f"{name} VARCHAR" for name in (*TEXT, *map(detail_column, range(len(details)))))
-        + ", day DATE, month TIMESTAMP, "
-        + ", ".join(f"{name} DECIMAL(38, 12)" for name in AMOUNTS)
-        + ", negative BOOLEAN, lines BIGINT"
-    )
+_SCHEMA = (
+    "part INTEGER, export VARCHAR, "
+    + ", ".join(f"{name} VARCHAR" for name in TEXT)
+    + ", day DATE, month TIMESTAMP, negative BOOLEAN, place UBIGINT, "
+    + ", ".join(f"{name} DECIMAL(38, 12)" for name in AMOUNTS)
+    + ", lines BIGINT, tags VARCHAR"
+)
 
 
 class _Reading:
     """One file after another into the table, and what there is to say of them."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, details: tuple[str, ...], meter: Meter) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, meter: Meter) -> None:
         self.parts: list[Part] = []
         self.notes: list[str] = []
         self.bad: list[str] = []
         self.lines = 0
         self.by_month = False
         self._con = con
-        self._details = details
         self._meter = meter
         self._seen: dict[str, str] = {}
 
@@ -106,7 +106,7 @@ class _Reading:
             return
         self._seen[digest] = source.name
         number = len(self.parts)
-        if _kind(source) == "json":
+        if kind_of(source) == "json":
             self._explore(source, number)
             tell(size)
         else:
@@ -114,13 +114,13 @@ class _Reading:
                 self._tabulate(source, number)
 
     def _explore(self, source: Source, number: int) -> None:
-        found = explore(source, self._details)
+        found = explore(source)
         self.parts.append(Part(source, "cost_explorer"))
         self.notes += found.notes
         self.by_month |= found.by_month
         self.lines += len(found.rows)
-        columns = ["part", "export", *found.rows[0]] if found.rows else []
-        rows = [(number, "cost_explorer", *row.values()) for row in found.rows]
+        columns = ["part", "export", "place", *found.rows[0]] if found.rows else []
+        rows = [(number, "cost_explorer", place_, *row.values()) for place_, row in enumerate(found.rows)]
         if rows:
             marks = ", ".join("?" * len(columns))
             self._con.executemany(
@@ -146,18 +146,16 @@ class _Reading:
             raise StatementError(f"{source.name}: lacks {', '.join(lacking)}: export it with these columns")
         self.parts.append(Part(source, export))
         con.register("statement_file", relation)
-        columns = projection(export, types, self._details)
+        columns = projection(export, types)
         try:
-            con.execute(
-                f"CREATE OR REPLACE TEMP TABLE statement_part AS {_summed(number, export, columns, self._details)}"
-            )
+            con.execute(f"CREATE OR REPLACE TEMP TABLE statement_part AS {_summed(number, export, columns)}")
             faults = con.execute(_faulty(columns)).fetchall() if _bad_lines(con) else []
             self._check_dates(source, month_text(export, types))
         except duckdb.Error as error:
             raise _unreadable(source, error) from error
         (count,) = con.execute("SELECT sum(lines + bad) FROM statement_part").fetchall()[0]
         con.execute(
-            f"""INSERT INTO statement_lines SELECT * EXCLUDE (bad) FROM statement_part
+            f"""INSERT INTO statement_lines BY NAME SELECT * EXCLUDE (bad) FROM statement_part
                 WHERE lines > 0 AND ({_IS_OURS} OR {_MAY_BE_OURS})"""
         )
         con.execute("DROP TABLE statement_part")
@@ -181,39 +179,11 @@ _NAMES = "usage_type, product_code, product_name, service_code, description"
 _IS_OURS = f"regexp_matches(lower(concat_ws(' ', {_NAMES})), '{_OURS}')"
 # Lines of a product that only other lines name: taxes, credits.
 _MAY_BE_OURS = f"(lower(line_type) != 'usage' OR regexp_full_match(product_code, '{_OPAQUE}'))"
-_IS_BAD = """(started IS NULL OR (unblended IS NULL AND unblended_text != '')
-              OR (quantity IS NULL AND quantity_text != ''))"""
 
 
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "blake2b").hexdigest()
-
-
-_Kind = Literal["json", "parquet", "gzip", "zstd", "none"]
-_MAGIC: dict[bytes, _Kind] = {b"PAR1": "parquet", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-def _kind(source: Source) -> _Kind:
-    """How a file is read, by how it begins: names of files are often wrong."""
-    with source.path.open("rb") as file:
-        head = file.read(64)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise StatementError(f"{source.name}: UTF-16 text: `iconv -f UTF-16 -t UTF-8 FILE` mends it")
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") or source.name.lower().endswith(".json"):
-        return "json"
-    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "none")
-
-
-def opened(con: duckdb.DuckDBPyConnection, source: Source) -> duckdb.DuckDBPyRelation:
-    """The file as a relation: Parquet, or CSV in whatever compression."""
-    kind = _kind(source)
-    if kind == "parquet":
-        return con.read_parquet(str(source.path))
-    packed = cast("Literal['gzip', 'zstd', 'none']", kind)
-    return con.read_csv(
-        str(source.path), all_varchar=True, header=True, quotechar='"', escapechar='"', compression=packed
-    )
 
 
 def _unreadable(source: Source, error: Exception) -> StatementError:
@@ -249,14 +219,12 @@ def _watched(con: duckdb.DuckDBPyConnection, size: int, tell: Any, watched: bool
         tell(size - told)
 
 
-def _summed(part: int, export: str, columns: str, details: Sequence[str]) -> str:
+def _summed(part: int, export: str, columns: str) -> str:
     """Lines that differ in nothing we tell apart, as one: ten million of them are some thousand."""
-    sums = ", ".join(f"sum({name}) FILTER (NOT {_IS_BAD}) AS {name}" for name in AMOUNTS)
-    told = ", ".join((*TEXT, *map(detail_column, range(len(details)))))
-    return f"""SELECT {part} AS part, '{export}' AS export, {told}, CAST(started AS DATE) AS day,
-                      coalesce(month, date_trunc('month', started)) AS month,
-                      {sums}, coalesce(unblended < 0, false) AS negative,
-                      count(*) FILTER (NOT {_IS_BAD}) AS lines, count(*) FILTER ({_IS_BAD}) AS bad
+    sums = ", ".join(f"sum({name}) FILTER (NOT {IS_BAD}) AS {name}" for name in AMOUNTS)
+    return f"""SELECT {part} AS part, '{export}' AS export, {", ".join(TEXT)}, {DAY} AS day, {MONTH} AS month,
+                      {NEGATIVE} AS negative, {place(part)} AS place, {sums},
+                      count(*) FILTER (NOT {IS_BAD}) AS lines, count(*) FILTER ({IS_BAD}) AS bad, '' AS tags
                FROM (SELECT {columns} FROM statement_file) GROUP BY ALL"""
 
 
@@ -267,7 +235,7 @@ def _bad_lines(con: duckdb.DuckDBPyConnection) -> bool:
 def _faulty(columns: str) -> str:
     return f"""SELECT line, unblended_text, quantity_text, started IS NULL
                FROM (SELECT {columns}, row_number() OVER () AS line FROM statement_file)
-               WHERE {_IS_BAD} AND {_IS_OURS} LIMIT 100"""
+               WHERE {IS_BAD} AND {_IS_OURS} LIMIT 100"""
 
 
 def _fault(name: str, line: int, cost: str, quantity: str, no_date: bool) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.statement._columns import fingerprint, projection
-from farthing.statement._files import Source
+from farthing.statement._files import Source, opened
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,11 +28,9 @@ class Part(NamedTuple):
         return self.source.folder
 
 
-def told_once(
-    con: duckdb.DuckDBPyConnection, parts: Sequence[Part], opened: Callable[[Part], duckdb.DuckDBPyRelation]
-) -> list[str]:
+def told_once(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> list[str]:
     """Leave in `statement_lines` what is told for the first time. The answer says what was left out, and why."""
-    return [*_retold(con, parts), *_corrected(con, parts, opened), *_replaced(con, parts), *_same_money(con)]
+    return [*_retold(con, parts), *_corrected(con, parts), *_replaced(con, parts), *_same_money(con)]
 
 
 _ACCOUNT = "coalesce(nullif(account, ''), payer)"
@@ -78,9 +76,7 @@ def _supersede(
 _NUMBERED = re.compile(r"^(?P<stem>.+?)-?(?P<number>\d{5})(?P<suffix>(\.[a-z]+)+)$")  # cur-00002.csv.gz
 
 
-def _corrected(
-    con: duckdb.DuckDBPyConnection, parts: Sequence[Part], opened: Callable[[Part], duckdb.DuckDBPyRelation]
-) -> list[str]:
+def _corrected(con: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> list[str]:
     """Files of one folder that tell the same lines with other amounts: AWS delivered the month anew.
 
     Line ids are unique in one delivery, so a file that has those of another is another delivery. Where lines have
@@ -100,7 +96,7 @@ def _corrected(
             continue
         for part in pair:
             if part not in prints:
-                prints[part] = _fingerprinted(con, part, parts[part], opened)
+                prints[part] = _fingerprinted(con, part, parts[part])
         if not _overlap(con, *pair):
             continue
         if all(prints[part] for part in pair):
@@ -125,10 +121,9 @@ def _fingerprinted(
     con: duckdb.DuckDBPyConnection,
     number: int,
     part: Part,
-    opened: Callable[[Part], duckdb.DuckDBPyRelation],
 ) -> bool:
     """What names the lines of a part goes into `statement_prints`. Whether AWS gave them ids."""
-    relation = opened(part)
+    relation = opened(con, part.source)
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     con.register("statement_file", relation)
     print_, is_sure = fingerprint(part.export, types)

@@ -16,6 +16,7 @@ from farthing.usage import Sku
 ROUNDING_PICOS = 1_000_000  # a line's cost has at least six decimals that count
 AS_GOOD_AS = Fraction(1, 100_000)  # of an amount: what rounded quantities come to
 FAR = 20  # times off the list price: the unit was misread
+_USAGE = "lower(replace(line_type, ' ', '')) IN ('usage', 'discountedusage', 'savingsplancoveredusage')"
 
 
 class Price(NamedTuple):
@@ -76,8 +77,9 @@ class Line(NamedTuple):
 def lines(statement: Statement) -> Iterator[Line]:
     """Every line of tokens, by what the statement says of it."""
     columns = "day, coalesce(nullif(account, ''), payer), usage_type, description, negative"
-    for number, day, account, usage_type, *_, cost, _, _, quantity, count in statement.summed(
-        columns, usage=True
+    sums = f"sum(coalesce({statement.cost}, unblended, 0)), sum(coalesce(quantity, 0)), sum(lines)"
+    for number, day, account, usage_type, *_, cost, quantity, count in statement.classed(
+        f"{columns}, {sums}", _USAGE
     ):
         about = statement.classes[number]
         if about.kind != "tokens":

@@ -101,7 +101,7 @@ def _followed(days: Sequence[Run]) -> list[Run]:
 def _same_rate(run: Run, day: Run) -> bool:
     """Whether list moved, and what was paid did not."""
     both = run.joined(day)
-    moved = {line.rate for line in run.lines[-1:]} != {line.rate for line in day.lines[:1]}
+    moved = run.lines[-1].rate != day.lines[0].rate or not run.holds
     return moved and run.below_list and day.below_list and both.rate_holds
 
 

@@ -25,11 +25,6 @@ from farthing.statement import Statement
 TEAM_TAGS = (
     "team", "Team", "squad", "owner", "cost_center", "CostCenter", "department", "project", "application", "app",
 )  # fmt: skip
-BY = (
-    "resource",
-    "principal",
-    *(f"tag:{name}" for name in TEAM_TAGS),
-)  # what a statement is read by, to learn from
 _PERCENT_OF_ONE = 95  # of what is tagged: the rest may be a mistake
 _MOST_UNASSIGNED = 15
 _SESSION = re.compile(r"(?:arn:(aws[a-z-]*):sts::(\d{12}):)?assumed-role/([^/]+)(?:/.*)?")
@@ -75,13 +70,13 @@ class Suggested:
 def suggest_teams(
     statement: Statement | None, ledger: Ledger | None, question: Question, tag: str = ""
 ) -> Suggested:
-    """Teams as tags tell them, with members for what is not tagged. The statement must have been read by `BY`.
+    """Teams as tags tell them, with members for what is not tagged.
 
     `tag` is the one that names teams; the first of TEAM_TAGS that is there, if left out.
     """
     config = question.config
-    told = [_of_bill(statement)] if statement else []
     names = (tag,) if tag else TEAM_TAGS
+    told = [_of_bill(statement, names)] if statement else []
     told += [_of_ledger(ledger, question, names)] if ledger else []
     chosen = tag or next((name for name in TEAM_TAGS if any(_says(rows, name) for rows in told)), "")
     same = [name for name in names if chosen and _plain(name) == _plain(chosen)]
@@ -116,17 +111,14 @@ def _tagged(found: Suggested, rows: Iterable[Used], name: str, config: Config) -
 # --- evidence ------------------------------------------------------------------------------------------------------
 
 
-def _of_bill(statement: Statement) -> dict[str, list[Used]]:
+def _of_bill(statement: Statement, names: Sequence[str]) -> dict[str, list[Used]]:
     """By each name of a tag, what was used and of which team it says that it was."""
-    tags = [detail for detail in statement.details if detail.startswith("tag:")]
-    found: dict[str, list[Used]] = {tag[4:]: [] for tag in tags}
-    keys = ("account", *statement.details)
-    for group in statement.grouped(keys):
+    found: dict[str, list[Used]] = {name: [] for name in names}
+    for group in statement.grouped(("account", "resource", "principal", *(f"tag:{name}" for name in names))):
         if group.kind == "tokens":
-            told = dict(zip(keys, group.values, strict=True))
-            who = (told.get("resource", ""), told.get("principal", ""), told["account"])
-            for tag in tags:
-                found[tag[4:]].append(Used("bill", *who, told[tag], group.picos))
+            account, resource, principal, *said = group.values
+            for name, team in zip(names, said, strict=True):
+                found[name].append(Used("bill", resource, principal, account, team, group.picos))
     return found
 
 

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from farthing.cache import Ints, Trace, radix
+from farthing.cache import Ints, Trace
+from farthing.cache._trace import radix_with
 from farthing.meters import Vector
 from farthing.outbox import apportion
 
 UNKNOWN = "unknown"
+TAIL_BLOCKS = 8  # at the end of each prompt stay apart, for policies that mark a place shortly before it
 
 
 class Source(NamedTuple):
@@ -156,7 +158,7 @@ class Gather:
         )
 
     def _trace(self, calls: list[Call], form: Format) -> Trace:
-        """The trace of one namespace, its chains already made one, so that few nodes are held at a time."""
+        """The trace of one namespace, its chains made one but for the last blocks, so that few nodes are held."""
         calls.sort(key=lambda call: call.at_us)
         if chain := getattr(form, "chain", None):
             calls = [_packed(call) for call in chain(calls)]
@@ -180,7 +182,7 @@ class Gather:
             kinds=_ints(kinds.index(call.kind) for call in calls),
             kind_names=kinds,
         )
-        return radix(trace)
+        return radix_with(trace, tuple(range(1, TAIL_BLOCKS + 1)))[0]
 
 
 def _packed(call: Call) -> Call:

@@ -1,0 +1,41 @@
+"""Amounts that are divided without a remainder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Money(NamedTuple):
+    """Picodollars, and the same in 10^-12 units of the currency that was asked for; 0 where none was.
+
+    The two are divided by the same weights, so that each sums by itself.
+    """
+
+    picos: int = 0
+    other: int = 0
+
+    def __add__(self, more: Money) -> Money:  # type: ignore[override]  # of amounts, not of tuples
+        return Money(self.picos + more.picos, self.other + more.other)
+
+
+def apportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole parts of a total in proportion to weights, none below 0 and one above, that sum to it.
+
+    What is left over goes, one each, to the largest remainders; of equal ones to the first.
+
+    >>> apportion(10, [1, 1, 1]), apportion(-10, [1, 1, 1])
+    ([4, 3, 3], [-4, -3, -3])
+    """
+    whole, size = sum(weights), abs(total)
+    parts = [size * weight // whole for weight in weights]
+    order = sorted(range(len(parts)), key=lambda i: (-(size * weights[i] % whole), i))
+    for i in order[: size - sum(parts)]:
+        parts[i] += 1
+    return parts if total >= 0 else [-part for part in parts]
+
+
+def divided(money: Money, weights: Sequence[int]) -> list[Money]:
+    """The same of an amount in both its currencies."""
+    pairs = zip(apportion(money.picos, weights), apportion(money.other, weights), strict=True)
+    return [Money(*pair) for pair in pairs]

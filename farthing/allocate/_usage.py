@@ -1,0 +1,139 @@
+"""Who used what: the ledger's tokens by team, and by the pool whose filters they fit."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from farthing.allocate._divide import Money
+from farthing.book import Book, Card
+from farthing.cells import Cell, Question, QuestionError, Where, cells, parse_where
+from farthing.config import Pool
+from farthing.ledger import Ledger
+from farthing.meters import METERS
+from farthing.reports import layers
+
+WRITES = ("cache_write_5m", "cache_write_1h")
+_KEYS = ("team", "day", "account", "platform", "model", "endpoint", "zone", "mode")
+
+Convert = Callable[[int, str], int]  # picodollars of a day, in 10^-12 units of another currency
+
+
+class Place(NamedTuple):
+    """What a bill's line is held against: there every token has one price."""
+
+    day: str
+    account: str
+    platform: str
+    model: str
+    endpoint: str
+    zone: str
+    mode: str
+    long_prompt: bool
+    meter: str
+
+
+class Piece(NamedTuple):
+    """A team's tokens in one place. `pool` is the name of the pool that they fall in; "" is the team's own."""
+
+    team: str
+    pool: str
+    place: Place
+
+
+@dataclass
+class Facts:
+    """What a statement tells of a team beside its money."""
+
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by model
+    tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    layers: dict[str, int] = field(
+        default_factory=lambda: defaultdict(int)
+    )  # from list price to what was computed
+    unpriced_calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by reason
+    assumed_picos: int = 0
+
+
+@dataclass
+class Usage:
+    tokens: dict[Piece, int] = field(default_factory=lambda: defaultdict(int))
+    money: dict[Piece, Money] = field(default_factory=lambda: defaultdict(Money))
+    reads: dict[tuple[str, str, str, str], dict[str, int]] = field(default_factory=dict)  # see `shared_by`
+    teams: dict[str, Facts] = field(default_factory=lambda: defaultdict(Facts))
+    cells: list[Cell] = field(default_factory=list)
+
+
+def usage_of(ledger: Ledger, question: Question, pools: Sequence[Pool], convert: Convert | None) -> Usage:
+    """The tokens and the computed cost of every team and place.
+
+    A call falls in the first pool whose filters it fits all; into one that is split by reads only its cache writes
+    fall, and the rest of it in the next.
+    """
+    filters = {pool.name: _filters(pool) for pool in pools if pool.where}
+    asked = dict.fromkeys(key for tests in filters.values() for key, _ in tests)
+    keys = tuple(dict.fromkeys((*_KEYS, *asked)))
+    found = Usage(cells=cells(ledger, question, keys))
+    by_reads = {pool.name for pool in pools if pool.split == "reads"}
+    for cell in found.cells:
+        said = dict(zip(keys, cell.keys, strict=True))
+        fits = [name for name, tests in filters.items() if all(test(said[key]) for key, test in tests)]
+        _note(found.teams[said["team"]], question.book, cell, said["model"])
+        for i, (meter, count) in enumerate(zip(METERS, cell.tokens, strict=True)):
+            if not count:
+                continue
+            pool = next((name for name in fits if name not in by_reads or meter in WRITES), "")
+            piece = Piece(said["team"], pool, _place(said, meter, long_prompt=cell.prompt > 0))
+            found.tokens[piece] += count
+            if isinstance(cell.price, Card):
+                found.money[piece] += converted(count * cell.price.rates[i], said["day"], convert)
+            if meter == "cache_read":
+                _note_reads(found, by_reads.intersection(fits), piece, count)
+    return found
+
+
+def shared_by(pool: str, place: Place) -> tuple[str, str, str, str]:
+    """Where a cached prefix can be met again, as far as counts tell: the same day, account and model."""
+    return pool, place.day, place.account, place.model
+
+
+def _note_reads(found: Usage, pools: set[str], piece: Piece, count: int) -> None:
+    for pool in pools:
+        reads = found.reads.setdefault(shared_by(pool, piece.place), {})
+        reads[piece.team] = reads.get(piece.team, 0) + count
+
+
+def _place(said: Mapping[str, str], meter: str, *, long_prompt: bool) -> Place:
+    return Place(**{key: said[key] for key in _KEYS[1:]}, long_prompt=long_prompt, meter=meter)
+
+
+def converted(picos: int, day: str, convert: Convert | None) -> Money:
+    return Money(picos, convert(picos, day) if convert else 0)
+
+
+def _note(facts: Facts, book: Book, cell: Cell, model: str) -> None:
+    facts.calls[model] += cell.calls
+    facts.tokens[model] += cell.tokens.total
+    if isinstance(cell.price, Card):
+        for step, picos in layers(book, cell, cell.price).items():
+            facts.layers[step] += picos
+        facts.assumed_picos += cell.cost if cell.assumed else 0
+    else:
+        facts.unpriced_calls[cell.price.reason] += cell.calls
+
+
+def _filters(pool: Pool) -> list[tuple[str, Callable[[str], bool]]]:
+    try:
+        found = [parse_where(text) for text in pool.where]
+    except QuestionError as error:
+        raise QuestionError(f"pool {pool.name}: {error}") from error
+    return [(where.key, _test(where)) for where in found]
+
+
+def _test(where: Where) -> Callable[[str], bool]:
+    """As the engine filters: any of the values, `*` and `?` as in a shell."""
+    patterns = (re.escape(value).replace(r"\*", ".*").replace(r"\?", ".") for value in where.values)
+    any_of = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.DOTALL)
+    return lambda value: (any_of.fullmatch(value or "") is not None) != where.negated

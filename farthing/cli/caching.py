@@ -1,0 +1,282 @@
+"""`farthing cache`: what prompt caching costs on a trace, and how little it could."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from farthing.cli._app import BadInput, app
+from farthing.cli._shared import console, write_json
+from farthing.money import mtok_usd, show, usd
+
+if TYPE_CHECKING:
+    from farthing.book import Book, Model
+    from farthing.cache import Comparison
+    from farthing.traces import Log, Source
+    from farthing.usage import Sku
+
+MOST_TOLD = 5  # lines that could not be read
+MOST_LINE_BYTES = 1 << 30  # a session may be one line
+
+group = App(name="cache", help="What prompt caching costs on real traffic, and how little it could cost.")
+app.command(group)
+
+
+@group.command
+def bound(
+    trace: Annotated[str, Parameter(help="A trace: a file, plain or gz, or a folder.")],
+    *,
+    format: Annotated[str, Parameter(help="kv_trace, mooncake, agent_trace, bedrock_log, claude_code, outbox.")] = "",
+    model: Annotated[str, Parameter(help="The model to price it by.")],
+    endpoint: Literal["global", "regional", "govcloud"] = "global",
+    platform: Literal["bedrock", "anthropic", "claude_aws"] = "bedrock",
+    at: Annotated[str, Parameter(help="A day whose prices hold; else each request's own, or today's.")] = "",
+    minimum: Annotated[
+        int | None, Parameter(help="Tokens that a prefix must have to be cached; else the model's.")
+    ] = None,
+    json: Annotated[bool, Parameter(name=["--json", "-j"], negative="", help="One line of JSON.")] = False,
+) -> int:
+    """What a trace costs without caching, under policies that can run live, planned with hindsight, and at the least.
+
+    The bound holds for every way to place breakpoints and lifetimes without pings, output tokens included.
+    """
+    from farthing.book import default_book
+    from farthing.cache import Unpriceable, cards_for, compare
+    from farthing.traces import TraceError, read_traces
+
+    moment = _moment(at)
+    book = default_book()
+    sku = _sku(book, model, platform, endpoint)
+    faults: list[str] = []
+    try:
+        log = read_traces(_sources(trace, faults), _key(), format)
+        dated = log.dated and not at
+        cards, undated = cards_for(book, sku, log.trace, moment, dated=dated)
+    except (TraceError, Unpriceable) as error:
+        raise BadInput("; ".join([f"{trace}: {error}", *faults])) from error
+    if not log.trace.requests:
+        left = ", ".join(f"{count:,} {why}" for why, count in log.left.items()) or "it is empty"
+        raise BadInput(f"{trace}: no request of it can be used: {left}")
+    least = _minimum(book.models[sku.model], platform, log, moment, dated=dated) if minimum is None else minimum
+    found = compare(log.trace, cards, least)
+    told = {
+        "model": str(sku),
+        "rates": [_rates(rates) for rates in cards.rates],
+        "priced_at": "request" if dated and not undated else f"{moment:%Y-%m-%d}",
+        "priced_as_of_day": undated if dated else log.trace.requests,
+        "minimum_tokens": least,
+    }
+    if json:
+        write_json(_answer(log, found) | told)
+    else:
+        _print(log, found, told)
+    for line in [*faults, *(f"{path}:{number}: {why}" for path, number, why in log.rejects[:MOST_TOLD])]:
+        print(f"farthing: {line}", file=sys.stderr)
+    if len(log.rejects) > MOST_TOLD:
+        print(f"farthing: and {len(log.rejects) - MOST_TOLD:,} lines more", file=sys.stderr)
+    return 2 if faults or log.rejects else 0
+
+
+# --- what to price by ----------------------------------------------------------------------------------------------
+
+
+def _moment(day: str) -> datetime:
+    if not day:
+        return datetime.now(UTC)
+    try:
+        return datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC)
+    except ValueError as error:
+        raise BadInput(f"--at {day!r} is no day: write 2026-11-22") from error
+
+
+def _sku(book: Book, model: str, platform: str, endpoint: str) -> Sku:
+    from farthing.book import Unpriced
+
+    if platform != "bedrock" and endpoint != "global":
+        raise BadInput(f"--endpoint {endpoint} is one of Bedrock's")
+    found = book.resolve(model, platform=platform, assume={"endpoint": endpoint})
+    if isinstance(found, Unpriced):
+        raise BadInput(f"--model {model}: {found.reason}")
+    return found.sku
+
+
+def _minimum(model: Model, platform: str, log: Log, moment: datetime, *, dated: bool) -> int:
+    """The smallest that held while the trace ran: with a larger one the bound would be none."""
+    from datetime import timedelta
+
+    from farthing.usage import EPOCH
+
+    days = {moment.date()}
+    if dated:
+        ends = (int(log.trace.at_us[0]), int(log.trace.at_us[-1]))
+        days = {(EPOCH + timedelta(microseconds=us)).date() for us in ends}
+    known = [least for day in days if (least := model.cache_minimum(platform, day)) is not None]
+    known = known or [least for least in [model.cache_minimum(platform, moment.date())] if least is not None]
+    if not known:
+        raise BadInput(f"nobody has published from how many tokens {model.id} caches: give --minimum")
+    return min(known)
+
+
+def _rates(rates: Any) -> dict[str, str]:
+    from farthing.meters import METERS
+
+    return {meter: mtok_usd(rate) for meter, rate in zip(METERS, rates, strict=True)}
+
+
+# --- what to read --------------------------------------------------------------------------------------------------
+
+
+def _key() -> bytes:
+    """The user's own secret, where there is one, so that hashes of two runs compare; else one for this run."""
+    import platformdirs
+
+    path = Path(platformdirs.user_config_dir("farthing", appauthor=False)) / "pseudonyms.key"
+    try:
+        return path.read_bytes()
+    except OSError:
+        return secrets.token_bytes(32)
+
+
+def _sources(path: str, faults: list[str]) -> Iterator[Source]:
+    """The files, each opened when it is its turn. What cannot be opened, or ends too early, is a fault."""
+    from farthing.importers._find import Fault, find
+    from farthing.importers._open import Numbered
+    from farthing.importers._open import Source as Opened
+    from farthing.traces import Source
+
+    if "://" in path:
+        raise BadInput(f"{path}: traces are read from this machine: copy it here first")
+    for found in find([path]):
+        if isinstance(found, Fault):
+            faults.append(f"{found.path}: {found.reason}")
+            continue
+        try:
+            opened = Opened(found.path)
+        except OSError as error:
+            faults.append(f"{found.path}: {error.strerror or error}")
+            continue
+        try:
+            head = opened.head()
+            lines = Numbered(opened.chunks(), MOST_LINE_BYTES)
+            yield Source(found.path, head, _until_cut(found.path, lines, faults), _beside(found.path))
+        finally:
+            opened.close()
+
+
+def _until_cut(path: str, lines: Any, faults: list[str]) -> Iterator[tuple[int, bytes]]:
+    from farthing.importers._open import Cut
+
+    try:
+        yield from lines
+    except Cut as cut:
+        faults.append(f"{path}: {cut}")
+
+
+def _beside(path: str) -> Callable[[str], bytes | None]:
+    def read(name: str) -> bytes | None:
+        from farthing.importers._open import Cut
+        from farthing.importers._open import Source as Opened
+
+        try:
+            opened = Opened(os.path.join(os.path.dirname(path), name))  # noqa: PTH118, PTH120
+            try:
+                return b"".join(opened.chunks())
+            finally:
+                opened.close()
+        except (OSError, Cut):
+            return None
+
+    return read
+
+
+# --- what to say ---------------------------------------------------------------------------------------------------
+
+
+def _answer(log: Log, found: Comparison) -> dict[str, Any]:
+    from farthing.cache import DOCUMENTED
+
+    costs = _costs(found)
+    return {
+        "requests": log.trace.requests,
+        "input_tokens": int(log.trace.prompt.sum()),
+        "usd": {name: usd(picos) for name, picos in costs.items()},
+        "best_online_policy": found.best_online,
+        "policies_usd": {name: usd(picos) for name, picos in found.online.items()},
+        "output_tokens": int(log.trace.output.sum()),
+        "format": log.format,
+        "read": log.read,
+        "left_out": dict(log.left),
+        "mended": dict(log.mended),
+        "assumed": list(log.assumed),
+        "namespaces": len(log.trace.namespaces),
+        "billed_tokens": log.billed._asdict() if log.billed else None,
+        "semantics": {"survival": "segment", **DOCUMENTED._asdict()},
+    }
+
+
+def _costs(found: Comparison) -> dict[str, int]:
+    return {
+        "none": found.none,
+        "bound": found.bound,
+        "plan": found.plan,
+        "bound_with_pings": found.bound_with_pings,
+        "end_5m": found.online["end_5m"],
+        "end_1h": found.online["end_1h"],
+        "system_end_1h": found.online["system_end_1h"],
+        "best_online": found.online[found.best_online],
+    }
+
+
+_NAMES = {
+    "none": "no caching",
+    "end_5m": "end of the prompt, 5m",
+    "end_1h": "end of the prompt, 1h",
+    "system_end_1h": "system prompt and end, 1h",
+    "plan": "plan made with hindsight",
+    "bound": "bound",
+    "bound_with_pings": "bound with keep-alive pings",
+}
+
+
+def _print(log: Log, found: Comparison, told: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    out = console()
+    out.print(f"{log.trace.requests:,} requests, {int(log.trace.prompt.sum()):,} prompt tokens ({log.format})")
+    for what, counts in (("left out", log.left), ("put right", log.mended)):
+        for why, count in counts.items():
+            out.print(f"  {what}: {count:,} {why}")
+    rates = told["rates"][0]
+    out.print(
+        f"  {told['model']}, ${rates['input']} in and ${rates['output']} out per million; from "
+        f"{told['minimum_tokens']:,} tokens; prices of {told['priced_at']}"
+    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in ("policy", "usd", "saved", "over the bound"):
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    costs = _costs(found)
+    names = _NAMES | {"best_online": f"best that runs live: {found.best_online}"}
+    for name in ("none", "end_5m", "end_1h", "system_end_1h", "best_online", "plan", "bound", "bound_with_pings"):
+        cost = costs[name]
+        saved = _percent(found.none - cost, found.none)
+        over = "" if name == "bound" else _percent(cost - found.bound, found.bound)
+        table.add_row(names[name], show(cost), "" if name == "none" else saved, over)
+    out.print(table)
+    if log.assumed:
+        out.print(f"  assumed: {', '.join(log.assumed)}")
+
+
+def _percent(part: int, whole: int) -> str:
+    """With one place, rounded half up; integers all the way."""
+    if not whole:
+        return ""
+    tenths = (abs(part) * 2000 + whole) // (2 * whole)
+    return f"{'-' if part < 0 and tenths else ''}{tenths // 10}.{tenths % 10} %"
