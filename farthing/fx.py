@@ -25,7 +25,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from farthing.money import show
+
 LOOK_BACK_DAYS = 7
+_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
+_WHOLE = ("JPY", "KRW", "CLP", "ISK", "VND")  # they have no smaller unit
 _WAYS = ("per_usd", "in_usd")
 _HEADS = "write date,currency,per_usd (units for a dollar), or Date,USD,GBP,... (units for a euro)"
 _MONTH = re.compile(r"\d{4}-\d\d")
@@ -86,6 +90,16 @@ class Rates:
     @cached_property
     def _span(self) -> dict[str, tuple[str, str]]:
         return {currency: (min(dated), max(dated)) for currency, dated in self.dated.items()}
+
+
+def amount(units: int, currency: str = "USD") -> str:
+    """10^-12 units of a currency, for people.
+
+    >>> amount(-1_234_567_890_000_000, "EUR"), amount(1_500_000_000, "CHF")
+    ('-€1,234.57', 'CHF 0.0015')
+    """
+    sign = _SIGNS.get(currency, f"{currency} ")
+    return show(units, 0 if currency in _WHOLE else 2).replace("$", sign)
 
 
 def load(path: Path | str) -> Rates:

@@ -128,6 +128,13 @@ def between_by(
     )
 
 
+def between_cells(
+    earlier: Scenario, before: Iterable[Cell], later: Scenario, after: Iterable[Cell], kappa: Fraction = KAPPA
+) -> Moved:
+    """The same of cells at hand, which may be any part of the scenarios' days."""
+    return _moved(_period(before, _end(earlier)), _period(after, _end(later)), earlier, later, kappa)
+
+
 def _moved(before: Period, after: Period, earlier: Scenario, later: Scenario, kappa: Fraction) -> Moved:
     prices = _Prices(earlier.question.book, before)
     chain = _chain(before, after, prices, later.question.book, kappa)

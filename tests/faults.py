@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from farthing.book import default_book
 from farthing.usage import EPOCH, Facts, Usage
@@ -66,7 +67,7 @@ class Month:
     apart: list[bills.Line] = field(default_factory=list)
     not_decoded: list[bills.Line] = field(default_factory=list)
 
-    def change(self, which: Callable[[Used], bool], **how: object) -> None:
+    def change(self, which: Callable[[Used], bool], **how: Any) -> None:
         self.used = [replace(one, **how) if which(one) else one for one in self.used]
 
     def lines(self) -> list[bills.Line]:
@@ -81,13 +82,13 @@ class Month:
 
     def usages(self) -> list[Usage]:
         """Our calls: all meters of one place and day are one."""
-        calls: dict[tuple, dict[str, int]] = defaultdict(dict)
+        calls: dict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
         for one in self.used:
             if one.seen:
                 calls[one.day, one.account, one.region, one.model, one.endpoint, one.mode][one.meter] = (
                     one.tokens
                 )
-        return [_usage(i, *place, tokens) for i, (place, tokens) in enumerate(calls.items())]
+        return [_usage(i, place, tokens) for i, (place, tokens) in enumerate(calls.items())]
 
     def write(self, path: Path) -> Path:
         return bills.write_csv(path, self.lines(), self._row)
@@ -169,16 +170,16 @@ def _named(line: bills.Line, grammar: str) -> tuple[str, str, int]:
     return text, f"{name} (Amazon Bedrock Edition)", 1_000_000
 
 
-def _usage(
-    number: int, day: date, account: str, region: str, model: str, endpoint: str, mode: str, tokens
-) -> Usage:
+def _usage(number: int, place: tuple[Any, ...], tokens: dict[str, int]) -> Usage:
+    day, account, region, model, endpoint, mode = place
     at = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=number % 86_400)
     named = next(name for name in default_book().models[model].ids if name.startswith("anthropic."))
     facts = Facts("bedrock_batch" if mode == "batch" else "bedrock_log", "bedrock",
                   ("global." if endpoint == "global" else "") + named, region=region, account=account,
                   mode="batch" if mode == "batch" else "")  # fmt: skip
-    counts = tuple(tokens.get(meter, 0) for meter in bills.METERS)
-    return Usage((at - EPOCH) // timedelta(microseconds=1), f"r{number}", "", ((facts, counts),))
+    start = (at - EPOCH) // timedelta(microseconds=1)
+    plain, output, read, short, long = (tokens.get(meter, 0) for meter in bills.METERS)
+    return Usage(start, f"r{number}", "", ((facts, (plain, output, read, short, long)),))
 
 
 def month(choose: Choose, rates: bills.Rates, first: date, days: int = 8, size: int = 40_000) -> Month:
@@ -197,9 +198,13 @@ def month(choose: Choose, rates: bills.Rates, first: date, days: int = 8, size: 
             for model, endpoint, mode in sorted(places):
                 if mode == "batch" and model not in BATCHED:
                     continue
-                for meter in bills.METERS[: 2 if mode == "batch" or model == ZONED else 5]:
-                    used.append(_used(rates, day, account, region, model, endpoint, mode, meter,
-                                      choose.randrange(1, size)))  # fmt: skip
+                meters = bills.METERS[: 2 if mode == "batch" or model == ZONED else 5]
+                used += [
+                    _used(
+                        rates, day, account, region, model, endpoint, mode, meter, choose.randrange(1, size)
+                    )
+                    for meter in meters
+                ]
     grammar = {model: choose.choice(GRAMMARS) for model in (*models, ZONED)} | {ZONED: "native"}
     return Month(first, grammar, used)
 

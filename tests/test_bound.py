@@ -3,6 +3,7 @@
 import random
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -93,6 +94,7 @@ def slowly(times, rates, pings=False):
     return rest(0, 0, -1)
 
 
+@settings(max_examples=40)
 @given(gaps=st.lists(GAPS, max_size=9), rates=RATES)
 def test_a_node_costs_the_least_there_is(gaps, rates):
     trace = a_node(gaps)
@@ -157,7 +159,8 @@ def test_reads_dearer_than_tokens_are_refused():
 def a_tree(seed, requests=6, depth=3, width=2, sizes=(100, 600, 1_500), gaps=(10, 200, 400, 1_000, 4_000)):
     """Requests that walk a small tree: node numbers name their paths, so that no node has two parents."""
     chance = random.Random(seed)
-    ids, found, at = {}, [], 0
+    ids: dict[tuple[int, ...], int] = {}
+    found, at = [], 0
     for _ in range(requests):
         at += chance.choice(gaps)
         path = tuple(chance.randrange(width) for _ in range(chance.randint(1, depth)))
@@ -202,11 +205,11 @@ def choices(length):
 
 def optimum(trace, rates, minimum):
     """The cheapest of all plans: every choice for every request, states that are the same kept once."""
-    states = {(): (0, {})}
+    states: dict[Any, tuple[int, Any]] = {(): (0, {})}
     for i in range(trace.requests):
         nodes = trace.nodes[trace.starts[i] : trace.starts[i + 1]].tolist()
         path = [(node, int(trace.sizes[node])) for node in nodes]
-        reached = {}
+        reached: dict[Any, tuple[int, Any]] = {}
         for cost, state in states.values():
             for chosen in choices(len(path)):
                 billed, after = bill(state, Request(int(trace.at_us[i]), path, chosen), minimum)
@@ -235,7 +238,9 @@ def test_parent_for_five_minutes_child_for_an_hour():
     cards = Cards.one(SONNET, trace)
     made = plan(trace, 1_024, cards)
     ours, least = cards.price(replay(trace, made, 1_024)), at_best(trace, SONNET)
-    assert made.ttl_us[:1].tolist() == [HOUR]  # the parent gives in: that costs 0.75 of its 5,000 tokens, once
+    assert made.ttl_us[:1].tolist() == [
+        HOUR
+    ]  # the parent gives in: that costs 0.75 of its 5,000 tokens, once
     assert ours - least == 5_000 * (SONNET.cache_write_1h - SONNET.cache_write_5m)
 
 
@@ -258,3 +263,38 @@ def test_of_many_places_the_four_that_are_read_most():
 
 
 # --- figures known before ------------------------------------------------------------------------------------------
+
+
+def of_data(path):
+    """A trace of the shared data, merged, and its cards."""
+    from farthing.cli.caching import _sources
+    from farthing.traces import read_traces
+
+    faults: list[str] = []
+    log = read_traces(_sources(str(path), faults), b"key")
+    assert not faults
+    trace = radix(log.trace)
+    return trace, Cards.one(SONNET, trace)
+
+
+@pytest.mark.parametrize(
+    ("path", "none", "least", "pinged"),
+    [
+        ("mooncake/synthetic_trace.jsonl", "192.52", "99.46", "93.13"),
+        ("claude_code_kv_traces/sessions.jsonl.gz", "3363.48", "593.22", "569.08"),
+    ],
+)
+def test_real_traces_cost_what_they_did(shared, path, none, least, pinged):
+    """Figures of an earlier program, written apart from this one; a plan within a thousandth of the bound."""
+    trace, cards = of_data(shared / "data" / path)
+
+    def dollars(picos):
+        return f"{picos / 10**12:.2f}"
+
+    lowest = bound(trace, 1_024, cards)
+    assert dollars(uncached(trace, cards)) == none
+    assert dollars(lowest) == least
+    assert dollars(bound(trace, 1_024, cards, pings=True)) == pinged
+    assert by_engine(trace, SONNET) == lowest
+    ours = cards.price(replay(trace, plan(trace, 1_024, cards), 1_024))
+    assert lowest <= ours <= lowest + lowest // 1_000

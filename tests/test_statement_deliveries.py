@@ -23,7 +23,7 @@ LINE = bills.Line("2026-09-05", "111122223333", "us-east-1", "claude-opus-4-6", 
 OTHER = replace(LINE, account="444455556666", tokens=1_000_000, cost=Decimal(5))
 LATER = replace(LINE, tokens=3_000_000, cost=Decimal(15))  # the same line, when more of the day was billed
 OCTOBER = replace(LINE, day="2026-10-05")
-MONTH = {"since": date(2026, 9, 1), "until": date(2026, 9, 30)}
+SINCE, UNTIL = date(2026, 9, 1), date(2026, 9, 30)
 
 
 def newer(*paths):
@@ -99,7 +99,7 @@ def test_a_month_is_read_without_the_others(place, tmp_path):
     bills.write_csv(tmp_path / place.format(2026, "09", 10, 9) / "cur.csv", [LINE])
     other = bills.write_csv(tmp_path / place.format(2026, "10", 11, 10) / "cur.csv", [OCTOBER])
     other.write_text("no bill at all")
-    assert summed(Statement([tmp_path], **MONTH)) == wanted([LINE])
+    assert summed(Statement([tmp_path], since=SINCE, until=UNTIL)) == wanted([LINE])
     nothing = Statement([tmp_path], since=date(2027, 1, 1), until=date(2027, 1, 31))
     assert not nothing.billed
     assert "no billing period in it" in nothing.loaded.notes[0]
@@ -303,7 +303,10 @@ def test_a_data_export_in_a_bucket(stored, tmp_path):
     )
     told = []
     found = Statement(
-        [f"s3://bills/{top}/"], **MONTH, progress=lambda done, whole: told.append((done, whole))
+        [f"s3://bills/{top}/"],
+        since=SINCE,
+        until=UNTIL,
+        progress=lambda done, whole: told.append((done, whole)),
     )
     assert summed(found) == wanted([LINE, OTHER])
     assert found.loaded.notes == []

@@ -18,10 +18,11 @@ from farthing.offers import load_offers, read_offers
 from farthing.statement import Statement
 from farthing.teach import as_toml, learn, rerate, summed
 from tests import bills
+from tests.bills import Line
 
 OURS, THEIRS = "111122223333", "444455556666"
 BOOK = default_book()
-Line = bills.Line
+
 READS = Line(  # nine million at 0.10 a million, which holds from 2026-10-07; before it was 0.20
     "2026-10-05", OURS, "us-east-1", "claude-sonnet-5-5", "global", "on_demand", "cache_read", False, 9_000_000,
     Decimal("0.9"),
@@ -191,9 +192,10 @@ def test_what_is_free_and_what_is_taken_back_is_no_rate(at_list, tmp_path):
     assert summed(found.lines["taken_back"])[0] == -listed
 
 
-def test_one_line_at_an_odd_price_is_no_discount(at_list, tmp_path):
+@pytest.mark.parametrize("day", ["2026-09-01", "2026-09-06", "2026-09-12"])
+def test_one_line_at_an_odd_price_is_no_discount(day, at_list, tmp_path):
     """A day is no rate: it is told as unclear, and the days about it stay as they are."""
-    one = max((line for line in at_list if line.day == "2026-09-06"), key=lambda line: line.cost)
+    one = max((line for line in at_list if line.day == day), key=lambda line: line.cost)
     lines = [bills.dearer(line, "0.6") if line is one else line for line in at_list]
     statement = Statement([bills.write_csv(tmp_path / "cur.csv", lines)])
     found = learn(statement)
@@ -273,7 +275,7 @@ def test_the_command_prints_a_contract_book_for_review(at_list, alone, capsys):
     assert "edp_discount" in out
     text = out[out.index("# Offers as the bill") : out.index("# Teams")]
     (offer,) = read_offers(text, "printed")
-    assert (offer.starts, offer.accounts) == (date(2026, 9, 5), {OURS, THEIRS})
+    assert (offer.starts, offer.accounts) == (date(2026, 9, 5), frozenset({OURS, THEIRS}))
     assert "lines on 8 days" in text
 
 

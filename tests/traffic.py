@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+from farthing.book import PRICES, Book
 from farthing.usage import Facts, Usage
 
 HOUR = timedelta(hours=1)
@@ -20,7 +24,7 @@ MONDAY = datetime(2026, 9, 7, tzinfo=UTC)  # a week begins, and no price changes
 
 @dataclass(frozen=True)
 class Workload:
-    """How calls are in a busy hour. `prompt` and `output` are tokens a call, `read` the cached percent of the prompt."""
+    """Calls of a busy hour. `prompt` and `output` are tokens a call, `read` the cached percent of the prompt."""
 
     team: str
     model: str = "global.anthropic.claude-sonnet-4-6"
@@ -46,19 +50,26 @@ COMPANY = (
 Change = Callable[[Workload, datetime], Workload | None]  # None: it does not call at all
 
 
+def nothing(work: Workload, _: datetime) -> Workload:
+    return work
+
+
 def usages(
     company: Sequence[Workload] = COMPANY,
     *,
     start: datetime = MONDAY,
     hours: int,
+    first: int = 0,
     seed: int = 0,
-    change: Change = lambda work, at: work,
+    change: Change = nothing,
 ) -> Iterator[Usage]:
-    """Every call of these hours, in order of time."""
-    for number in range(hours):
+    """Every call of these hours, from the first that is asked for."""
+    for number in range(first, hours):
         at = start + number * HOUR
         for place, usual in enumerate(company):
-            rng = random.Random(f"{seed} {place} {number}")  # so that a change alters nothing but its workload
+            rng = random.Random(
+                f"{seed} {place} {number}"
+            )  # so that a change alters nothing but its workload
             work = change(usual, at)
             if work is None:
                 continue
@@ -96,7 +107,8 @@ def since(team: str, at: datetime, until: datetime | None = None, **changed: obj
             return work
         if "calls" in changed and changed["calls"] is None:
             return None
-        return replace(work, **{name: _value(work, name, value) for name, value in changed.items()})
+        values: dict[str, Any] = {name: _value(work, name, value) for name, value in changed.items()}
+        return replace(work, **values)
 
     return change
 
@@ -106,5 +118,10 @@ def _value(work: Workload, name: str, value: object) -> object:
     return value(getattr(work, name)) if callable(value) else value
 
 
-def names(found: Sequence[Mapping[str, object]], *keys: str) -> list[tuple[object, ...]]:
-    return [tuple(row[key] for key in keys) for row in found]
+def changed_prices(folder: Path, file: str, old: str, new: str) -> Book:
+    """The book that ships, with one text of one of its files replaced."""
+    shutil.copytree(PRICES, folder)
+    text = (folder / file).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+    return Book.load(folder)

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from farthing.allocate._divide import Money, apportion, divided
-from farthing.allocate._usage import Convert, Piece, Place, Usage, converted
+from farthing.allocate._divide import Exchange, Money, apportion, divided
+from farthing.allocate._usage import Piece, Place, Usage, money_of
 from farthing.statement import Billed, Statement
 
 NOT_SEEN = "not_seen"
@@ -31,7 +31,7 @@ class Other(NamedTuple):
 
 
 def billed(
-    statement: Statement, usage: Usage, convert: Convert | None
+    statement: Statement, usage: Usage, exchange: Exchange | None
 ) -> tuple[dict[Piece, Money], dict[Other, Money]]:
     """The bill by piece of usage, and the rest of it; together they sum to the bill exactly."""
     by_account = any(line.account for line in statement.billed) or not statement.billed
@@ -44,7 +44,7 @@ def billed(
         if line.tokens > 0:
             ours.take_near(line, got)
     for line, got in zip(lines, taken, strict=True):
-        amount = converted(line.billed_picos, line.day.isoformat(), convert)
+        amount = money_of(line.billed_picos, line.day.isoformat(), exchange)
         unseen = _unseen(line, got)
         weights = [*got.values(), *([unseen] if unseen else [])]
         parts = divided(amount, weights) if weights else [amount]
@@ -55,7 +55,7 @@ def billed(
     for group in statement.grouped(("account", "day")):
         if group.kind != "tokens":
             account, day = group.values
-            rest[Other(group.kind, account, day, "")] += converted(group.picos, day, convert)
+            rest[Other(group.kind, account, day, "")] += money_of(group.picos, day, exchange)
     return money, rest
 
 

@@ -1,9 +1,13 @@
-"""Amounts that are divided without a remainder."""
+"""Amounts in two currencies, and their division without a remainder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from typing import NamedTuple
+
+from farthing.fx import Rate, Rates
 
 
 class Money(NamedTuple):
@@ -17,6 +21,20 @@ class Money(NamedTuple):
 
     def __add__(self, more: Money) -> Money:  # type: ignore[override]  # of amounts, not of tuples
         return Money(self.picos + more.picos, self.other + more.other)
+
+
+@dataclass
+class Exchange:
+    """Dollars of a day in another currency, at that day's rate; it notes the rates that this took."""
+
+    rates: Rates
+    currency: str
+    used: dict[str, Rate] = field(default_factory=dict)
+
+    def __call__(self, picos: int, day: str) -> Money:
+        rate = self.rates.at(date.fromisoformat(day), self.currency)
+        self.used[rate.date] = rate
+        return Money(picos, rate.convert(picos))
 
 
 def apportion(total: int, weights: Sequence[int]) -> list[int]:

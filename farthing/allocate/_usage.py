@@ -8,18 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from farthing.allocate._divide import Money
+from farthing.allocate._divide import Exchange, Money
 from farthing.book import Book, Card
 from farthing.cells import Cell, Question, QuestionError, Where, cells, parse_where
 from farthing.config import Pool
 from farthing.ledger import Ledger
 from farthing.meters import METERS
-from farthing.reports import layers
+from farthing.reports import hanging, layers
 
 WRITES = ("cache_write_5m", "cache_write_1h")
 _KEYS = ("team", "day", "account", "platform", "model", "endpoint", "zone", "mode")
-
-Convert = Callable[[int, str], int]  # picodollars of a day, in 10^-12 units of another currency
 
 
 class Place(NamedTuple):
@@ -46,15 +44,15 @@ class Piece(NamedTuple):
 
 @dataclass
 class Facts:
-    """What a statement tells of a team beside its money."""
+    """What a statement tells of a team's own calls, those in no pool, beside what it pays for them."""
 
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by model
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    layers: dict[str, int] = field(
-        default_factory=lambda: defaultdict(int)
-    )  # from list price to what was computed
     unpriced_calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # by reason
-    assumed_picos: int = 0
+    computed: dict[str, Money] = field(
+        default_factory=lambda: defaultdict(Money)
+    )  # by step, from list price on
+    assumed: dict[str, Money] = field(default_factory=lambda: defaultdict(Money))  # by assumption
 
 
 @dataclass
@@ -66,7 +64,7 @@ class Usage:
     cells: list[Cell] = field(default_factory=list)
 
 
-def usage_of(ledger: Ledger, question: Question, pools: Sequence[Pool], convert: Convert | None) -> Usage:
+def usage_of(ledger: Ledger, question: Question, pools: Sequence[Pool], exchange: Exchange | None) -> Usage:
     """The tokens and the computed cost of every team and place.
 
     A call falls in the first pool whose filters it fits all; into one that is split by reads only its cache writes
@@ -80,7 +78,8 @@ def usage_of(ledger: Ledger, question: Question, pools: Sequence[Pool], convert:
     for cell in found.cells:
         said = dict(zip(keys, cell.keys, strict=True))
         fits = [name for name, tests in filters.items() if all(test(said[key]) for key, test in tests)]
-        _note(found.teams[said["team"]], question.book, cell, said["model"])
+        if by_reads.issuperset(fits):
+            _note(found.teams[said["team"]], question.book, cell, said, exchange)
         for i, (meter, count) in enumerate(zip(METERS, cell.tokens, strict=True)):
             if not count:
                 continue
@@ -88,7 +87,7 @@ def usage_of(ledger: Ledger, question: Question, pools: Sequence[Pool], convert:
             piece = Piece(said["team"], pool, _place(said, meter, long_prompt=cell.prompt > 0))
             found.tokens[piece] += count
             if isinstance(cell.price, Card):
-                found.money[piece] += converted(count * cell.price.rates[i], said["day"], convert)
+                found.money[piece] += money_of(count * cell.price.rates[i], said["day"], exchange)
             if meter == "cache_read":
                 _note_reads(found, by_reads.intersection(fits), piece, count)
     return found
@@ -109,17 +108,18 @@ def _place(said: Mapping[str, str], meter: str, *, long_prompt: bool) -> Place:
     return Place(**{key: said[key] for key in _KEYS[1:]}, long_prompt=long_prompt, meter=meter)
 
 
-def converted(picos: int, day: str, convert: Convert | None) -> Money:
-    return Money(picos, convert(picos, day) if convert else 0)
+def money_of(picos: int, day: str, exchange: Exchange | None) -> Money:
+    return exchange(picos, day) if exchange else Money(picos)
 
 
-def _note(facts: Facts, book: Book, cell: Cell, model: str) -> None:
-    facts.calls[model] += cell.calls
-    facts.tokens[model] += cell.tokens.total
+def _note(facts: Facts, book: Book, cell: Cell, said: Mapping[str, str], exchange: Exchange | None) -> None:
+    facts.calls[said["model"]] += cell.calls
+    facts.tokens[said["model"]] += cell.tokens.total
     if isinstance(cell.price, Card):
         for step, picos in layers(book, cell, cell.price).items():
-            facts.layers[step] += picos
-        facts.assumed_picos += cell.cost if cell.assumed else 0
+            facts.computed[step] += money_of(picos, said["day"], exchange)
+        if cell.assumed:
+            facts.assumed[" and ".join(cell.assumed)] += money_of(hanging(cell), said["day"], exchange)
     else:
         facts.unpriced_calls[cell.price.reason] += cell.calls
 

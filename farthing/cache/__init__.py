@@ -1,22 +1,37 @@
-"""What prompt caching costs: the rules as a machine, policies played on it over a trace, and how little it could cost."""
+"""What prompt caching costs: the rules as a machine, policies played on it over a trace, the least it could cost."""
 
-from ._bound import saved
+from ._bound import FIVE_US, HOUR_US, saved
 from ._compare import Comparison, Unpriceable, cards_for, compare
 from ._engine import DOCUMENTED, Semantics
+from ._machine import Bill, Kept, Refused, Request, State, bill, replay
 from ._plan import Plan, plan
-from ._trace import Ints, Trace, faults, parents, radix, select
+from ._player import Policy
+from ._policies import BEST, POLICIES, Replay, simulate
+from ._trace import Ints, Trace, faults, parents, radix, select, take
 from ._values import Cards, accesses, bound, uncached, values
 
 __all__ = [
+    "BEST",
     "DOCUMENTED",
+    "FIVE_US",
+    "HOUR_US",
+    "POLICIES",
+    "Bill",
     "Cards",
     "Comparison",
     "Ints",
+    "Kept",
     "Plan",
+    "Policy",
+    "Refused",
+    "Replay",
+    "Request",
     "Semantics",
+    "State",
     "Trace",
     "Unpriceable",
     "accesses",
+    "bill",
     "bound",
     "cards_for",
     "compare",
@@ -24,8 +39,11 @@ __all__ = [
     "parents",
     "plan",
     "radix",
+    "replay",
     "saved",
     "select",
+    "simulate",
+    "take",
     "uncached",
     "values",
 ]

@@ -44,6 +44,8 @@ def saved(rows: Any, rates: Vector, minimum: int) -> Any:
     import narwhals.stable.v2 as nw
 
     check_rates(rates)
+    if rates.cache_write_5m + rates.cache_read > 2 * rates.input:
+        raise ValueError("writing for five minutes does not pay for two requests: values() prices such rates")
     depth, tokens = nw.col("depth"), nw.col("tokens")
     accesses = (
         nw.from_native(rows)
@@ -88,34 +90,39 @@ def _alike(accesses: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
 
 
 def _islands(accesses: nw.LazyFrame[Any], rates: Vector) -> nw.LazyFrame[Any]:
-    """Each island with its `size` in tokens and what caching saves on one of them."""
+    """Each island with its `size` in tokens and what caching saves on one of them.
+
+    Where two accesses make a cluster worth writing, what its clusters cost needs no look at each: the first access
+    of one is a write, the only access of one is plain, and every other a read.
+    """
     import narwhals.stable.v2 as nw
 
     def over(each: nw.Expr) -> nw.Expr:
         return each.over("prefix", order_by="at_us")
 
-    gap = nw.col("at_us") - over(nw.col("at_us").shift(1))
-    begun = {
-        name: (nw.col("gap").is_null() | (nw.col("gap") > ttl_us)).cast(nw.Int64())
-        for name, ttl_us in (("cluster", FIVE_US), ("island", HOUR_US))
-    }
+    def beyond(gap: str, ttl_us: int) -> nw.Expr:
+        return nw.col(gap).is_null() | (nw.col(gap) > ttl_us)
+
+    at_us, count = nw.col("at_us"), nw.col("count")
+    alone = nw.when(beyond("after", FIVE_US)).then(rates.input).otherwise(rates.cache_write_5m)
     placed = (
-        accesses.with_columns(gap=gap)
-        .with_columns(**begun)
-        .with_columns(**{name: over(nw.col(name).cum_sum()) for name in begun})
+        accesses.with_columns(before=at_us - over(at_us.shift(1)), after=over(at_us.shift(-1)) - at_us)
+        .select(
+            "prefix",
+            "at_us",
+            "size",
+            island=beyond("before", HOUR_US).cast(nw.Int64()),
+            five=nw.when(beyond("before", FIVE_US)).then(alone).otherwise(rates.cache_read),
+        )
+        .with_columns(island=over(nw.col("island").cum_sum()))
     )
-    count = nw.col("count")
-    again = (count - 1) * rates.cache_read
     return (
-        placed.group_by("prefix", "island", "cluster")
-        .agg(count=nw.len(), size=nw.col("size").min())
-        .with_columns(count=count.cast(nw.Int64()))
-        .with_columns(five=nw.min_horizontal(count * rates.input, rates.cache_write_5m + again))
-        .group_by("prefix", "island")
-        .agg(count=count.sum(), five=nw.col("five").sum(), size=nw.col("size").min())
+        placed.group_by("prefix", "island")
+        .agg(count=nw.len(), five=nw.col("five").sum(), size=nw.col("size").min())
         .with_columns(count=count.cast(nw.Int64()), five=nw.col("five").cast(nw.Int64()))
         .select(
             "size",
-            saved=count * rates.input - nw.min_horizontal(nw.col("five"), rates.cache_write_1h + again),
+            saved=count * rates.input
+            - nw.min_horizontal(nw.col("five"), rates.cache_write_1h + (count - 1) * rates.cache_read),
         )
     )

@@ -13,15 +13,17 @@ from farthing.usage import EPOCH, Sku
 from ._engine import DOCUMENTED, Semantics
 from ._machine import replay
 from ._plan import plan
-from ._policies import POLICIES, simulate
+from ._policies import BEST, POLICIES, simulate
 from ._trace import Trace, radix
 from ._values import Cards, bound, uncached
 
-STATIC = ("end_5m", "end_1h", "system_end_1h")
-
 
 class Comparison(NamedTuple):
-    """Picodollars, output included. `online` has every policy that can run live; `best_online` names its cheapest."""
+    """Picodollars, output included. `online` has every policy that can run live.
+
+    `best_online` names the one that is advised: it was chosen on other traces, since which is the cheapest here is
+    only known afterwards.
+    """
 
     none: int
     bound: int
@@ -35,9 +37,7 @@ class Unpriceable(ValueError):
     """Why there are no rates for a trace, in one line."""
 
 
-def cards_for(
-    book: Book, sku: Sku, trace: Trace, at: datetime, *, dated: bool
-) -> tuple[Cards, int]:
+def cards_for(book: Book, sku: Sku, trace: Trace, at: datetime, *, dated: bool) -> tuple[Cards, int]:
     """The rates of each request, by its prompt's size and, in a dated trace, its day; and how many have those of `at`.
 
     Requests from before a model had a price pay what it costs at `at`. Unpriceable if it has none then either, or
@@ -48,12 +48,13 @@ def cards_for(
     prompt = trace.prompt
     cards = book.cards(sku)
     of = np.full(trace.requests, -1, np.int64)
+    undated = 0
     for times in (when, moment):
         for number, card in enumerate(cards):
             inside = (_us(card.starts) <= times) & (times < _us(card.ends))
             fits = inside & (card.prompt_from <= prompt) & (prompt < card.prompt_to)
             of[(of < 0) & fits & card.cached] = number
-        if times is when:
+        if dated and times is when:
             undated = int((of < 0).sum())
     if trace.requests and (of < 0).any():
         found = book.find(sku, at, int(prompt[of < 0][0]), cached=True)
@@ -70,7 +71,11 @@ def _us(at: datetime) -> int:
 def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOCUMENTED) -> Comparison:
     """All of them. The plan is the cheapest that is found: where planning finds none, it is a policy's."""
     merged = radix(trace)
-    online = {name: _under(name, trace, cards, minimum, semantics) for name in POLICIES}
+    # What a policy does hangs on how its rates compare, which is the same on all cards of a model.
+    online = {
+        name: cards.price(simulate(trace, policy, cards.rates[0], minimum, semantics).each)
+        for name, policy in POLICIES.items()
+    }
     planned = cards.price(replay(merged, plan(merged, minimum, cards), minimum, semantics))
     none = uncached(trace, cards)
     return Comparison(
@@ -79,15 +84,5 @@ def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOC
         plan=min(planned, none, *online.values()),
         bound_with_pings=bound(merged, minimum, cards, pings=True),
         online=online,
-        best_online=min(online, key=lambda name: online[name]),
-    )
-
-
-def _under(name: str, trace: Trace, cards: Cards, minimum: int, semantics: Semantics) -> int:
-    """A policy's cost; it weighs what to do by the first card, since all cards of a model share their proportions."""
-    found = simulate(trace, POLICIES[name], cards.rates[0], minimum, semantics)
-    read, five, hour = found.billed.T
-    pings, held = found.pinged.T
-    return cards.price(
-        (trace.prompt - read - five - hour, trace.output + pings, read + held, five, hour)
+        best_online=BEST,
     )

@@ -26,7 +26,9 @@ class Semantics(NamedTuple):
     covers the shorter prefix too: `refreshes_shorter`; and `lookback`, the breakpoint itself counted.
     """
 
-    entries_stand_alone: bool = False  # an entry outlives a part of its prefix that was written for a shorter time
+    entries_stand_alone: bool = (
+        False  # an entry outlives a part of its prefix that was written for a shorter time
+    )
     refreshes_shorter: bool = True  # a hit refreshes the entries before it, not only its own
     marks_inside_a_hit: bool = False  # a breakpoint in what is read makes an entry there, for nothing
     keeps_the_longer: bool = False  # writing for 5m again does not shorten what lives for 1h
@@ -59,15 +61,12 @@ def alive(path: Any, state: Any, now: Any, rules: Semantics) -> Any:
 
 
 @jit
-def hit(
-    path: Any, state: Any, marks: Any, count: Any, first: Any, now: Any, rules: Semantics
-) -> Any:  # pragma: no cover - compiled
-    """The deepest position that can be read: an entry, not before `first`, that a breakpoint looks back to; or -1."""
+def hit(path: Any, state: Any, marks: Any, count: Any, now: Any, rules: Semantics) -> Any:
+    """The deepest position that can be read: an entry that one of the breakpoints looks back to. Else -1."""
     reach = alive(path, state, now, rules)
     found = -1
-    for k in range(count - 1, -1, -1):
-        stop = max(found, first - 1, marks[k] - rules.lookback)
-        for position in range(min(marks[k], reach - 1), stop, -1):
+    for k in range(count):
+        for position in range(min(marks[k], reach - 1), max(found, marks[k] - rules.lookback), -1):
             row = state[path[position]]
             if row[ENTRY_EXPIRES] >= now and row[ENTRY_READY] <= now:
                 found = position
@@ -104,7 +103,7 @@ def serve(
     `billed` gets the tokens read, written for 5m and for 1h added; the rest of the prompt is plain input.
     """
     first = cacheable(path, sizes, minimum)
-    read = hit(path, state, marks, count, first, now, rules)
+    read = hit(path, state, marks, count, now, rules)
     hour = end = read  # B and C of the documentation; read is A
     for k in range(count):
         if marks[k] >= first:

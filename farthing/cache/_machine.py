@@ -101,11 +101,12 @@ def bill(
         billed,
     )
     reads, five, hour = billed.tolist()
-    tokens = Vector(
-        int(sizes.sum()) + request.plain - reads - five - hour, request.output, reads, five, hour
-    )
+    tokens = Vector(int(sizes.sum()) + request.plain - reads - five - hour, request.output, reads, five, hour)
     kept = {name: Kept(*row) for name, row in zip(names, rows.tolist(), strict=True)}
-    return Bill(tokens, int(read)), {**state, **{name: it for name, it in kept.items() if it.ttl_us or it.entry_ttl_us}}
+    return Bill(tokens, int(read)), {
+        **state,
+        **{name: it for name, it in kept.items() if it.ttl_us or it.entry_ttl_us},
+    }
 
 
 def check(breakpoints: Sequence[tuple[int, int]], length: int) -> None:
@@ -124,9 +125,7 @@ def check(breakpoints: Sequence[tuple[int, int]], length: int) -> None:
         raise Refused("a 1h breakpoint comes after a 5m one: the longer must be first")
 
 
-def replay(
-    trace: Trace, breakpoints: Breakpoints, minimum: int, semantics: Semantics = DOCUMENTED
-) -> Vector:
+def replay(trace: Trace, breakpoints: Breakpoints, minimum: int, semantics: Semantics = DOCUMENTED) -> Vector:
     """What a trace is billed with these breakpoints: a Vector of columns, one entry a request."""
     _check_all(trace, breakpoints)
     billed = np.zeros((trace.requests, 3), np.int64)

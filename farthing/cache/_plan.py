@@ -76,9 +76,6 @@ class _Depths:
 
 
 def _cuts(trace: Trace, cut: Accesses, worth: Values) -> Cuts:
-    order = np.argsort(cut.nodes, kind="stable")
-    needed_us = np.empty_like(order)
-    needed_us[order] = _needed_us(cut.nodes[order], np.repeat(trace.at_us, np.diff(cut.starts))[order])
     losses = np.stack([worth.plain - worth.best, worth.five - worth.best, worth.hour - worth.best])
     return Cuts(
         *_walk(
@@ -89,20 +86,39 @@ def _cuts(trace: Trace, cut: Accesses, worth: Values) -> Cuts:
             cut.skipped,
             cut.starts,
             np.minimum(losses, _MOST_LOSS).astype(np.int64),
-            needed_us,
+            _by_node(_needed_us, cut.starts, cut.nodes, trace.at_us),
+            _by_node(_steady_us, trace.starts, trace.nodes, trace.at_us),
         )
     )
 
 
+def _by_node(find: Any, starts: Ints, nodes: Ints, at_us: Ints) -> Ints:
+    """What `find` finds for accesses in order of node and time, in the order of the trace."""
+    order = np.argsort(nodes, kind="stable")
+    found = np.empty_like(order)
+    found[order] = find(nodes[order], np.repeat(at_us, np.diff(starts))[order])
+    return found
+
+
 @jit
 def _needed_us(nodes: Any, at_us: Any) -> Any:
-    """For each access, the last one of its node that an hour's life leads to and five minutes' would not; -1 if none."""
+    """For each access, the last of its node that an hour's life leads to and five minutes' does not; -1 if none."""
     needed = np.full(len(nodes), -1, np.int64)
     for i in range(len(nodes) - 2, -1, -1):
         gap = at_us[i + 1] - at_us[i]
         if nodes[i + 1] == nodes[i] and gap <= HOUR_US:
             needed[i] = at_us[i + 1] if needed[i + 1] < 0 and gap > FIVE_US else needed[i + 1]
     return needed
+
+
+@jit
+def _steady_us(nodes: Any, at_us: Any) -> Any:
+    """For each access, the last one of its node that five minutes' life leads to."""
+    steady = at_us.copy()
+    for i in range(len(nodes) - 2, -1, -1):
+        if nodes[i + 1] == nodes[i] and at_us[i + 1] - at_us[i] <= FIVE_US:
+            steady[i] = steady[i + 1]
+    return steady
 
 
 @jit
@@ -115,6 +131,7 @@ def _walk(
     cut_starts: Any,
     losses: Any,
     needed_us: Any,
+    steady_us: Any,
 ) -> Any:
     """Rows: read, hour, end, writer. The cuts behind what is alive, where the losses add up to the least.
 
@@ -140,8 +157,8 @@ def _walk(
         hour = end = lead_at = read
         five = ahead = least = lead = np.int64(0)
         if not read:
-            for node in below:
-                if relied[node] > now + FIVE_US:
+            for k in range(len(below)):
+                if relied[below[k]] > steady_us[starts[i] + k] + FIVE_US:
                     lead = np.int64(1) << 62
         for k in range(read, len(path)):
             size = sizes[path[k]]
@@ -178,28 +195,24 @@ def _marks(read: int, hour: int, end: int, wanted: Mapping[int, int], depth: Any
 
 
 def _best(marks: list[int], needed: set[int], wanted: Mapping[int, int], depths: list[int]) -> list[int]:
-    """Four of them, the needed ones among them: each read that wants a position gets the last one before it."""
-    whole = 1 + sum(wanted.values()) * depths[-1]  # more than all reads together are worth
-    # best[n][j]: n breakpoints, the last at marks[j], with the reads that want what lies before marks[j + 1 ...].
+    """Four of them, the needed ones among them: a read that wants a place gets the last breakpoint up to there."""
     counts = [wanted.get(at, 0) for at in marks]
-    worth = {(0, -1): (0, ())}
-    for used in range(1, MOST_MARKERS + 1):
-        for j in range(len(marks)):
-            options = [
-                (
-                    value + sum(counts[i + 1 : j]) * (depths[i] if i >= 0 else 0)
-                    + counts[j] * depths[j] + (whole if marks[j] in needed else 0),
-                    (*chosen, j),
-                )
-                for i in range(-1, j)
-                if (used - 1, i) in worth
-                for value, chosen in [worth[used - 1, i]]
-            ]  # fmt: skip
-            if options:
-                worth[used, j] = max(options)
-    last = [
-        (value + sum(counts[j + 1 :]) * depths[j], chosen)
-        for (used, j), (value, chosen) in worth.items()
-        if used == MOST_MARKERS
-    ]
-    return [marks[j] for j in max(last)[1]]
+    whole = 1 + sum(counts) * depths[-1]  # more than all reads together are worth
+
+    def read(last: int, until: int) -> int:
+        """What is read by those that want places from the breakpoint `last` on, before the next one."""
+        return sum(counts[last:until]) * depths[last] if last >= 0 else 0
+
+    found: dict[int, tuple[int, tuple[int, ...]]] = {-1: (0, ())}  # by the last breakpoint
+    for _ in range(MOST_MARKERS):
+        found = {
+            j: max(
+                (value + read(i, j) + (whole if at in needed else 0), (*chosen, j))
+                for i, (value, chosen) in found.items()
+                if i < j
+            )
+            for j, at in enumerate(marks)
+            if min(found) < j
+        }
+    _, chosen = max((value + read(j, len(marks)), chosen) for j, (value, chosen) in found.items())
+    return [marks[j] for j in chosen]

@@ -44,7 +44,7 @@ REUSED = 350_000  # parts of a million, before anything is known
 EARLY_US = 15_000_000  # a ping goes out so long before what it keeps would expire
 FIVES, SLOTS = 12, 16
 WAITS = 24  # classes: agent or not, first turn or later, newest of its namespace or overtaken, how the answer ended
-WAIT_TRUST = 30_000_000  # tokens
+WAIT_TRUST = 10_000_000  # tokens
 # How many in a million of those who still wait come back in each slot, before anything is known: of others, and of
 # agents, at first turns and later ones, each newest and overtaken. Where from: docs/caching.md.
 RARELY = (40_000,) * 15
@@ -69,7 +69,9 @@ class Policy(NamedTuple):
 
     system_ttl_us: int = 0  # of a breakpoint behind tools and system; 0 for none
     end_ttl_us: int = 0  # of one at the end of the prompt
-    guarded: bool = False  # with two more a few nodes before the end, where the next prompt may part from this one
+    guarded: bool = (
+        False  # with two more a few nodes before the end, where the next prompt may part from this one
+    )
     writes: int = ALWAYS  # or what was SEEN before, or what is LIKELY to be read again
     lives: int = FIXED  # or 1h BY_RETURNS to an expired cache, or BY_PAUSES within the hour
     pings: int = 0  # at most so many in a row, each where a return is likely enough
@@ -104,7 +106,9 @@ class Mind(NamedTuple):
     seen: Any  # by node: when last, how often, returns to an expired cache, last request, last access
     waits: Any  # by request: anchor and its position, position kept alive, tokens up to there, class, whether alive
     traits: Any  # by access; and whether its token was reused within five minutes
-    reuse: Any  # by level and trait: tokens sent more than five minutes ago, tokens reused within five minutes
+    reuse: (
+        Any  # by level and trait: tokens sent more than five minutes ago, tokens reused within five minutes
+    )
     waited: Any  # by class of wait and slot: tokens still waiting as it began, tokens that came back in it
     grown: Any  # of agents and others, in later turns: tokens sent, tokens sent for the first time
     newest: Any  # by namespace: the last request
@@ -143,7 +147,7 @@ def follow(
     billed: Any,
     pinged: Any,
 ) -> None:
-    """Play a policy over a trace. `billed` gets a row a request, `pinged` one for the pings after it and their tokens."""
+    """Play a policy over a trace. `billed` and `pinged` get a row a request; the latter its pings and their tokens."""
     marks, ttls = np.zeros(BREAKPOINTS, np.int64), np.zeros(BREAKPOINTS, np.int64)
     thinks = policy.writes != ALWAYS or policy.lives != FIXED or policy.pings > 0
     waiting = [(np.int64(0), np.int64(0), np.int64(0)) for _ in range(0)]
@@ -161,7 +165,7 @@ def follow(
         known = recognise(i, path, walk, state, own, rules)
         ttl = lifetime(i, path, known, walk, policy, prices, state, own, rules)
         if policy.writes == LIKELY:
-            read, end = worth_writing(i, path, known, walk, prices, minimum, state, own, rules)
+            read, end = worth_writing(i, path, known, ttl, walk, prices, minimum, state, own, rules)
             count = mark_up_to(i, path, read, end, known, ttl, walk, policy, rules, marks, ttls)
         else:
             count = fixed(i, known if policy.writes == SEEN else len(path), walk, policy, ttl, marks, ttls)
@@ -183,7 +187,7 @@ def fixed(i: Any, upto: Any, walk: Walk, policy: Policy, ttl: Any, marks: Any, t
     """Breakpoints where the policy always has them, as far as `upto`; how many."""
     count, last = 0, -1
     system = walk.system[i]
-    if policy.system_ttl_us > 0 and 0 < system and (system < upto or (system == upto and ttl == 0)):
+    if policy.system_ttl_us > 0 and system > 0 and (system < upto or (system == upto and ttl == 0)):
         marks[0], ttls[0] = system - 1, max(policy.system_ttl_us, ttl)
         count, last = 1, system - 1
     if ttl > 0 and upto > 0:
@@ -201,6 +205,7 @@ def worth_writing(
     i: Any,
     path: Any,
     known: Any,
+    ttl: Any,
     walk: Walk,
     prices: Prices,
     minimum: Any,
@@ -210,18 +215,24 @@ def worth_writing(
 ) -> Any:
     """Up to where the prompt can be read, and up to where what is behind is likely enough to be read again (or -1).
 
-    Writing a token pays if P(reuse within 5m) > (w5 - 1) / (w5 - read): 21.7 %. Whether to go further is asked only
-    where a breakpoint could be: the ends of the system prompt, of what was seen before and of the prompt, the guards.
+    Writing a token pays if P(reuse within its life) > (w - 1) / (w - read): 21.7 % for 5m, 52.6 % for 1h. Whether to
+    go further is asked only where a breakpoint could be: at the ends of the system prompt, of what was seen before
+    and of the prompt, and at the guards.
     """
     read = -1
     for position in range(alive(path, state, walk.at_us[i], rules)):
         if state[path[position], ENTRY_EXPIRES] >= walk.at_us[i]:
             read = position
     first = cacheable(path, walk.sizes, minimum)
+    write, later = prices.five, 0
+    if ttl == HOUR_US:
+        within, never = pauses(own, 1 if walk.system[i] > 0 else 0)
+        write, later = prices.hour, PARTS * within // max(1, within + never)
     gain, most, end = 0, 0, -1
     for position in range(read + 1, len(path)):
         chance = probability(own, own.traits[walk.starts[i] + position, 0])
-        worth = chance * (prices.five - prices.read) - PARTS * (prices.five - 1000)
+        chance += (PARTS - chance) * later // PARTS
+        worth = chance * (write - prices.read) - PARTS * (write - 1000)
         gain += walk.sizes[path[position]] * (worth // 1000)
         if gain > most and position >= first:
             marked = position in (walk.system[i] - 1, known - 1, len(path) - 1)
@@ -288,18 +299,13 @@ def lifetime(
         path, walk.sizes, system, len(path)
     ):
         return state[path[living - 1], TTL]
-    if policy.lives == BY_RETURNS:
-        return HOUR_US if known > system and own.seen[path[known - 1], COLD] >= RETURNS else FIVE_US
+    if policy.lives == BY_RETURNS and (known <= system or own.seen[path[known - 1], COLD] < RETURNS):
+        return FIVE_US
     # An hour pays if P(back after 5m, within 1h) * (w5 - read) > (P(not back) + growth) * (w1 - w5).
     agent = 1 if system > 0 else 0
-    within, here = 0, PARTS
-    for slot in range(FIVES + 1):
-        back = here * pooled(own, 4 * agent + 2, slot) // PARTS
-        here -= back
-        if slot > 0:
-            within += back
+    within, never = pauses(own, agent)
     growth = (PARTS * own.grown[agent, 1] + GROWTH * WAIT_TRUST) // (own.grown[agent, 0] + WAIT_TRUST)
-    longer = within * (prices.five - prices.read) > (here + growth) * (prices.hour - prices.five)
+    longer = within * (prices.five - prices.read) > (never + growth) * (prices.hour - prices.five)
     return HOUR_US if longer else FIVE_US
 
 
@@ -458,6 +464,18 @@ def pooled(own: Mind, group: Any, slot: Any) -> Any:
 
 
 @jit
+def pauses(own: Mind, agent: Any) -> Any:
+    """Of a million later turns, how many are followed after five minutes but within the hour, and how many are not."""
+    within, here = 0, PARTS
+    for slot in range(FIVES + 1):
+        back = here * pooled(own, 4 * agent + 2, slot) // PARTS
+        here -= back
+        if slot > 0:
+            within += back
+    return within, here
+
+
+@jit
 def hazard(own: Mind, wait: Any, slot: Any) -> Any:
     """The same for a class of waits, as far as it was seen."""
     row = own.waited[wait, slot]
@@ -505,11 +523,11 @@ def idle(
 
 @jit
 def ping_pays(own: Mind, wait: Any, slot: Any, left: Any, write: Any, prices: Prices) -> Any:
-    """Whether some number of pings from this one on costs less than the returns they catch would save."""
+    """Whether some number of pings from this one on costs less, by a fifth, than the returns they catch would save."""
     gain, here = 0, PARTS
     for later in range(slot, min(slot + left, FIVES + 1 if slot <= FIVES else SLOTS)):
         back = here * hazard(own, wait, later) // PARTS
-        gain += back * (write - prices.read) - here * prices.read
+        gain += back * (write - prices.read) - here * prices.read * 6 // 5
         if gain > 0:
             return True
         here -= back

@@ -7,16 +7,18 @@ account and a speed, between which nothing is shared.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from ._jit import jit
 
 Ints = npt.NDArray[np.int64]
 
 
 class Trace(NamedTuple):
-    """Request i walks `nodes[starts[i]:starts[i + 1]]`, root first; but for `sizes`, the others hold one entry a request."""
+    """Request i walks `nodes[starts[i]:starts[i + 1]]`, root first. But for `sizes`, the rest has one entry each."""
 
     at_us: Ints  # start of each request, ascending
     namespace: Ints
@@ -102,50 +104,70 @@ def radix_with(trace: Trace, cuts: tuple[int, ...]) -> tuple[Trace, Ints]:
     for it to be kept. The second thing has a row a request: the position of each cut in the new path, -1 where
     the path is too short for it.
     """
-    seen = np.bincount(trace.nodes, minlength=len(trace.sizes))
-    parent = parents(trace)
-    last = np.zeros(len(trace.sizes), bool)  # ends a node, whatever follows
-    marked = trace.system > 0
-    last[trace.nodes[trace.starts[:-1][marked] + trace.system[marked] - 1]] = True
-    for cut in cuts:
-        last[trace.nodes[trace.starts[1:][np.diff(trace.starts) > cut] - 1 - cut]] = True
-    joined = (parent >= 0) & (seen == seen[parent]) & ~last[parent]
-
-    kept = ~joined[trace.nodes]
-    place = np.maximum.accumulate(np.where(kept, np.arange(len(kept)), 0)) if len(kept) else trace.nodes
-    head = np.zeros(len(trace.sizes), np.int64)
-    head[trace.nodes] = trace.nodes[place]
-    number = np.cumsum(~joined & (seen > 0)) - 1
-    sizes = np.zeros(int(number[-1]) + 1 if len(number) else 0, np.int64)
-    walked = seen > 0
-    np.add.at(sizes, number[head[walked]], trace.sizes[walked])
-
-    before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-    starts = before[trace.starts]
-    merged = trace._replace(
-        starts=starts,
-        nodes=number[trace.nodes[kept]].astype(np.int64),
-        sizes=sizes,
-        system=before[trace.starts[:-1] + trace.system] - starts[:-1],
-    )
+    ends = np.array(cuts, np.int64)
     places = np.full((trace.requests, len(cuts)), -1, np.int64)
-    for column, cut in enumerate(cuts):
-        long = np.diff(trace.starts) > cut
-        places[long, column] = before[trace.starts[1:][long] - cut] - starts[:-1][long] - 1
-    return merged, places
+    starts, system = np.zeros_like(trace.starts), np.zeros_like(trace.system)
+    nodes, sizes = _merge(trace.starts, trace.nodes, trace.sizes, trace.system, ends, starts, system, places)
+    return trace._replace(starts=starts, nodes=nodes, sizes=sizes, system=system), places
+
+
+@jit
+def _ends(starts: Any, nodes: Any, system: Any, cuts: Any, last: Any) -> Any:
+    """Which nodes are the last of theirs whatever follows: by system prompts and cuts."""
+    for i in range(len(system)):
+        if system[i] > 0:
+            last[nodes[starts[i] + system[i] - 1]] = True
+        for cut in cuts:
+            if starts[i + 1] - starts[i] > cut:
+                last[nodes[starts[i + 1] - 1 - cut]] = True
+    return last
+
+
+@jit
+def _merge(
+    starts: Any, nodes: Any, sizes: Any, system: Any, cuts: Any, new_starts: Any, new_system: Any, places: Any
+) -> Any:
+    """The new nodes and their sizes; what else is new is filled in."""
+    seen = np.zeros(len(sizes), np.int64)
+    for node in nodes:
+        seen[node] += 1
+    last = _ends(starts, nodes, system, cuts, np.zeros(len(sizes), np.bool_))
+    number, joined = np.full(len(sizes), -1, np.int64), np.zeros(len(sizes), np.bool_)
+    merged, widths = np.zeros(len(nodes), np.int64), np.zeros(len(sizes), np.int64)
+    kept, count = 0, 0
+    for i in range(len(system)):
+        for access in range(starts[i], starts[i + 1]):
+            node = nodes[access]
+            if number[node] < 0:
+                before = nodes[access - 1]
+                joined[node] = access > starts[i] and seen[node] == seen[before] and not last[before]
+                number[node] = number[before] if joined[node] else count
+                count += 0 if joined[node] else 1
+                widths[number[node]] += sizes[node]
+            if not joined[node]:
+                merged[kept] = number[node]
+                kept += 1
+            if access == starts[i] + system[i] - 1:
+                new_system[i] = kept - new_starts[i]
+            for k in range(len(cuts)):
+                if access == starts[i + 1] - 1 - cuts[k]:
+                    places[i, k] = kept - new_starts[i] - 1
+        new_starts[i + 1] = kept
+    return merged[:kept].copy(), widths[:count].copy()
 
 
 def select(trace: Trace, chosen: npt.NDArray[np.bool_]) -> Trace:
     """The trace of some of its requests, of which `chosen` says one by one."""
-    lengths = np.diff(trace.starts)[chosen]
-    accesses = np.repeat(chosen, np.diff(trace.starts))
-    return trace._replace(
-        at_us=trace.at_us[chosen],
-        namespace=trace.namespace[chosen],
-        output=trace.output[chosen],
-        plain=trace.plain[chosen],
-        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        nodes=trace.nodes[accesses],
-        system=trace.system[chosen],
-        kinds=trace.kinds[chosen],
-    )
+    return take(trace, np.flatnonzero(chosen))
+
+
+def take(trace: Trace, order: Ints) -> Trace:
+    """The trace of these requests, in this order; the nodes keep their ids."""
+    lengths = np.diff(trace.starts)[order]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    accesses = np.arange(starts[-1]) + np.repeat(trace.starts[:-1][order] - starts[:-1], lengths)
+    by_request = {
+        name: getattr(trace, name)[order]
+        for name in ("at_us", "namespace", "output", "plain", "system", "kinds")
+    }
+    return trace._replace(**by_request, starts=starts, nodes=trace.nodes[accesses])

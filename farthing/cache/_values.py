@@ -1,4 +1,4 @@
-"""What each node of a trace costs from each access on, at best: the bound for any rates and with pings, and the plan's guide.
+"""What each node of a trace costs from each access on: the bound for any rates and with pings, and the plan's guide.
 
 The shortest path over a node's accesses, with three states: not cached, kept for five minutes, kept for an hour. One
 pass from the last access to the first says for each access what the rest costs if the node is sent plain, or written
@@ -34,7 +34,7 @@ class Cards(NamedTuple):
 
     def price(self, tokens: Sequence[Ints]) -> int:
         """What tokens come to, as five columns in the order of the meters, one entry a request. Exact."""
-        picos = 0
+        picos: int = 0
         for card, rates in enumerate(self.rates):
             for rate, column in zip(rates, tokens, strict=True):
                 picos += rate * _exact_sum(column[self.of == card])
@@ -109,7 +109,8 @@ def bound(trace: Trace, minimum: int, cards: Cards, *, pings: bool = False) -> i
     walked = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)[cut.starts]
     zero = np.zeros(trace.requests, np.int64)
     apart = (trace.prompt - np.diff(walked), trace.output, zero, zero, zero)
-    return cards.price(apart) + sum(map(mul, best[first].tolist(), sizes[first].tolist()))
+    nodes: int = sum(map(mul, best[first].tolist(), sizes[first].tolist()))
+    return cards.price(apart) + nodes
 
 
 def uncached(trace: Trace, cards: Cards) -> int:

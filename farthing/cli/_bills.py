@@ -23,6 +23,7 @@ Cost = Annotated[
     Literal["unblended", "net", "public"],
     Parameter(help="Which amount of a line counts; net has an EDP in it."),
 ]
+Days = tuple[date | None, date | None]  # the first and the last; None leaves an end open
 Json = Annotated[bool, Parameter(name=["--json", "-j"], negative="")]
 
 
@@ -38,12 +39,14 @@ class Reached:
     endpoint_url: Annotated[str, Parameter(help="Another S3 endpoint.")] = ""
 
 
-def read_statement(files: Any, cost: Any, month: str, *, reached: Reached | None = None) -> Statement:
+def read_statement(
+    files: Any, cost: Any, month: str, *, reached: Reached | None = None, days: Days | None = None
+) -> Statement:
     """The bill, with a bar while a person waits for it."""
     from farthing.aws import Access
     from farthing.statement import Statement
 
-    since, until = parse_month(month) if month else (None, None)
+    since, until = parse_month(month) if month else days or (None, None)
     access = Access(**vars(reached)) if reached else Access()
     if access == Access():
         access = _configured(list(map(str, files)))

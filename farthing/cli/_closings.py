@@ -62,7 +62,8 @@ def print_closing(closing: Closing, seen: Sequence[Closing], *, done: bool = Tru
         if text:
             print(f"  {text}")
     for name, picos, rest in _totals(closing, said, booked(closing, seen).values()):
-        print(f"  {name:<24}{show(picos):>18}  {rest}".rstrip())
+        amount = show(picos) if picos is not None else "-"
+        print(f"  {name:<24}{amount:>18}  {rest}".rstrip())
     if fx := closing.said["fx"]:
         rate = shown_rate(Fraction(fx["per_usd"]))
         print(f"  {fx['currency']} for a dollar{rate:>31}  of {fx['date']}, by {fx['source']}")
@@ -75,20 +76,22 @@ def print_closing(closing: Closing, seen: Sequence[Closing], *, done: bool = Tru
 
 def _totals(
     closing: Closing, said: Mapping[str, Any], held: Iterable[Booking]
-) -> Iterable[tuple[str, int, str]]:
+) -> Iterable[tuple[str, int | None, str]]:
     usage = own(closing, USAGE)
     counts = [
         f"{len({getattr(line, key) for line in usage}):,} {key}s" for key in ("account", "team", "model")
     ]
     yield "computed at list", total(usage), f"{said['calls']:,} calls, {', '.join(counts)}"
     if said["unpriced_calls"]:
-        yield "without a price", 0, f"{said['unpriced_calls']:,} calls are in no figure: farthing by model"
+        yield "without a price", None, f"{said['unpriced_calls']:,} calls are in no figure: farthing by model"
     if bill := said.get("bill"):
         share = "none" if bill["decoded_share"] is None else f"{float(bill['decoded_share']):.2%}"
         invoices = f"; invoice {', '.join(bill['invoices'])}" if bill["invoices"] else "; on no invoice yet"
         yield "billed for tokens", total(own(closing, BILLED)), f"{share} decoded{invoices}"
         for kind, lines in sorted(_by(own(closing, APART), ("kind",)).items()):
             yield kind[0].replace("_", " "), total(lines), ""
+    else:
+        yield "billed for tokens", None, "no bill was given: --statement holds one against it"
     held = list(held)
     entries = [line for it in held for line in it.entries]
     accrued = [line for it in held if it.what == ACCRUAL for line in it.entries]
@@ -168,15 +171,15 @@ def closing_json(closing: Closing, seen: Sequence[Closing]) -> dict[str, Any]:
 
 def headline(closing: Closing, seen: Sequence[Closing]) -> dict[str, Any]:
     """What a list has of a closing."""
-    has_bill = bool(closing.said["months"][closing.period].get("bill"))
+    said = closing.said["months"][closing.period]
     return {
         "month": closing.period,
         "closing": closing.id,
         "closed_at": f"{datetime.fromtimestamp(closing.at_us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}",
         "by": closing.said["by"],
         "accrued": closing.said["accrued"],
-        "computed_usd": usd(total(own(closing, USAGE))),
-        "billed_usd": usd(total(own(closing, BILLED, APART))) if has_bill else None,
+        "computed_usd": said["list_usd"],
+        "billed_usd": said["bill"]["billed_usd"] if said.get("bill") else None,
         "booked_usd": usd(sum(it.picos for it in booked(closing, seen).values())),
     }
 
@@ -259,7 +262,7 @@ def print_audit(found: Audit) -> None:
         rest = sum(change.picos for change in found.changes[SHOWN:])
         print(f"  {signed(rest):>18}  in {len(found.changes) - SHOWN:,} more (--json has all)")
     if not found.comes_out:
-        print("farthing close --corrections shows what the next close books for it")
+        print("`farthing close --corrections` shows what the next close books for closed months")
 
 
 def _short(closed: str, now: str) -> str:

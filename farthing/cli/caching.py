@@ -33,7 +33,10 @@ app.command(group)
 def bound(
     trace: Annotated[str, Parameter(help="A trace: a file, plain or gz, or a folder.")],
     *,
-    format: Annotated[str, Parameter(help="kv_trace, mooncake, agent_trace, bedrock_log, claude_code, outbox.")] = "",
+    format: Annotated[  # noqa: A002 - as the option is called
+        str,
+        Parameter(help="kv_trace, mooncake, agent_trace, bedrock_log, claude_code, outbox; else guessed."),
+    ] = "",
     model: Annotated[str, Parameter(help="The model to price it by.")],
     endpoint: Literal["global", "regional", "govcloud"] = "global",
     platform: Literal["bedrock", "anthropic", "claude_aws"] = "bedrock",
@@ -64,7 +67,9 @@ def bound(
     if not log.trace.requests:
         left = ", ".join(f"{count:,} {why}" for why, count in log.left.items()) or "it is empty"
         raise BadInput(f"{trace}: no request of it can be used: {left}")
-    least = _minimum(book.models[sku.model], platform, log, moment, dated=dated) if minimum is None else minimum
+    least = (
+        _minimum(book.models[sku.model], platform, log, moment, dated=dated) if minimum is None else minimum
+    )
     found = compare(log.trace, cards, least)
     told = {
         "model": str(sku),
@@ -213,6 +218,7 @@ def _answer(log: Log, found: Comparison) -> dict[str, Any]:
         "format": log.format,
         "read": log.read,
         "left_out": dict(log.left),
+        "other_files": log.others,
         "mended": dict(log.mended),
         "assumed": list(log.assumed),
         "namespaces": len(log.trace.namespaces),
@@ -243,6 +249,7 @@ _NAMES = {
     "bound": "bound",
     "bound_with_pings": "bound with keep-alive pings",
 }
+_SHOWN = ("none", "end_5m", "end_1h", "system_end_1h", "best_online", "plan", "bound", "bound_with_pings")
 
 
 def _print(log: Log, found: Comparison, told: dict[str, Any]) -> None:
@@ -250,7 +257,11 @@ def _print(log: Log, found: Comparison, told: dict[str, Any]) -> None:
     from rich.table import Table
 
     out = console()
-    out.print(f"{log.trace.requests:,} requests, {int(log.trace.prompt.sum()):,} prompt tokens ({log.format})")
+    out.print(
+        f"{log.trace.requests:,} requests, {int(log.trace.prompt.sum()):,} prompt tokens ({log.format})"
+    )
+    if log.others:
+        out.print(f"  not read: {log.others:,} files of another format, or of none")
     for what, counts in (("left out", log.left), ("put right", log.mended)):
         for why, count in counts.items():
             out.print(f"  {what}: {count:,} {why}")
@@ -263,8 +274,8 @@ def _print(log: Log, found: Comparison, told: dict[str, Any]) -> None:
     for name in ("policy", "usd", "saved", "over the bound"):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     costs = _costs(found)
-    names = _NAMES | {"best_online": f"best that runs live: {found.best_online}"}
-    for name in ("none", "end_5m", "end_1h", "system_end_1h", "best_online", "plan", "bound", "bound_with_pings"):
+    names = _NAMES | {"best_online": f"what can run live at best: {found.best_online}"}
+    for name in _SHOWN:
         cost = costs[name]
         saved = _percent(found.none - cost, found.none)
         over = "" if name == "bound" else _percent(cost - found.bound, found.bound)

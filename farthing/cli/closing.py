@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -147,7 +147,8 @@ def _corrections(
     from farthing.cli._closings import booking_json, print_corrections
     from farthing.close import open_corrections
 
-    opened, found, skipped = open_corrections(ledger, question, bills, asked)
+    told = replace(asked, allow_unexplained=True)
+    opened, found, skipped = open_corrections(ledger, question, bills, told)
     if json:
         made = [booking_json(booking, entries=True) for booking in found]
         write_json({"month": opened, "bookings": made, "skipped": skipped})
@@ -246,22 +247,24 @@ def show_(
 ) -> int:
     """One closing as it was made; with --by, its tokens, list cost and what is booked."""
     from farthing.cli._closings import KEYS, summed_by
-    from farthing.ledger import closings
+    from farthing.ledger import closings, in_full
 
-    seen = closings((of or _Of()).opened())
-    found = [closing for closing in seen if name in (closing.id, closing.period)]
-    if not found:
+    ledger = (of or _Of()).opened()
+    seen = closings(ledger)
+    names = [closing.id for closing in seen if name in (closing.id, closing.period)]
+    if not names:
         known = ", ".join(closing.id for closing in seen) or "no month"
         raise BadInput(f"{name!r} is not closed; closed are {known}")
+    found = in_full(ledger, names[-1])
     if not keys:
-        _show(found[-1], seen, done=True, json=json)
+        _show(found, seen, done=True, json=json)
         return 0
     by = keys.split(",")
     if unknown := [key for key in by if key not in KEYS]:
         raise BadInput(f"--by {unknown[0]!r}: keys are {', '.join(KEYS)}")
-    rows = summed_by(found[-1], seen, by)
+    rows = summed_by(found, seen, by)
     if json:
-        write_json({"closing": found[-1].id, "rows": [_exact(row) for row in rows]})
+        write_json({"closing": found.id, "rows": [_exact(row) for row in rows]})
         return 0
     widths = [max(len(key), *(len(row[key]) for row in rows)) + 2 for key in by]
     heads = "".join(f"{key:<{width}}" for key, width in zip(by, widths, strict=True))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from farthing.cli._app import app
-from farthing.cli._shared import OUTPUT, Asked, ledger_to_read
+from farthing.cli._app import BadInput, app
+from farthing.cli._bills import faults, read_statement
+from farthing.cli._currency import InCurrency
+from farthing.cli._shared import OUTPUT, Asked, default_ledger, is_ledger, ledger_to_read
 
 if TYPE_CHECKING:
     from farthing.reports import Report
@@ -54,6 +56,15 @@ _HINTS: dict[str, Any] = {
         bool, Parameter(negative="", group=OUTPUT, help="Make each pair one call, now and for later imports.")
     ],
 }
+_STATEMENT = Annotated[
+    list[str] | None,
+    Parameter(
+        group=OUTPUT,
+        negative="",
+        help="An AWS bill: what was billed stands beside, or alone where no ledger is.",
+    ),
+]
+BESIDE_A_BILL = ("bill", "levers")
 _OVER_TIME = ("daily", "weekly", "monthly", "session")
 
 
@@ -63,8 +74,19 @@ def _command(made: Report) -> Callable[..., int]:
         p for p in inspect.signature(made.make).parameters.values() if p.name not in ("ledger", "question")
     ]
 
-    def run(*args: Any, asked: Asked | None = None, ccusage: FromCcusage | None = None, **kwargs: Any) -> int:
-        asked = asked or Asked()
+    def run(
+        *args: Any,
+        asked: Asked | None = None,
+        ccusage: FromCcusage | None = None,
+        statement: list[str] | None = None,
+        money: InCurrency | None = None,
+        **kwargs: Any,
+    ) -> int:
+        asked, money = asked or Asked(), money or InCurrency()
+        if statement and money.currency:
+            raise BadInput("--currency: a bill stands beside the report in USD only; leave one of them out")
+        if statement:
+            return _beside_a_bill(made, asked, statement)
         values = dict(zip((p.name for p in own), args, strict=False)) | kwargs
         if "keys" in values:
             values["keys"] = [key for text in values["keys"] for key in text.split(",") if key]
@@ -72,7 +94,7 @@ def _command(made: Report) -> Callable[..., int]:
             asked = replace(asked, where=[*(asked.where or ()), f"project=*{ccusage.project}*"])
         question = asked.question()
         with ledger_to_read(asked.ledger, question.config) as ledger:
-            return asked.answer(made.make(ledger, question, **values), ledger, question)
+            return asked.answer(money.table(made, ledger, question, values), ledger, question)
 
     parameters = [
         inspect.Parameter(
@@ -83,7 +105,10 @@ def _command(made: Report) -> Callable[..., int]:
         )
         for p in own
     ]
-    shared = {"asked": Asked | None} | ({"ccusage": FromCcusage | None} if made.name in _OVER_TIME else {})
+    shared: dict[str, Any] = {"asked": Asked | None}
+    shared |= {"money": InCurrency | None} if made.adds_up else {}
+    shared |= {"ccusage": FromCcusage | None} if made.name in _OVER_TIME else {}
+    shared |= {"statement": _STATEMENT} if made.name in BESIDE_A_BILL else {}
     parameters += [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=None)
         for name, kind in shared.items()
@@ -92,6 +117,28 @@ def _command(made: Report) -> Callable[..., int]:
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     run.__doc__ = made.says
     return run
+
+
+def _beside_a_bill(made: Report, asked: Asked, files: list[str]) -> int:
+    """The report of what was billed, beside that of the ledger's usage of the same UTC days if there is a ledger."""
+    from farthing.billed import BESIDE
+
+    if asked.where or asked.shared:
+        raise BadInput("--statement compares whole accounts and names them: leave out --where and --shared")
+    question = asked.question()
+    billed = read_statement(files, "unblended", "", days=(question.since, question.until))
+    alone, beside = BESIDE[made.name]
+    if not is_ledger(asked.ledger or default_ledger(question.config)) and not asked.ledger:
+        return asked.answer(alone(billed)) or faults(billed)
+    days = [line.day for line in billed.billed]
+    question = replace(
+        question,
+        tz="UTC",
+        since=question.since or min(days, default=None),
+        until=question.until or max(days, default=None),
+    )
+    with ledger_to_read(asked.ledger, question.config) as ledger:
+        return asked.answer(beside(made.make(ledger, question), billed), ledger, question) or faults(billed)
 
 
 def _add_reports() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,9 +72,12 @@ def learn(
         write_json(_learned_json(billed, learned, rerated, contract) | {"teams": _teams_json(teams)})
     else:
         _print_learned(billed, learned, rerated, "" if out else contract)
-        print(f"\n{teach.teams_toml(teams)}" if not teams_out else f"teams are in {teams_out}")
+        if learned.span and not teams_out:
+            print(f"\n{teach.teams_toml(teams)}", end="")
         if out and contract:
             print(f'the contract book is in {out}; once reviewed: contracts = ["{out}"] in farthing.toml')
+        if teams_out:
+            print(f"the teams are in {teams_out}")
     return bad_lines(billed)
 
 
@@ -133,11 +135,12 @@ def _question(
 ) -> Question:
     """The days of the bill, which are UTC."""
     from farthing.cells import Question
+    from farthing.teach import span_of
 
-    days: Sequence[date] = parse_month(month) if month else [line.day for line in billed.billed]
+    since, until = parse_month(month) if month else span_of(billed) or (None, None)
     return Question(
-        min(days, default=None),
-        max(days, default=None),
+        since,
+        until,
         assume=assume or {},
         profiles={**config.profiles, **(profiles or {})},
         book=billed.book,
@@ -160,8 +163,7 @@ def _print_learned(billed: Statement, learned: Learned, rerated: Rerated, contra
 
     if learned.span is None:
         print("no tokens of Claude in it")
-        for note in billed.loaded.notes:
-            print(f"  note: {note}")
+        _print_notes(billed)
         return
     listed, paid = show(rerated.listed_picos), show(rerated.billed_picos)
     print(f"{learned.span[0]} to {learned.span[1]}: {paid} billed for tokens, {listed} at list")
@@ -178,6 +180,7 @@ def _print_learned(billed: Statement, learned: Learned, rerated: Rerated, contra
             print(f"  {show(picos):>16}  {name}")
     if billed.cost == "net":
         print("  note: net costs have an enterprise discount (EDP) in them, and so have these rates")
+    _print_notes(billed)
     left = rerated.billed_picos - rerated.contracted_picos
     print(f"re-rated by what was found: {show(rerated.contracted_picos)}; {show(left)} less than was billed"
           if left > 0 else
@@ -185,7 +188,15 @@ def _print_learned(billed: Statement, learned: Learned, rerated: Rerated, contra
           if left else f"re-rated by what was found: {show(rerated.contracted_picos)}, as it was billed")  # fmt: skip
     for kind, picos in rerated.beyond.items():
         print(f"  {show(picos):>16}  {KINDS[kind]}")
-    print(f"\n{contract}" if contract else "" if learned.found else "no negotiated rates in it")
+    if not learned.found:
+        print("no negotiated rates in it")
+    elif contract:
+        print(f"\n{contract}", end="")
+
+
+def _print_notes(billed: Statement) -> None:
+    for note in billed.loaded.notes:
+        print(f"  note: {note}")
 
 
 def _learned_json(billed: Statement, learned: Learned, rerated: Rerated, contract: str) -> dict[str, Any]:
@@ -271,6 +282,7 @@ def _fault_json(fault: Fault) -> dict[str, Any]:
         "fault": fault.kind,
         "says": kind.says,
         "usd": usd(fault.picos),
+        "billed_usd": usd(fault.paid),
         "certain": fault.sure,
         "account": fault.account,
         "model": fault.model,
@@ -294,6 +306,7 @@ def _print_faults(found: Sequence[Fault], billed: Statement, offers: Sequence[Of
     beside = "the ledger beside it" if told else "no ledger beside it, which tells more"
     certain = sum(fault.picos for fault in found if fault.sure and fault.picos > 0)
     print(f"{show(billed.billed_picos)} billed for tokens, by {against}, {beside}")
+    _print_notes(billed)
     claims = [fault for fault in found if fault.picos > 0]
     asked = sum(fault.picos for fault in claims) - certain
     many = f"{len(claims)} fault{'s' * (len(claims) > 1)}; {show(certain)} certain, {show(asked)} to be asked about"

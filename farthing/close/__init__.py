@@ -7,11 +7,12 @@ closings sum to what is known of it, and no closing ever changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+from farthing.allocate import apportion
 from farthing.cells import Question
 from farthing.close._audit import SHOWN, Audit, Change, Part, RateChange, described_rate
 from farthing.close._audit import audit as _audit
@@ -43,9 +44,8 @@ from farthing.close._month import (
     together,
     usage_of,
 )
-from farthing.close._share import apportion
 from farthing.fx import Rates
-from farthing.ledger import Closing, Ledger, LedgerError, add_closing, closings
+from farthing.ledger import Closing, Ledger, LedgerError, add_closing, closings, faulty, in_full
 from farthing.money import show, usd
 from farthing.statement import Statement
 
@@ -119,11 +119,14 @@ def _made(
 ) -> Closing:
     _check(month, asked, now, seen)
     usage = usage_of(ledger, question, month)
-    bill = bill_of(bills[month], ledger, question, month) if month in bills else None
-    own = together(usage, bill)
+    earlier = [closing for closing in seen if closing.period == month]
+    if month in bills:
+        own = together(usage, bill_of(bills[month], ledger, question, month))
+    else:  # closed again: on the bill that it was closed on
+        own = together(usage, latest(ledger, seen, month) if earlier else None)
     _check_known(own, asked)
     if not own.part(BILLED, APART):
-        own = usage  # a bill of other months, or of nothing yet
+        own = usage  # no bill, or one of nothing yet
     booked = bookings(seen)
     others = {name: booking for name, booking in booked.items() if period_of(name) != month}
     found = list(replacing(booked, month))
@@ -131,19 +134,18 @@ def _made(
     months = {month: own}
     skipped = []
     for of in sorted({closing.period for closing in seen if closing.period < month}):
-        restated = _restated(ledger, of, question, bills.get(of), seen_without(seen, month), others, asked)
+        restated = _restated(ledger, of, question, bills.get(of), seen, others, asked, month)
         if isinstance(restated, str):
             skipped.append(restated)
-        elif restated[1]:
-            months[of] = restated[0]
-            found += restated[1]
+        elif restated:
+            months[of] = restated.now
+            found += restated.bookings
     if not found:
-        given = ", and the bill has nothing of it" if bill else ""
+        given = ", and the bill has nothing of it" if month in bills else ""
         raise Refused(
             f"{month}: no usage in the ledger{given}: import its logs, or name its bill by --statement"
         )
-    earlier = [closing.version for closing in seen if closing.period == month]
-    name = f"{month}.{max(earlier, default=0) + 1}"
+    name = f"{month}.{len(earlier) + 1}"
     lines = (*(line for it in months.values() for line in it.lines), *numbered(name, found))
     said = {
         "by": asked.by,
@@ -158,10 +160,6 @@ def _made(
         "skipped": skipped,
     }
     return Closing(name, len(seen) + 1, int(now.timestamp()) * 1_000_000, said, lines)
-
-
-def seen_without(seen: Iterable[Closing], period: str) -> list[Closing]:
-    return [closing for closing in seen if closing.period != period]
 
 
 def _check(month: str, asked: Asked, now: datetime, seen: Sequence[Closing]) -> None:
@@ -234,18 +232,22 @@ def _fx(month: str, asked: Asked, now: datetime) -> dict[str, Any] | None:
 # --- months that were closed before ---------------------------------------------------------------------------------
 
 
-def latest(seen: Sequence[Closing], of: str) -> Month:
-    """What the last closing that knew of a month knew of it."""
+def knowing(seen: Sequence[Closing], of: str) -> Closing:
+    """The last closing that knew of a month, of those that were not made again."""
     last = {closing.period: closing.id for closing in seen}
-    knows = (it for it in reversed(seen) if of in it.said["months"] and it.id == last[it.period])
-    closing = next(knows)
+    return [it for it in seen if of in it.said["months"] and it.id == last[it.period]][-1]
+
+
+def latest(ledger: Ledger, seen: Sequence[Closing], of: str) -> Month:
+    """What that closing knew of it."""
+    closing = in_full(ledger, knowing(seen, of).id)
     return known(closing.lines, of, closing.said["months"][of])
 
 
-def is_untouched(ledger: Ledger, question: Question, month: Month) -> bool:
+def is_untouched(ledger: Ledger, question: Question, of: str, said: Mapping[str, Any]) -> bool:
     """Whether nothing can have changed, as the log and digests tell: a ledger only grows, and compacting keeps rows."""
-    same = (rows_of(ledger, month.of), question.book.digest, *digests_of(question))
-    return same == tuple(month.said[name] for name in ("rows", "book", "teams", "profiles"))
+    same = (rows_of(ledger, of), question.book.digest, *digests_of(question))
+    return same == tuple(said[name] for name in ("rows", "book", "teams", "profiles"))
 
 
 def is_dropped(ledger: Ledger, month: Month) -> bool:
@@ -269,6 +271,13 @@ def now_known(ledger: Ledger, question: Question, before: Month, bill: Statement
     return together(usage, bill_of(bill, ledger, asked, before.of))
 
 
+class Restated(NamedTuple):
+    """A closed month as it is known now, and what that has to book; nothing where it only moved what is unseen."""
+
+    now: Month
+    bookings: list[Booking]
+
+
 def _restated(
     ledger: Ledger,
     of: str,
@@ -277,20 +286,29 @@ def _restated(
     seen: Sequence[Closing],
     booked: Mapping[str, Booking],
     asked: Asked,
-) -> tuple[Month, list[Booking]] | str:
-    """A closed month as it is known now and what that has to book; or why nothing can be said of it."""
-    before = latest(seen, of)
-    if bill is None and is_untouched(ledger, question, before):
-        return before, []
+    period: str = "",
+) -> Restated | str | None:
+    """What is known anew of a closed month; None if nothing is; or why nothing can be said of it.
+
+    `period` is the month that is closed. If it is closed again, what it knew stays known, and what it booked does not.
+    """
+    others = [closing for closing in seen if closing.period != period]
+    last, base = knowing(seen, of), knowing(others, of)
+    if bill is None and last is base and is_untouched(ledger, question, of, last.said["months"][of]):
+        return None
+    before = latest(ledger, others, of)
     if is_dropped(ledger, before):
         return f"{of}: its usage is no longer in the ledger, so nothing is booked for it"
-    now = now_known(ledger, question, before, bill)
+    now = now_known(ledger, question, before if last is base else latest(ledger, seen, of), bill)
     if bill is not None:
         _check_known(now, asked)
     accrued = any(it.what == ACCRUAL for it in standing(booked, of).values())
     wanted = target(now, question.config, accrue=accrued)
-    same = before.said["teams"] == digests_of(question)[0]
-    return now, list(corrections(of, wanted, booked, reason(before, now), same_teams=same))
+    same = before.said["teams"] == now.said["teams"]
+    made = list(corrections(of, wanted, booked, reason(before, now), same_teams=same))
+    if not made and before.said["usage_digest"] == now.said["usage_digest"] and _files(before) == _files(now):
+        return None
+    return Restated(now._replace(said={**now.said, "teams": before.said["teams"]}), made)
 
 
 def reason(before: Month, now: Month) -> str:
@@ -327,8 +345,8 @@ def open_corrections(
         restated = _restated(ledger, of, question, bills.get(of), seen, booked, asked)
         if isinstance(restated, str):
             skipped.append(restated)
-        else:
-            found += restated[1]
+        elif restated:
+            found += restated.bookings
     return opened, found, skipped
 
 
@@ -348,6 +366,7 @@ def audit(
     seen = closings(ledger) if seen is None else seen
     if all(closing.period != month for closing in seen):
         raise Refused(f"{month} is not closed: farthing close {month}")
-    frozen = latest(seen, month)
+    frozen = latest(ledger, seen, month)
+    changed = faulty(ledger, [closing.id for closing in seen if month in closing.said["months"]])
     now = None if is_dropped(ledger, frozen) else now_known(ledger, question, frozen, bill)
-    return _audit(seen, month, frozen, now, question, rates, bill_given=bill is not None)
+    return _audit(seen, changed, month, frozen, now, question, rates, bill_given=bill is not None)

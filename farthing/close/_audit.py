@@ -15,7 +15,7 @@ from farthing.close._books import Booking, bookings, period_of, standing, target
 from farthing.close._month import APART, BILLED, CARD, USAGE, Month
 from farthing.exporters.journal import shown_rate
 from farthing.fx import Rates
-from farthing.ledger import Closing, Line, faulty
+from farthing.ledger import Closing, Line
 from farthing.meters import METERS
 from farthing.money import mtok_usd, show, usd
 
@@ -74,6 +74,7 @@ class Audit:
 
 def audit(
     seen: Sequence[Closing],
+    changed: Sequence[str],
     month: str,
     frozen: Month,
     now: Month | None,
@@ -82,12 +83,13 @@ def audit(
     *,
     bill_given: bool,
 ) -> Audit:
-    """`frozen` is the month as the last closing knew it, `now` as it looks now; None where its usage was dropped."""
+    """`changed` are closings that are not as they were written.
+
+    `frozen` is the month as the last closing knew it, `now` as it looks now; None where its usage was dropped.
+    """
     own = next(closing for closing in reversed(seen) if closing.period == month)
     later = [it.id for it in seen if it.period != month and month in it.said["months"]]
     found = Audit(month, own.id, later)
-    of_month = [closing for closing in seen if month in closing.said["months"]]
-    changed = faulty(of_month)
     found.add("closing", "as written", f"changed: {', '.join(changed)}" if changed else "as written")
     if now is None:
         note = "dropped from the ledger since: the closing stands, and cannot be derived again"
@@ -105,10 +107,10 @@ def audit(
 
 def _usage(found: Audit, frozen: Month, now: Month, question: Question) -> None:
     counts = frozen.said["calls"], now.said["calls"]
-    calls = f"{counts[0]:,} calls" + (f", now {counts[1]:,}" if counts[0] != counts[1] else "")
+    calls = _counts(*counts, " calls")
     found.add("usage", frozen.said["usage_digest"], now.said["usage_digest"], calls)
     tokens = [sum(line.tokens for line in it.part(USAGE)) for it in (frozen, now)]
-    found.add("tokens", tokens[0], tokens[1], f"{tokens[0]:,}{_plus(tokens[1] - tokens[0])}")
+    found.add("tokens", tokens[0], tokens[1], _counts(tokens[0], tokens[1]))
     repriced = list(_repriced(frozen, now))
     closed, again = frozen.sum(USAGE), sum(line.picos for line in repriced)
     note = f"{show(closed)}{_moved_by((closed, again))}, at the {len(frozen.part(CARD))} cards it was closed with"
@@ -259,8 +261,8 @@ def _moved_by(sums: tuple[int, int]) -> str:
     return f", now {show(sums[1])}" if sums[0] != sums[1] else ""
 
 
-def _plus(count: int) -> str:
-    return f", now {count:+,}" if count else ""
+def _counts(closed: int, now: int, unit: str = "") -> str:
+    return f"{closed:,}{unit}" if closed == now else f"{closed:,}{unit} when closed, {now:,} now"
 
 
 def described_rate(change: RateChange) -> str:

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from farthing.allocate import apportion
 from farthing.close._month import APART, BILLED, USAGE, Month
-from farthing.close._share import apportion, not_yet, shared_bill
+from farthing.close._share import not_yet, pooled, shared_bill
 from farthing.config import UNASSIGNED, Config, claims
 from farthing.ledger import Closing, Line
 
@@ -49,7 +50,8 @@ def target(month: Month, config: Config, *, accrue: bool) -> Target:
     if not month.part(BILLED, APART):
         computed = summed(_computed(month, beside_a_bill=False))
         return Target({}, computed) if accrue else Target(computed, {})
-    final = summed([*shared_bill(month, owner), *_computed(month, beside_a_bill=True)])
+    lines = [*shared_bill(month, owner), *_computed(month, beside_a_bill=True)]
+    final = summed(pooled(lines, config))
     return Target(final, summed(not_yet(month, owner)) if accrue else {})
 
 

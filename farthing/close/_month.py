@@ -70,12 +70,16 @@ def asked_of(question: Question, month: str) -> Question:
 
 
 def digests_of(question: Question) -> tuple[str, str]:
-    """Of the teams, by their members, in the order that decides whose a call is; and of the map of profiles."""
+    """Of the teams, by their members, in the order that decides whose a call is, with the pools that share money
+    beside calls; and of the map of profiles.
+    """
     members = [
         (name, {kind: getattr(team, kind) for kind in MEMBERS if getattr(team, kind)})
         for name, team in question.config.teams.items()
     ]
-    teams, profiles = (msgspec.json.encode(told) for told in (members, sorted(question.profiles.items())))
+    pools = [pool for pool in question.config.pools if pool.kinds]
+    told = [members, pools] if pools else members
+    teams, profiles = map(msgspec.json.encode, (told, sorted(question.profiles.items())))
     return hashlib.sha256(teams).hexdigest(), hashlib.sha256(profiles).hexdigest()
 
 
@@ -110,6 +114,7 @@ def usage_of(ledger: Ledger, question: Question, month: str) -> Month:
         "book": question.book.digest,
         "usage_digest": usage_digest(ledger, month),
         "calls": calls,
+        "list_usd": usd(sum(line.picos for line in lines)),
         "unpriced_calls": unpriced,
         "teams": teams,
         "assume": dict(question.assume),

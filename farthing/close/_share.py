@@ -11,29 +11,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
+from farthing.allocate import apportion
+from farthing.allocate._pools import _takes, _weights
 from farthing.close._month import APART, BILLED, CAUSE, NOT_YET, USAGE, Month
-from farthing.config import UNASSIGNED
+from farthing.config import UNASSIGNED, Config
 from farthing.ledger import Line
 
 Owner = Callable[[str], str]  # from an account to the team that claims it
 Place = tuple[str, ...]
-
-
-def apportion(total: int, weights: Sequence[int]) -> list[int]:
-    """Whole parts of a total in proportion to weights, which are not below 0, that sum to it.
-
-    What is left over goes, one each, to the largest remainders; of equal ones to the first.
-
-    >>> apportion(10, [1, 1, 1]), apportion(-10, [1, 1, 1])
-    ([4, 3, 3], [-4, -3, -3])
-    """
-    whole = sum(weights)
-    size = abs(total)
-    parts = [size * weight // whole for weight in weights]
-    order = sorted(range(len(parts)), key=lambda i: (-(size * weights[i] % whole), i))
-    for i in order[: size - sum(parts)]:
-        parts[i] += 1
-    return parts if total >= 0 else [-part for part in parts]
 
 
 def shared_bill(month: Month, owner: Owner) -> Iterator[Line]:
@@ -62,6 +47,27 @@ def not_yet(month: Month, owner: Owner) -> Iterator[Line]:
         picos = apportion(-cause.picos, [line.picos for line in left])
         for line, amount in zip(left, picos, strict=True):
             yield _entry(line, line.team, line.tokens, amount)
+
+
+def pooled(lines: Sequence[Line], config: Config) -> Iterator[Line]:
+    """Entries of the kinds that a pool of farthing.toml takes (tax, credit ...), given to its teams by its rule.
+
+    In proportion means: to what each team used. Pools of calls are not shared out here: an entry tells no calls.
+    """
+    pools = [pool for pool in config.pools if pool.kinds and not pool.where]
+    used: dict[str, int] = defaultdict(int)
+    for line in lines:
+        if line.kind == "usage":
+            used[line.team] += line.picos
+    teams = list(config.teams) or sorted(used.keys() - {UNASSIGNED})
+    for line in lines:
+        pool = next((pool for pool in pools if line.kind != "usage" and _takes(pool, line.kind)), None)
+        if pool is None:
+            yield line
+            continue
+        weights = _weights(pool, teams, used)
+        for team, picos in zip(weights, apportion(line.picos, list(weights.values())), strict=True):
+            yield line._replace(team=team, tokens=0, picos=picos)
 
 
 class _Ours:

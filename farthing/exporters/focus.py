@@ -1,8 +1,9 @@
 """FOCUS 1.2: one row a day, account, region, SKU and meter.
 
-What Bedrock charges is billed as it is used, so BilledCost, ContractedCost and EffectiveCost are one amount until a
-contract says otherwise. Claude Platform on AWS is paid in CCU, a virtual currency: its usage rows carry EffectiveCost,
-its purchase rows BilledCost, and the two are never added (FOCUS 1.2, virtual currency examples).
+ListCost is by the public book, ContractedCost by the offers that the account has. What Bedrock charges is billed as
+it is used, so BilledCost and EffectiveCost are the contracted cost. Days are UTC, as AWS's are. Claude Platform on AWS
+is paid in CCU, a virtual currency: its usage rows carry EffectiveCost, its purchase rows BilledCost, and the two are
+never added (FOCUS 1.2, virtual currency examples).
 """
 
 from __future__ import annotations
@@ -11,27 +12,31 @@ import calendar
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from farthing.book import Card, Unpriced
+from farthing.book import Book, Card, Unpriced
 from farthing.cells import Cell, Question, cells
+from farthing.exporters._regions import REGIONS
 from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.money import usd
+from farthing.offers import books, load_offers
 
 VERSION = "1.2"
 COLUMNS = (
-    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd", "BillingPeriodStart",
-    "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd", "ChargePeriodStart",
-    "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost", "InvoiceId",
-    "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingCurrency",
-    "PricingCurrencyContractedUnitPrice", "PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice",
-    "PricingQuantity", "PricingUnit", "ProviderName", "PublisherName", "RegionId", "RegionName", "ResourceId",
-    "ServiceCategory", "ServiceName", "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId",
-    "SubAccountId", "Tags", "x_UsageType",
+    "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
+    "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency",
+    "ChargePeriodEnd", "ChargePeriodStart", "CommitmentDiscountStatus", "ConsumedQuantity", "ConsumedUnit",
+    "ContractedCost", "ContractedUnitPrice", "EffectiveCost", "InvoiceId", "InvoiceIssuerName", "ListCost",
+    "ListUnitPrice", "PricingCategory", "PricingCurrency", "PricingCurrencyContractedUnitPrice",
+    "PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice", "PricingQuantity", "PricingUnit",
+    "ProviderName", "PublisherName", "RegionId", "RegionName", "ResourceId", "ServiceCategory", "ServiceName",
+    "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "SubAccountId", "SubAccountName",
+    "Tags", "x_UsageType",
 )  # fmt: skip
 CCU_PICOS = 10**10  # a Claude Consumption Unit is a cent
 _METER = {
@@ -56,19 +61,21 @@ class Exported(NamedTuple):
 
 def export(ledger: Ledger, question: Question, path: Path, tags: Sequence[str] = ()) -> Exported:
     """Write the costs to a .csv or .parquet file; `tags` are the tag keys that rows are told apart by."""
+    question = replace(question, tz="UTC")
     keys = ("day", "account", "region", *(f"tag:{name}" for name in tags))
     found = cells(ledger, question, keys)
-    rows = list(_rows(found, tags, question))
+    priced = list(_rows(found, tags, question))
+    rows = [row for row, _ in priced]
     if path.suffix == ".parquet":
         _write_parquet(path, rows)
     else:
         _write_csv(path, rows)
-    priced = [cell for cell in found if isinstance(cell.price, Card)]
     unpriced = sum(cell.calls for cell in found if isinstance(cell.price, Unpriced))
-    return Exported(len(rows), sum(cell.cost for cell in priced), unpriced)
+    return Exported(len(rows), sum(picos for _, picos in priced), unpriced)
 
 
-def _rows(found: Iterable[Cell], tags: Sequence[str], question: Question) -> Iterator[Row]:
+def _rows(found: Iterable[Cell], tags: Sequence[str], question: Question) -> Iterator[tuple[Row, int]]:
+    """Rows, each with its effective cost."""
     sums: dict[tuple[tuple[str, ...], Card, str], int] = {}
     for cell in found:
         if isinstance(cell.price, Unpriced):
@@ -78,91 +85,113 @@ def _rows(found: Iterable[Cell], tags: Sequence[str], question: Question) -> Ite
                 key = (cell.keys, cell.price, meter)
                 sums[key] = sums.get(key, 0) + count
     bought: dict[tuple[str, str], int] = {}
+    contract = books(question.book, load_offers(question.config.contracts, question.book))
     for (keys, card, meter), tokens in sorted(
         sums.items(), key=lambda item: (item[0][0], item[0][1].id, item[0][2])
     ):
-        row, cost = _usage(keys, card, meter, tokens, tags, question)
+        day, account, *_ = keys
+        rate = _contracted(contract(account), card, day, meter)
+        yield _usage(keys, card, meter, tokens, rate, tags, question), tokens * rate
         if card.sku.platform == "claude_aws":
-            paid_in = (keys[0][:7], keys[1])
-            bought[paid_in] = bought.get(paid_in, 0) + cost
-        yield row
-    for (month, account), picos in sorted(bought.items()):
-        yield _purchase(month, account, picos)
+            bought[day[:7], account] = bought.get((day[:7], account), 0) + tokens * rate
+    for (month, account), paid in sorted(bought.items()):
+        yield _purchase(month, account, paid, question), 0
+
+
+def _contracted(book: Book, card: Card, day: str, meter: str) -> int:
+    """The rate that the account pays on that day for what the card sells."""
+    at = datetime.combine(date.fromisoformat(day), time(), UTC)
+    own = book.find(card.sku, at, card.prompt_from)
+    return int(getattr(card.rates if isinstance(own, Unpriced) else own.rates, meter))
 
 
 def _usage(
-    keys: tuple[str, ...], card: Card, meter: str, tokens: int, tags: Sequence[str], question: Question
-) -> tuple[Row, int]:
+    keys: tuple[str, ...],
+    card: Card,
+    meter: str,
+    tokens: int,
+    contracted: int,
+    tags: Sequence[str],
+    question: Question,
+) -> Row:
     day, account, region, *values = keys
     rate = int(getattr(card.rates, meter))
-    cost = tokens * rate
+    cost = tokens * contracted
     name = str(question.book.models[card.sku.model].data.get("name", card.sku.model))
     in_ccu = card.sku.platform == "claude_aws"
-    row = _row(day, account) | {
+    money = _ccu if in_ccu else usd  # of the currency that prices are in
+    return _row(day, account, question) | {
         "ChargeCategory": "Usage",
         "ChargeDescription": f"{name}, {meter.replace('_', ' ')}, {card.sku.endpoint}, {card.sku.mode}",
         "ChargeFrequency": "Usage-Based",
         "BilledCost": "0" if in_ccu else usd(cost),
         "ContractedCost": usd(cost),
         "EffectiveCost": usd(cost),
-        "ListCost": usd(cost),
+        "ListCost": usd(tokens * rate),
         "ConsumedQuantity": str(tokens),
         "ConsumedUnit": "Tokens",
         "PricingQuantity": str(tokens),
         "PricingUnit": "Tokens",
         "PricingCategory": "Standard",
         "ListUnitPrice": usd(rate),
-        "ContractedUnitPrice": usd(rate),
+        "ContractedUnitPrice": usd(contracted),
+        "PricingCurrency": "CCU" if in_ccu else "USD",
+        "PricingCurrencyEffectiveCost": money(cost),
+        "PricingCurrencyListUnitPrice": money(rate),
+        "PricingCurrencyContractedUnitPrice": money(contracted),
         "PublisherName": _PUBLISHER[card.sku.platform],
         "RegionId": region,
+        "RegionName": REGIONS.get(region, region),
         "ServiceName": _service(card, name),
         "SkuId": str(card.sku),
         "SkuMeter": meter,
         "SkuPriceId": card.id,
-        "SkuPriceDetails": f'{{"x_Endpoint": "{card.sku.endpoint}", "x_Mode": "{card.sku.mode}"}}',
+        "SkuPriceDetails": json.dumps({"x_Endpoint": card.sku.endpoint, "x_Mode": card.sku.mode}),
         "Tags": _tags(tags, values),
         "x_UsageType": _usage_type(card, meter),
     }
-    if in_ccu:
-        row |= {
-            "PricingCurrency": "CCU",
-            "PricingCurrencyEffectiveCost": _ccu(cost),
-            "PricingCurrencyListUnitPrice": _ccu(rate),
-            "PricingCurrencyContractedUnitPrice": _ccu(rate),
-        }
-    return row, cost
 
 
-def _purchase(month: str, account: str, picos: int) -> Row:
-    """What a month's CCU cost, in arrears."""
-    return _row(f"{month}-01", account) | {
+def _purchase(month: str, account: str, paid: int, question: Question) -> Row:
+    """What a month's CCU cost, in arrears. A discount is taken off before it is counted in them."""
+    return _row(f"{month}-01", account, question) | {
         "ChargeCategory": "Purchase",
         "ChargeDescription": "Claude Consumption Units of the month",
         "ChargeFrequency": "Recurring",
-        "BilledCost": usd(picos),
-        "ContractedCost": usd(picos),
+        "BilledCost": usd(paid),
+        "ContractedCost": usd(paid),
         "EffectiveCost": "0",
-        "ListCost": usd(picos),
-        "PricingQuantity": _ccu(picos),
+        "ListCost": usd(paid),
+        "ListUnitPrice": usd(CCU_PICOS),
+        "ContractedUnitPrice": usd(CCU_PICOS),
+        "PricingQuantity": _ccu(paid),
         "PricingUnit": "CCU",
         "PricingCategory": "Standard",
         "PricingCurrency": "USD",
+        "PricingCurrencyEffectiveCost": "0",
+        "PricingCurrencyListUnitPrice": usd(CCU_PICOS),
+        "PricingCurrencyContractedUnitPrice": usd(CCU_PICOS),
         "PublisherName": "Anthropic",
         "ServiceName": "Claude Platform on AWS",
         "SkuId": "claude_aws/ccu",
+        "SkuMeter": "CCU",
         "SkuPriceId": "claude_aws/ccu",
         "Tags": "{}",
     }
 
 
-def _row(day: str, account: str) -> Row:
+def _row(day: str, account: str, question: Question) -> Row:
+    """What every row has. Empty columns are told to be empty, which rules of other columns ask for."""
     at = date.fromisoformat(day)
     days = calendar.monthrange(at.year, at.month)[1]
     first = at.replace(day=1)
+    known = question.config.accounts.get(account)
+    name = (known and known.name) or account
     return dict.fromkeys(COLUMNS, "") | {
         "BillingAccountId": account or "unknown",
-        "BillingAccountName": account or "unknown",
+        "BillingAccountName": name or "unknown",
         "SubAccountId": account,
+        "SubAccountName": name,
         "BillingCurrency": "USD",
         "PricingCurrency": "USD",
         "BillingPeriodStart": f"{first}T00:00:00Z",

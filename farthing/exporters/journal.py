@@ -1,9 +1,10 @@
 """A closed month as lines for the general ledger: cost centre, GL code, debit, credit.
 
-Amounts are exact to the picodollar, journals know cents. What is rounded is what has been booked of a month so far:
-a booking's lines sum to what that adds to the month's rounded total. Within it each line is cut to whole cents, and
-the cents that are missing go, one each, to the lines that lost most. So the lines of a month sum to its total to the
-cent, however many closings it took; and what is taken back is taken back in the very cents it was booked in.
+Amounts are exact to the picodollar, journals know cents. What is rounded is all that has been booked of a month so far:
+a booking's lines sum to what it adds to that. Within it each line is cut to whole cents, and the cents that are missing
+go, one each, to the lines that lost most. What is taken back is taken back in the very cents it was booked in; a cent
+that this leaves over is a line `rounding`. So the lines of a month sum to its total to the cent, however many closings
+it took.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from farthing.config import Config
+from farthing.config import UNASSIGNED, Config
 from farthing.fx import Rate
 from farthing.ledger import Closing, Line
 
@@ -75,19 +76,54 @@ class _Made(NamedTuple):
     rate: Rate
     source: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.entries[0].of, self.rate.currency
+
+
+class _Sums:
+    """What is booked so far of each month in each currency: exactly, and in whole cents."""
+
+    def __init__(self) -> None:
+        self._exact: dict[tuple[str, str], int] = defaultdict(int)
+        self._cents: dict[tuple[str, str], int] = defaultdict(int)
+
+    def missing(self, key: tuple[str, str], added: int = 0) -> int:
+        """The cents that are missing once so much more is booked."""
+        return round(Fraction(self._exact[key] + added, _unit(key[1]))) - self._cents[key]
+
+    def add(self, key: tuple[str, str], exact: int, cents: int) -> None:
+        self._exact[key] += exact
+        self._cents[key] += cents
+
+
+def _unit(currency: str) -> int:
+    """A cent, in 10^-12 units of its currency."""
+    return int(10 ** (12 - places(currency)))
+
 
 def journal(closings: Sequence[Closing], period: str, config: Config) -> list[JournalLine]:
     """The lines of a period, by all closings of a ledger: rounding goes on from what was booked before."""
     made: dict[str, _Made] = {}
-    exact: dict[tuple[str, str], int] = defaultdict(int)  # by month and currency: what is booked so far,
-    cents: dict[tuple[str, str], int] = defaultdict(int)  # and what of it in whole cents
+    sums = _Sums()
     lines: list[JournalLine] = []
     for closing in closings:
+        wanted = closing.period == period
+        touched: dict[tuple[str, str], _Made] = {}
         for name, entries in _bookings(closing).items():
-            one = _made(entries, closing, made, config, exact, cents)
-            made[name] = one
-            if closing.period == period:
-                lines += _lines(name, one, closing, config, made)
+            made[name] = one = _made(entries, closing, made, config, sums)
+            touched[one.key] = one
+            lines += _lines(name, one, closing, config, made) if wanted else ()
+        for key, one in touched.items():
+            if gap := sums.missing(key):  # left by what was taken back in the cents it was booked in
+                sums.add(key, 0, gap)
+                side = _Side(
+                    _cost_centre(UNASSIGNED, config), _code("rounding", config), "", "rounding", "", ""
+                )
+                rounding = one._replace(
+                    entries=(one.entries[0]._replace(what="rounding", ref=""),), sides=[(side, gap)]
+                )
+                lines += _lines(f"{closing.id}/rounding", rounding, closing, config, made) if wanted else ()
     return lines
 
 
@@ -99,16 +135,9 @@ def _bookings(closing: Closing) -> dict[str, tuple[Line, ...]]:
 
 
 def _made(
-    entries: tuple[Line, ...],
-    closing: Closing,
-    made: Mapping[str, _Made],
-    config: Config,
-    exact: dict[tuple[str, str], int],
-    cents: dict[tuple[str, str], int],
+    entries: tuple[Line, ...], closing: Closing, made: Mapping[str, _Made], config: Config, sums: _Sums
 ) -> _Made:
-    of, ref = entries[0].of, entries[0].ref
-    if ref:
-        back = made[ref]
+    if back := made.get(entries[0].ref):
         sides = [(side, -count) for side, count in back.sides]
         one = _Made(entries, sides, -back.exact, back.rate, back.source)
     else:
@@ -116,16 +145,13 @@ def _made(
         amounts: dict[_Side, int] = defaultdict(int)
         for line in entries:
             amounts[_side(line, config)] += rate.convert(line.picos)
-        added, key = sum(amounts.values()), (of, rate.currency)
-        unit = 10 ** (12 - places(rate.currency))
-        target = round(Fraction(exact[key] + added, unit)) - cents[key]
-        sides = list(
-            zip(sorted(amounts), to_cents([amounts[s] for s in sorted(amounts)], target, unit), strict=True)
-        )
-        one = _Made(entries, sides, added, rate, source)
-    key = (of, one.rate.currency)
-    exact[key] += one.exact
-    cents[key] += sum(count for _, count in one.sides)
+        added, unit = sum(amounts.values()), _unit(rate.currency)
+        low = added // unit
+        target = min(max(sums.missing((entries[0].of, rate.currency), added), low), low + bool(added % unit))
+        names = sorted(amounts)
+        cents = to_cents([amounts[side] for side in names], target, unit)
+        one = _Made(entries, list(zip(names, cents, strict=True)), added, rate, source)
+    sums.add(one.key, one.exact, sum(count for _, count in one.sides))
     return one
 
 
@@ -162,14 +188,18 @@ def rate_of(closing: Closing) -> tuple[Rate, str]:
 
 
 def _side(line: Line, config: Config) -> _Side:
-    codes = config.journal.codes
-    code = codes.get(f"{line.platform}/{line.kind}") or codes.get(line.kind) or config.journal.debit
-    if not code:
-        raise JournalError(
-            f'no GL code for {line.kind}: write debit = "6100" and credit = "2100" under [journal] in farthing.toml, '
-            f'or {line.kind} = "..." under [journal.codes]'
-        )
+    code = _code(line.kind, config, line.platform)
     return _Side(_cost_centre(line.team, config), code, line.team, line.kind, line.platform, line.invoice)
+
+
+def _code(kind: str, config: Config, platform: str = "") -> str:
+    codes = config.journal.codes
+    if code := codes.get(f"{platform}/{kind}") or codes.get(kind) or config.journal.debit:
+        return code
+    raise JournalError(
+        f'no GL code for {kind}: write debit = "6100" and credit = "2100" under [journal] in farthing.toml, '
+        f'or {kind} = "..." under [journal.codes]'
+    )
 
 
 def _cost_centre(team: str, config: Config) -> str:

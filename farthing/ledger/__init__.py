@@ -10,7 +10,7 @@ many rows were rejected and why. `totals` holds what sources counted over period
 from __future__ import annotations
 
 from farthing.ledger._calls import MAY_LACK_CACHE, RANK, Calls, better
-from farthing.ledger._closings import Closing, Line, add_closing, closings, faulty
+from farthing.ledger._closings import Closing, Line, add_closing, closings, faulty, in_full
 from farthing.ledger._keep import compact, find_named, forget, info, older, retain, shapes
 from farthing.ledger._ledger import Added, Ledger, SourceFile
 from farthing.ledger._store import FORMAT, LedgerError
@@ -37,6 +37,7 @@ __all__ = [
     "faulty",
     "find_named",
     "forget",
+    "in_full",
     "info",
     "older",
     "retain",

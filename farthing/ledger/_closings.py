@@ -75,18 +75,30 @@ def digest(closing: Closing) -> str:
 
 
 def closings(ledger: Ledger) -> list[Closing]:
-    """All of a ledger's closings, in their order."""
+    """All of a ledger's closings, in their order, with their entries alone."""
+    return _read(ledger, f"part IN ('{HEAD}', '{ENTRY}')")
+
+
+def in_full(ledger: Ledger, name: str) -> Closing:
+    """One closing, with all that was known."""
+    (found,) = _read(ledger, "closing = ?", name)
+    return found
+
+
+def _read(ledger: Ledger, test: str, *values: str) -> list[Closing]:
     if ledger.delta("closings") is None:
         return []
     names = ", ".join(f'"{name}"' for name in Line._fields[:-2])
     ledger.connection.register("all_closings", ledger.table("closings"))
     rows = ledger.connection.execute(
-        f"""SELECT closing, number, epoch_us("at"), {names}, tokens, picos FROM all_closings ORDER BY number"""
+        f"""SELECT closing, number, epoch_us("at"), {names}, tokens, picos FROM all_closings
+            WHERE {test} ORDER BY number""",
+        values,
     ).fetchall()
     heads: dict[str, tuple[int, int, dict[str, Any]]] = {}
     lines: dict[str, list[Line]] = {}
-    for name, number, at_us, *values in rows:
-        line = Line._make([*values[:-1], int(values[-1])])
+    for name, number, at_us, *told in rows:
+        line = Line._make([*told[:-1], int(told[-1])])
         if line.part == HEAD:
             heads[name] = number, at_us, json.loads(line.said)
         else:
@@ -98,7 +110,7 @@ def add_closing(ledger: Ledger, closing: Closing, seen: Sequence[str]) -> bool:
     """Keep a closing, in one commit. False, and nothing kept, if the closings are no longer those it was made from."""
 
     def rows() -> list[tuple[Any, ...]]:
-        if [found.id for found in closings(ledger)] != list(seen):
+        if [found.id for found in _read(ledger, f"part = '{HEAD}'")] != list(seen):
             return []
         hidden = ledger.forgotten()  # asked for after the table was looked at: see forget
         head = Line(HEAD, closing.period, said=_as_json({**closing.said, "digest": digest(closing)}))
@@ -108,8 +120,9 @@ def add_closing(ledger: Ledger, closing: Closing, seen: Sequence[str]) -> bool:
     return bool(ledger.add("closings", rows))
 
 
-def faulty(found: Iterable[Closing]) -> list[str]:
-    """The closings that are not as they were written."""
+def faulty(ledger: Ledger, names: Iterable[str]) -> list[str]:
+    """The closings of these names that are not as they were written."""
+    found = (in_full(ledger, name) for name in names)
     return [closing.id for closing in found if digest(closing) != closing.said.get("digest")]
 
 

@@ -35,9 +35,10 @@ CLOSINGS = {
     **dict.fromkeys(("platform", "model", "endpoint", "zone", "mode", "meter", "invoice", "card", "said"), "string"),
     "tokens": "int64", "picos": "string",  # a month's tax may not fit 64 bits
 }  # fmt: skip
+ALERTS = {"at": "timestamp", "event": "string", "channel": "string", "state": "string"}  # what watch has told
 TABLES = {
     "totals": TOTALS, "usage": USAGE, "contexts": CONTEXTS, "tags": TAGS, "files": FILES, "forgotten": FORGOTTEN,
-    "closings": CLOSINGS,
+    "closings": CLOSINGS, "alerts": ALERTS,
 }  # fmt: skip
 DUCK = {
     "string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN",

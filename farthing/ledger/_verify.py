@@ -165,7 +165,7 @@ def _notes(ledger: Ledger) -> Iterator[Fault]:
 def _closings(ledger: Ledger) -> Iterator[Fault]:
     """Each closed month is as it was written, and none is there twice."""
     found = closings(ledger)
-    if changed := faulty(found):
+    if changed := faulty(ledger, [closing.id for closing in found]):
         what = f"{', '.join(changed[:_SHOWN])} no longer as closed"
         yield Fault("closings", what, "restore the table from a backup: a closed month is never changed")
     if [closing.number for closing in found] != list(range(1, len(found) + 1)):

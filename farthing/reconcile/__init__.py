@@ -18,10 +18,22 @@ from farthing.reconcile._control import Control, Count
 from farthing.reconcile._prices import name_prices
 from farthing.reconcile._quantities import Bill, Quantities
 from farthing.reconcile._sides import Grain, Place, Seen, Side, both_sides
-from farthing.reconcile._tables import Row, by, check_keys, total
+from farthing.reconcile._tables import KEYS, Row, by, check_keys, total
 from farthing.statement import Statement
 
-__all__ = ["Cause", "Count", "Place", "Reconciled", "Row", "Side", "by", "check_keys", "reconcile", "total"]
+__all__ = [
+    "KEYS",
+    "Cause",
+    "Count",
+    "Place",
+    "Reconciled",
+    "Row",
+    "Side",
+    "by",
+    "check_keys",
+    "reconcile",
+    "total",
+]
 
 
 @dataclass

@@ -20,9 +20,12 @@ from farthing.reconcile._sides import Place, Side
 from farthing.usage import Sku
 
 ROUNDING_PICOS = 1_000_000  # a line's cost has at least six decimals that count
-AS_GOOD_AS = Fraction(1, 100_000)  # a share below list that is the same, but for the rounding of amounts
-_LEAST = 1 - AS_GOOD_AS * 10  # a share that is below list at all
-_SHARES = 20  # are looked at, those of most money first
+AS_GOOD_AS = (
+    100_000  # shares of list as near as one part in that are the same, but for the rounding of amounts
+)
+_LEAST = 1 - Fraction(10, AS_GOOD_AS)  # a share that is below list at all
+_SHARES = 8  # are looked at, those of most money first
+_ALL = Fraction(1)
 _Sides = Mapping[Place, Side]
 
 
@@ -31,6 +34,11 @@ class _Deal(NamedTuple):
 
     share: Fraction
     days: frozenset[date]
+
+    @property
+    def name(self) -> str:
+        off = 100 * (1 - Decimal(self.share.numerator) / self.share.denominator)
+        return f"discount of {off.quantize(Decimal('0.01')).normalize():f} %"
 
 
 def name_prices(sides: _Sides, book: Book, causes: Causes) -> None:
@@ -65,13 +73,13 @@ def _is_on(deal: _Deal, sides: _Sides, places: Sequence[Place], book: Book) -> b
 
 
 def _fits(side: Side, place: Place, deal: _Deal, book: Book) -> bool:
-    shares = [Fraction(1), *_zone_shares(book, place, side).values()]
+    shares = [_ALL, *_zone_shares(book, place, side).values()]
     return any(_is_at(side, deal.share * share) for share in shares)
 
 
 def _deals(sides: _Sides, places: Sequence[Place]) -> list[_Deal]:
     listed = {place: _listed(sides[place]) for place in places if _listed(sides[place]) > 0}
-    off = sorted((p for p in listed if not _is_at(sides[p], Fraction(1))), key=lambda p: (-listed[p], p))
+    off = sorted((p for p in listed if not _is_at(sides[p], _ALL)), key=lambda p: (-listed[p], p))
     found: list[_Deal] = []
     taken: set[Place] = set()
     tried: set[Place] = set()
@@ -79,7 +87,7 @@ def _deals(sides: _Sides, places: Sequence[Place]) -> list[_Deal]:
         first = next((place for place in off if place not in tried | taken), None)
         if first is None:
             break
-        share = Fraction(sides[first].theirs_picos) / listed[first]
+        share = sides[first].theirs_picos / Fraction(listed[first])
         at = [place for place in off if place not in taken and _is_at(sides[place], share)]
         tried.update(at, [first])
         if not 0 < share < _LEAST:
@@ -87,9 +95,11 @@ def _deals(sides: _Sides, places: Sequence[Place]) -> list[_Deal]:
         days = frozenset(place.day for place in at)
         others = [place for place in listed if place.day in days and not _is_at(sides[place], share)]
         at_list = any(_is_surely_at_list(sides[place]) for place in others)
-        meters, odd = {place.meter for place in at}, {place.meter for place in others}
-        if len(meters) > max(1, len(odd - meters)) and not at_list:
-            share = Fraction(sum(sides[place].theirs_picos for place in at)) / sum(listed[p] for p in at)
+        telling = [place for place in at if _tells(sides[place], share)]
+        meters, odd = {place.meter for place in telling}, {place.meter for place in others}
+        most = len(meters) > max(1, len(odd - meters)) and len(telling) >= len(others)
+        if most and not at_list:
+            share = sum(sides[place].theirs_picos for place in at) / Fraction(sum(listed[p] for p in at))
             found.append(_Deal(_plain(share, [sides[place] for place in at]), days))
             taken.update(at, others)
     return found
@@ -101,19 +111,26 @@ def _plain(share: Fraction, sides: Sequence[Side]) -> Fraction:
     return near if all(_is_at(side, near) for side in sides) else share
 
 
-def _listed(side: Side) -> Fraction:
-    return Fraction(side.theirs * (side.rate or 0))
+def _listed(side: Side) -> int | Fraction:
+    return side.theirs * (side.rate or 0)
 
 
 def _is_at(side: Side, share: Fraction) -> bool:
-    at_list = _listed(side)
-    slack = ROUNDING_PICOS * max(side.lines, 1) + AS_GOOD_AS * abs(at_list)
-    return abs(side.theirs_picos - share * at_list) <= slack
+    """In whole numbers, since there may be hundreds of thousands of places."""
+    at_list: int | Fraction = side.theirs * (side.rate or 0)
+    of = share.denominator
+    slack = ROUNDING_PICOS * max(side.lines, 1) + abs(at_list) // AS_GOOD_AS
+    return bool(abs(side.theirs_picos * of - share.numerator * at_list) <= slack * of)
+
+
+def _tells(side: Side, share: Fraction) -> bool:
+    """Whether it is large enough to be at this share and not at list."""
+    return (1 - share) * _listed(side) > 10 * ROUNDING_PICOS * max(side.lines, 1)
 
 
 def _is_surely_at_list(side: Side) -> bool:
     """Whether it is at list, and large enough that rounding does not hide a thousandth of it."""
-    return _is_at(side, Fraction(1)) and _listed(side) > 2_000 * ROUNDING_PICOS * max(side.lines, 1)
+    return _is_at(side, _ALL) and _listed(side) > 2_000 * ROUNDING_PICOS * max(side.lines, 1)
 
 
 class _Naming:
@@ -127,31 +144,34 @@ class _Naming:
 
     def name(self, place: Place, deal: _Deal | None) -> None:
         side = self._sides[place]
-        what = f"{place.model} {place.endpoint} {place.mode} {place.meter}"
-        share = deal.share if deal else Fraction(1)
-        at_list = side.theirs_picos - side.price_picos
-        near = ROUNDING_PICOS * max(side.lines, 1) + (AS_GOOD_AS * abs(at_list) if deal else 0)
-        times = {"": Fraction(1), **_zone_shares(self._book, place, side)}
+        share = deal.share if deal else _ALL
+        before = side.theirs_picos  # of the discount
+        at_list = before - side.price_picos
+        what, best = f"{place.model} {place.endpoint} {place.mode} {place.meter}", ""
+        if before * share.denominator != share.numerator * at_list:
+            best = self._nearest(place, side, share, at_list, what)
+        if deal:
+            before = round(before / share) if best else at_list
+            less = side.theirs_picos - before
+            self._causes.add(deal.name, f"{place.account} {place.model}", less, side.lines)
+        extra = before - at_list
+        if best == "wrong":
+            self._add_wrong(place, side, what, at_list, extra)
+        elif best:
+            where = f"{place.account} {what}: billed at the rate of zone {best}"
+            self._causes.add("extended access", where, extra, side.lines)
+        elif extra:
+            self._causes.add("rounding", "amounts and quantities of the bill", extra, side.lines)
+
+    def _nearest(self, place: Place, side: Side, share: Fraction, at_list: int, what: str) -> str:
+        """Which rate it was billed at: "" for the book's, a zone's, or one that is wrong."""
+        near = ROUNDING_PICOS * max(side.lines, 1) + (abs(at_list) // AS_GOOD_AS if share != _ALL else 0)
+        times = {"": _ALL, **_zone_shares(self._book, place, side)}
         if what in self._wrong:
             times["wrong"] = self._wrong[what]
         off = {name: abs(side.theirs_picos - share * of * at_list) for name, of in times.items()}
         best = min(off, key=lambda name: off[name])
-        if off[best] > near:
-            best = "wrong"
-        before = side.theirs_picos  # of the discount
-        if deal:
-            before = round(side.theirs_picos / share) if best else at_list
-            less = (100 * (1 - Decimal(share.numerator) / share.denominator)).quantize(Decimal("0.01"))
-            name = f"discount of {less.normalize():f} %"
-            self._causes.add(name, f"{place.account} {place.model}", side.theirs_picos - before, side.lines)
-        extra = before - at_list
-        if not best:
-            self._causes.add("rounding", "amounts and quantities of the bill", extra, side.lines)
-        elif best != "wrong":
-            where = f"{place.account} {what}: billed at the rate of zone {best}"
-            self._causes.add("extended access", where, extra, side.lines)
-        else:
-            self._add_wrong(place, side, what, at_list, extra)
+        return best if off[best] <= near else "wrong"
 
     def _add_wrong(self, place: Place, side: Side, what: str, at_list: int, extra: int) -> None:
         if at_list:

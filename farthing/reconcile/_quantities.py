@@ -7,7 +7,7 @@ the rest was used, and who saw that. Tokens that have a cause are taken off the 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -174,7 +174,10 @@ class Quantities:
     # --- in the bill twice
 
     def _twice(self) -> None:
-        """Days whose lines are all there twice, or more often; then single lines, sure where the count is large."""
+        """Days whose lines are all there twice, or more often; then single lines.
+
+        Those are sure where a count is large, and all that the day has too much of is there a whole number of times.
+        """
         times = self._times()
         for place in list(self._open):
             side = self._sides[place]
@@ -183,7 +186,10 @@ class Quantities:
                 self._mantle[place] = self._mantle.get(place, 0) // often
                 self._again(place, min(side.theirs - side.theirs // often, self._open[place]))
         again = {place: often for place in self._open if (often := self._often(place)) > 1}
+        more = Counter((p.account, p.day) for p, count in self._open.items() if count > 0)
+        most = Counter((p.account, p.day) for p in again)
         sure = {(p.account, p.day) for p in again if self._ours(p) >= MANY}
+        sure = {key for key in sure if most[key] == more[key]}
         for place, often in again.items():
             if (place.account, place.day) in sure and (place.account, place.day) not in times:
                 self._again(place, self._ours(place) * (often - 1))

@@ -9,7 +9,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from farthing.reports._table import COMPUTED, LIST_VALUE, REPORTS, Report, Table, as_json, footer, report
+from farthing.reports._convert import ConvertError, described, in_currency
+from farthing.reports._table import (
+    COMPUTED,
+    LIST_VALUE,
+    REPORTS,
+    Report,
+    Table,
+    as_json,
+    footer,
+    hanging,
+    heading,
+    is_amount,
+    report,
+)
 from farthing.reports.bills import STEPS, bill, layers  # isort: split
 
 from farthing.reports.levers import levers
@@ -20,13 +33,19 @@ __all__ = [
     "LIST_VALUE",
     "REPORTS",
     "STEPS",
+    "ConvertError",
     "Report",
     "Table",
     "as_json",
     "bill",
     "by",
     "daily",
+    "described",
     "footer",
+    "hanging",
+    "heading",
+    "in_currency",
+    "is_amount",
     "layers",
     "levers",
     "monthly",

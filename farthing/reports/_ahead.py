@@ -22,7 +22,6 @@ ORIGINS = 12  # points of the past that are forecast from, at most
 FEWEST_ORIGINS = 5  # for an interval of the history's own
 WIDE = (0.4, 2.0)  # the interval where there are fewer, as factors
 FURTHEST = 4  # times as many days as sums of the past had, for their errors to make the interval
-WIDER = 1.25  # errors of the past are fewer than they look: their days overlap
 
 Method = Callable[[Sequence[float], int], list[float]]
 
@@ -59,9 +58,9 @@ def ahead(history: Sequence[float], skip: int, days: int, *, library: bool = Tru
     forecast = methods[best](history, span)[skip:]
     enough = len(origins) >= FEWEST_ORIGINS and len(history) >= ENOUGH_DAYS and days <= length * FURTHEST
     found = tries[best] if enough else []
-    stretch = WIDER * max(1.0, days / length)
+    stretch = max(1.0, days / length)  # what drifts, drifts on
     low, high = _interval(sum(forecast), found, stretch)
-    return Ahead(forecast, low, high, best, errors[best], errors[RUN_RATE], _held(found, WIDER), len(found))
+    return Ahead(forecast, low, high, best, errors[best], errors[RUN_RATE], _held(found), len(found))
 
 
 def run_rate(history: Sequence[float], days: int) -> list[float]:
@@ -145,10 +144,10 @@ def _interval(forecast: float, tries: Sequence[_Try], stretch: float) -> tuple[f
     return max(0.0, forecast - reach), forecast + reach
 
 
-def _held(tries: Sequence[_Try], stretch: float) -> int:
+def _held(tries: Sequence[_Try]) -> int:
     """Of the sums of the past, those in the interval that the rest make: by none is it judged that it made itself."""
     held = 0
     for i, one in enumerate(tries):
-        low, high = _interval(one.forecast, [*tries[:i], *tries[i + 1 :]], stretch)
+        low, high = _interval(one.forecast, [*tries[:i], *tries[i + 1 :]], 1.0)
         held += low <= one.came <= high
     return held

@@ -44,7 +44,9 @@ class Report:
     name: str
     says: str
     make: Callable[..., Table]
-    adds_up: bool = False  # of each amount, those of the days sum to that of the month: so it can be converted
+    adds_up: bool = (
+        False  # of each amount, those of the days sum to that of the month: so it can be converted
+    )
 
 
 REPORTS: dict[str, Report] = {}
@@ -93,7 +95,7 @@ def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[st
         "unpriced_reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         "rejected": rejected,
         "rejected_reasons": [f"{file.path}:{reason}" for file in files for reason in file.reasons][:20],
-        "assumed_usd": sum(_hanging(cell) for cell in found if cell.assumed),
+        "assumed_usd": sum(hanging(cell) for cell in found if cell.assumed),
         "assumed": _assumptions(found),
         "book": question.book.digest,
         "tz": question.tz,
@@ -129,7 +131,7 @@ def _assumptions(found: Sequence[Cell]) -> list[dict[str, Any]]:
     ]
 
 
-def _hanging(cell: Cell) -> int:
+def hanging(cell: Cell) -> int:
     """What of the cell's cost hangs on any of its assumptions."""
     return _writes_5m(cell) if set(cell.assumed) == {"ttl"} else cell.cost
 
@@ -175,7 +177,7 @@ def as_json(table: Table) -> dict[str, Any]:
         "title": table.title,
         "heading": table.heading,
         "rows": plain(table.rows),
-        **{name: _exact(table, name, plain(part)) for name, part in table.parts.items()},
+        **plain(table.parts),
         "footer": plain(table.footer),
     }
 

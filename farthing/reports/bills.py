@@ -20,7 +20,7 @@ STEPS = (
 )
 
 
-@report("The bill: from list price to what it comes to, layer by layer; then by model.")
+@report("The bill: from list price to what it comes to, layer by layer; then by model.", adds_up=True)
 def bill(ledger: Ledger, question: Question) -> Table:
     """The steps sum to the total exactly. Rows are models; `waterfall` has the steps."""
     found = cells(ledger, question, ("model",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from farthing.cells import TIME_KEYS, Question, QuestionError, check_key
 from farthing.ledger import Ledger
@@ -65,6 +65,45 @@ def forecast(ledger: Ledger, question: Question, month: str = "", by: str = "") 
     told = f"{heading(made.cells)}; {COVERED} % interval; usage until {end.astimezone(question.zone):%Y-%m-%d %H:%M}"
     under = footer(ledger, question, made.cells)
     return Table(f"{title} of {first:%Y-%m}", told, columns, rows if keys else [whole], under, parts)
+
+
+class Coming(NamedTuple):
+    """Something of a model used recently that has a date."""
+
+    day: date
+    model: str
+    says: str
+
+
+def coming(ledger: Ledger, question: Question, now: datetime, days: int) -> list[Coming]:
+    """Changes of price, and ends of models, in the days ahead."""
+    end = known_until(ledger, question, now)
+    if end is None:
+        return []
+    made = spending(ledger, question, (), end)
+    today = now.astimezone(UTC).date()
+    last = today + days * DAY
+    found = [Coming(event.day, event.model, _event(event)["change"]) for event in price_events(made, last)]
+    for platform, name in sorted({(box.sku.platform, box.sku.model) for box in made.recent.get((), {})}):
+        cycle = question.book.models[name].platform(platform).get("lifecycle", {})
+        found += [
+            Coming(day, name, f"{_STAGES[what]} on {platform}")
+            for what, day in cycle.items()
+            if what in _STAGES
+        ]
+    return [one for one in sorted(found) if today < one.day <= last]
+
+
+_STAGES = {
+    "retirement": "retired, and no longer answers,",
+    "retirement_not_before": "may be retired from then",
+    "legacy": "legacy from then",
+    "legacy_by": "legacy by then",
+    "extended_access": "in extended access, where a higher price may follow,",
+    "eol": "end of life, and no longer answers,",
+    "eol_by": "end of life by then, and no longer answers,",
+    "eol_not_before": "may end from then",
+}
 
 
 def _month(text: str, today: date) -> tuple[date, date]:

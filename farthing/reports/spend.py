@@ -12,7 +12,7 @@ from farthing.meters import METERS
 from farthing.reports._table import Table, footer, grouped, heading, report
 
 
-@report("Spend by any keys.")
+@report("Spend by any keys.", adds_up=True)
 def by(ledger: Ledger, question: Question, keys: Sequence[str]) -> Table:
     """One row a group, dearest first; groups of time in order of time."""
     keys = tuple(dict.fromkeys(check_key(key) for key in keys))
@@ -52,22 +52,22 @@ def _by_meter(found: Iterable[Cell], keys: Sequence[str]) -> list[dict[str, Any]
 Order = Literal["asc", "desc"]
 
 
-@report("Spend by day.")
+@report("Spend by day.", adds_up=True)
 def daily(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
     return _over_time(ledger, question, ("day",), breakdown, order)
 
 
-@report("Spend by week, from Monday.")
+@report("Spend by week, from Monday.", adds_up=True)
 def weekly(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
     return _over_time(ledger, question, ("week",), breakdown, order)
 
 
-@report("Spend by month.")
+@report("Spend by month.", adds_up=True)
 def monthly(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
     return _over_time(ledger, question, ("month",), breakdown, order)
 
 
-@report("Spend by session, dearest first.")
+@report("Spend by session, dearest first.", adds_up=True)
 def session(ledger: Ledger, question: Question, breakdown: bool = False, order: Order = "asc") -> Table:
     return _over_time(ledger, question, ("session", "project"), breakdown, order)
 

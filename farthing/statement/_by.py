@@ -14,7 +14,7 @@ from farthing.statement._usage_type import TOKENS, UNDECODED
 if TYPE_CHECKING:
     import duckdb
 
-    from farthing.statement import Statement
+    from farthing.statement._bill import Bill
     from farthing.statement._same import Part
 
 ACCOUNT = "coalesce(nullif(account, ''), payer)"
@@ -57,7 +57,7 @@ def sums(cost: str) -> str:
     )
 
 
-def grouped(statement: Statement, keys: Sequence[str]) -> list[Group]:
+def grouped(statement: Bill, keys: Sequence[str]) -> list[Group]:
     """All the money of the bill, by these keys and by kind; the largest first."""
     for key in keys:
         if key not in KEYS and not (key.startswith("tag:") and key[4:]):
@@ -102,7 +102,7 @@ class _Sum:
         )
 
 
-def _rows(statement: Statement, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def _rows(statement: Bill, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Class, type, far?, rate, the keys that lines tell, and `sums`. Files are read again for keys that are details."""
     _prepare(statement)
     con = statement.connection
@@ -152,7 +152,7 @@ _IS_FAR = (
 )
 
 
-def _prepare(statement: Statement) -> None:
+def _prepare(statement: Bill) -> None:
     """The rate of each class on each day, and the places of lines whose amount was not understood."""
     con = statement.connection
     con.execute("CREATE OR REPLACE TEMP TABLE statement_rates (class INTEGER, day DATE, rate BIGINT)")

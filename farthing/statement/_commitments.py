@@ -18,7 +18,7 @@ from farthing.statement._columns import CAPACITY, snake
 from farthing.statement._usage_type import RESERVED, words_of
 
 if TYPE_CHECKING:
-    from farthing.statement import Statement
+    from farthing.statement._bill import Bill
 
 Tokens = Mapping[tuple[str, str, str], int]  # that ran in reserved capacity: by account, model and meter
 
@@ -78,7 +78,7 @@ class _Line(NamedTuple):
     unused_recurring: Decimal | None
 
 
-def committed(statement: Statement, seen: Tokens | None = None) -> list[Commitment]:
+def committed(statement: Bill, seen: Tokens | None = None) -> list[Commitment]:
     """Each commitment of the bill. `seen` are tokens that another source tells of: what the bill tells comes first."""
     bought: dict[tuple[str, ...], list[_Line]] = {}
     ran: dict[tuple[str, str, str], int] = {}
@@ -94,7 +94,7 @@ def committed(statement: Statement, seen: Tokens | None = None) -> list[Commitme
     return [_commitment(statement, key, lines, ran or seen or {}) for key, lines in sorted(bought.items())]
 
 
-def _lines(statement: Statement) -> list[_Line]:
+def _lines(statement: Bill) -> list[_Line]:
     numbers = [number for number, of in enumerate(statement.classes) if of.kind in RESERVED]
     capacity = ", ".join(f"sum({name})" for name in CAPACITY)
     columns = (
@@ -111,9 +111,7 @@ def _lines(statement: Statement) -> list[_Line]:
     ]
 
 
-def _commitment(
-    statement: Statement, key: tuple[str, ...], lines: Sequence[_Line], ran: Tokens
-) -> Commitment:
+def _commitment(statement: Bill, key: tuple[str, ...], lines: Sequence[_Line], ran: Tokens) -> Commitment:
     kind, name, account, model, meter = key
     models = {statement.classes[line.number].model for line in lines} - {""}
     meters = {_meter(line.usage_type) for line in lines} - {""}

@@ -124,6 +124,8 @@ def _give_back(
     elsewhere: Sequence[Line], by_account: dict[str, dict[Price, list[Line]]], kinds: dict[str, list[Line]]
 ) -> None:
     """A rate of another date may be a discount by chance: it is one if the account's other prices are at that share."""
+    if not elsewhere:
+        return
     shares: dict[tuple[str, date], list[tuple[Fraction, Fraction]]] = defaultdict(list)
     for account, prices in by_account.items():
         for line in (line for found in prices.values() for line in found if line.picos < line.listed):

@@ -19,7 +19,7 @@ from farthing.cells import Question
 from farthing.ledger import Ledger
 from farthing.offers import Offer, books
 from farthing.statement import Statement
-from farthing.teach._lines import Line, Price, lines, rate_elsewhere
+from farthing.teach._lines import Line, Price, lines, rate_elsewhere, span_of
 from farthing.teach._places import REFUSED, Group, Place, Side, Sides, sides
 
 MANY = 1_000  # tokens: counts as large as that are not a multiple of another by chance
@@ -32,7 +32,8 @@ class Part(NamedTuple):
     kind: str
     place: Place
     tokens: int
-    picos: int  # billed beyond what should have been
+    paid: int  # picodollars that were billed for them
+    picos: int  # of these, what should not have been
     usage_types: tuple[str, ...]
     detail: str
     sure: bool = True
@@ -58,6 +59,11 @@ class Fault:
         return sum(part.picos for part in self.parts)
 
     @property
+    def paid(self) -> int:
+        """What was billed for its tokens."""
+        return sum(part.paid for part in self.parts)
+
+    @property
     def tokens(self) -> int:
         return sum(part.tokens for part in self.parts)
 
@@ -80,9 +86,9 @@ def find_faults(
     found = list(lines(statement))
     of = books(statement.book, offers)
     parts = [*_rates(statement.book, of, found), *_after_life(statement.book, found), *_storms(of, found)]
-    if ledger is not None and found:
-        days = [line.day for line in found]
-        asked = question or Question(min(days), max(days), book=statement.book)
+    span = span_of(statement)
+    if ledger is not None and span:
+        asked = question or Question(*span, book=statement.book)
         both = sides(statement, found, ledger, asked, of)
         parts += _Compared(both).parts()
     faults: dict[tuple[object, ...], Fault] = {}
@@ -97,7 +103,9 @@ def find_faults(
 
 
 def _part(kind: str, line: Line, picos: int, detail: str, *, sure: bool = True) -> Part:
-    return Part(kind, Place(line.day, line.price), line.tokens, picos, (line.usage_type,), detail, sure)
+    return Part(
+        kind, Place(line.day, line.price), line.tokens, line.picos, picos, (line.usage_type,), detail, sure
+    )  # fmt: skip
 
 
 def _rates(book: Book, of: Callable[[str], Book], found: Iterable[Line]) -> Iterator[Part]:
@@ -226,7 +234,7 @@ class _Compared:
                     kind = "refusals" if refused else "failed_calls"
                     names = "" if refused else ", ".join(statuses)
                     part = self._take(kind, place, 0, side.paid(count), names)
-                    yield part._replace(tokens=count, statuses=statuses, seen_at=place.price)
+                    yield part._replace(tokens=count, paid=part.picos, statuses=statuses, seen_at=place.price)
 
     def _unseen(self) -> Iterator[Part]:
         """Prompts in the bill that no answer belongs to, where calls failed that our sources have no counts of."""
@@ -258,7 +266,17 @@ class _Compared:
     ) -> Part:
         self._open[place] -= count
         side: Side = self._sides[place]
-        return Part(kind, place, count, picos, tuple(sorted(side.usage_types)), detail, sure, seen_at)
+        return Part(
+            kind,
+            place,
+            count,
+            side.paid(count),
+            picos,
+            tuple(sorted(side.usage_types)),
+            detail,
+            sure,
+            seen_at,
+        )
 
 
 _MOVED = {

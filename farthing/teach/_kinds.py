@@ -13,7 +13,7 @@ class Kind(NamedTuple):
 
 
 _CREDIT = "Please check these charges and credit the difference."
-_RATES = "price pages of Amazon Bedrock and of Anthropic, as kept in the price book (farthing/prices)"
+_RATES = "pricing page and price list of Amazon Bedrock; Anthropic's pricing page"
 
 KINDS = {
     "failed_calls": Kind(
@@ -111,8 +111,8 @@ KINDS = {
         _CREDIT,
     ),
     "above_list": Kind(
-        "More was billed than the published rate, and the rate is none that is published for another day or region",
-        "The published rate on these days was lower.",
+        "More was billed than the published rate",
+        "The published rate on these days was lower, and the one billed is published for no other day or region.",
         _RATES,
         "Please tell us which rate was applied, and credit the difference if it was not the published one.",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -14,7 +15,7 @@ from farthing.statement import Statement
 from farthing.usage import Sku
 
 ROUNDING_PICOS = 1_000_000  # a line's cost has at least six decimals that count
-AS_GOOD_AS = Fraction(1, 100_000)  # of an amount: what rounded quantities come to
+PARTS = 100_000  # rounded quantities make an amount wrong by one of as many parts
 FAR = 20  # times off the list price: the unit was misread
 _USAGE = "lower(replace(line_type, ' ', '')) IN ('usage', 'discountedusage', 'savingsplancoveredusage')"
 
@@ -62,16 +63,17 @@ class Line(NamedTuple):
     def listed(self) -> int:
         return self.tokens * (self.rate or 0)
 
-    def is_at(self, rate: int | Fraction) -> bool:
+    def is_at(self, rate: int) -> bool:
         """Whether the amount is that of this rate, but for rounding."""
-        at_rate = Fraction(self.tokens * rate)
-        return abs(self.picos - at_rate) <= ROUNDING_PICOS + AS_GOOD_AS * abs(at_rate)
+        at_rate = self.tokens * rate
+        return PARTS * abs(self.picos - at_rate) <= PARTS * ROUNDING_PICOS + abs(at_rate)
 
     @property
     def share(self) -> tuple[Fraction, Fraction]:
         """Between which shares of list it was billed: amounts and quantities are rounded."""
-        slack = ROUNDING_PICOS + AS_GOOD_AS * self.listed
-        return Fraction(self.picos - slack) / self.listed, Fraction(self.picos + slack) / self.listed
+        slack = PARTS * ROUNDING_PICOS + self.listed
+        whole = PARTS * self.listed
+        return Fraction(PARTS * self.picos - slack, whole), Fraction(PARTS * self.picos + slack, whole)
 
 
 def lines(statement: Statement) -> Iterator[Line]:
@@ -92,6 +94,17 @@ def lines(statement: Statement) -> Iterator[Line]:
         price = Price(account, about.model, about.endpoint, zone, about.mode, about.long_prompt, about.meter)
         tokens = int((quantity * about.scale).to_integral_value())
         yield Line(price, day, usage_type, tokens, int(Decimal(cost).scaleb(12)), rate, count)
+
+
+def span_of(statement: Statement) -> tuple[date, date] | None:
+    """The first and the last day that the tokens of a bill are of; whole months, where it tells no days."""
+    days = [line.day for line in statement.billed]
+    if not days:
+        return None
+    last = max(days)
+    if statement.loaded.by_month:
+        last = last.replace(day=monthrange(last.year, last.month)[1])
+    return min(days), last
 
 
 def rate_elsewhere(book: Book, line: Line) -> Card | None:

@@ -67,7 +67,7 @@ class Run:
         return len({line.day for line in self.lines})
 
     def agrees(self, other: Run) -> bool:
-        return self.holds and other.holds and self.joined(other).holds
+        return self.holds and other.holds and max(self.low, other.low) <= min(self.high, other.high)
 
 
 def runs_of(lines: Iterable[Line]) -> tuple[list[Run], list[Line]]:

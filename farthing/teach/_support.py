@@ -61,16 +61,17 @@ def support_case(fault: Fault) -> str:
         "",
         f"{kind.says}{detail}.",
         f"Account: {fault.account or 'all of the bill'}. Model: {fault.model}. Days (UTC): {days_of(fault.days)}.",
-        f"Amount: USD {usd(fault.picos)} for {fault.tokens:,} tokens.",
+        f"Amount: USD {usd(fault.picos)} of the USD {usd(fault.paid)} that {fault.tokens:,} tokens were billed at.",
         f"Usage types: {', '.join(fault.usage_types)}.",
     ]
     if fault.request_ids:
         lines.append(f"Request ids, for example: {', '.join(fault.request_ids)}.")
-    lines += ["", f"{kind.documented} ({kind.source})", "", "By day:"]
+    lines += ["", f"{kind.documented} Source: {kind.source}.", "", "By day:"]
     for day in fault.days:
         of_day = [part for part in fault.parts if part.place.day == day]
         picos, tokens = sum(part.picos for part in of_day), sum(part.tokens for part in of_day)
-        lines.append(f"  {day}  {tokens:>16,} tokens  USD {usd(picos)}")
+        paid = sum(part.paid for part in of_day)
+        lines.append(f"  {day}  {tokens:>16,} tokens billed at USD {usd(paid)}: USD {usd(picos)} too much")
     if not fault.sure:
         lines += ["", "We conclude this from totals of the day, and may have missed another reason."]
     return "\n".join([*lines, "", kind.ask])

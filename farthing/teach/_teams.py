@@ -200,7 +200,8 @@ def _decide(
             why = f"the {source} has tags of {shares}"
         elif of_tagged * 2 < whole:
             why = f"only {shares} of {show(whole)} is tagged in the {source}"
-        chosen[best] = f"{show(tagged[best])} of {show(whole)} is tagged so in the {source}"
+        part = "all of it" if tagged[best] == whole else f"{show(tagged[best])} of {show(whole)}"
+        chosen[best] = f"{part} is tagged so in the {source}"
     if len(chosen) > 1 and not why:
         why = " and ".join(f"{team}: {says}" for team, says in chosen.items())
     if why:
@@ -291,7 +292,7 @@ def _toml(found: Suggested) -> Iterator[str]:
         found.teams.items(), key=lambda item: (-found.claims.get(item[0], 0), item[0])
     ):
         claims = found.claims.get(team, 0)
-        share = f", {100 * claims // whole} % of all" if whole > 0 else ""
+        share = f", {max(100 * claims // whole, 1)} % of all" if claims > 0 else ""
         yield from ("", f"# {show(claims)} would be theirs{share}")
         if team in found.known:
             yield "# farthing.toml has the team: add these members to its table"

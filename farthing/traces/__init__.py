@@ -14,7 +14,18 @@ from typing import cast
 from farthing.traces._log import Call, Format, Gather, Left, Log, Reject, Source
 from farthing.traces._rows import rows
 
-__all__ = ["Call", "Format", "Left", "Log", "Reject", "Source", "TraceError", "formats", "read_traces", "rows"]
+__all__ = [
+    "Call",
+    "Format",
+    "Left",
+    "Log",
+    "Reject",
+    "Source",
+    "TraceError",
+    "formats",
+    "read_traces",
+    "rows",
+]
 
 
 class TraceError(ValueError):
@@ -36,16 +47,16 @@ def read_traces(sources: Iterable[Source], key: bytes, name: str = "") -> Log:
     if name and name not in known:
         raise TraceError(f"no trace format {name!r}: there are {', '.join(known)}")
     gather = Gather()
-    asked, unlike = bool(name), 0
+    asked, others = name, 0
     for source in sources:
         found = [each for each in ([name] if name else known) if known[each].sniff(source.head)]
-        if not found:
-            unlike += 1
-            gather.left[f"files that are no {name or 'trace'}"] += 0
-            continue
-        name = found[0]
-        gather.add(source.path, known[name].read(source, key))
-    if not name or (unlike and not gather.calls and not gather.left.total()):
-        what = f"no {name} trace" if asked else f"a format not known (there are {', '.join(known)}): name it with --format"
-        raise TraceError(f"{unlike or 'no'} files: {what}")
+        if found:
+            name = found[0]
+            gather.add(source.path, known[name].read(source, key))
+        else:
+            others += 1
+    if not gather.calls and not gather.left:
+        what = f"no {asked} trace" if asked else f"no trace of a known format ({', '.join(known)})"
+        raise TraceError(f"{what} in {others:,} files")
+    gather.others = others
     return gather.log(name, known[name])

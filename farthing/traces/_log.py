@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ TAIL_BLOCKS = 8  # at the end of each prompt stay apart, for policies that mark 
 
 
 class Source(NamedTuple):
-    """An opened file: its beginning, its lines by number, and how to read a file that lies beside it (None: not there)."""
+    """An opened file: its beginning, its lines by number, and how to read one that lies beside it (None: not there)."""
 
     path: str
     head: bytes
@@ -42,7 +43,7 @@ class Call(NamedTuple):
 
     at_us: int
     namespace: tuple[str, ...]
-    hashes: Sequence[int] | Sequence[str]
+    hashes: Sequence[int] | Sequence[str] | Ints
     weights: int | Sequence[int]
     prompt: int
     output: int
@@ -105,6 +106,7 @@ class Log:
     dated: bool
     models: Counter[str]
     billed: Vector | None  # the tokens that were billed, where the format says so for every request
+    others: int  # files of no format, or of another
 
     @property
     def read(self) -> int:
@@ -121,6 +123,7 @@ class Gather:
     mended: Counter[str] = field(default_factory=Counter)
     rejects: list[tuple[str, int, str]] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    others: int = 0
 
     def add(self, path: str, items: Iterable[Item]) -> None:
         """What a reader finds in a file."""
@@ -155,6 +158,7 @@ class Gather:
             form.DATED,
             Counter(call.model for call in calls if call.model),
             Vector(*map(sum, zip(*billed, strict=True))) if calls and len(billed) == len(calls) else None,
+            self.others,
         )
 
     def _trace(self, calls: list[Call], form: Format) -> Trace:
@@ -302,7 +306,7 @@ def _shared_out(
         if tokens is not None and points[-1][1] <= tokens <= ceiling:
             points.append((blocks, tokens))
     depths: list[int] = []
-    for (begin, low), (end, high) in zip(points, points[1:], strict=False):
+    for (begin, low), (end, high) in pairwise(points):
         total = low
         for share in apportion(weights[begin:end], high - low):
             total += share

@@ -21,7 +21,7 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Block(NamedTuple):
-    """A content block: its bytes, how much it weighs beside others, its part of the prompt, the cache point behind it."""
+    """A content block: its bytes, its weight beside others, its part of the prompt, the cache point behind it."""
 
     data: bytes
     weight: int
@@ -65,7 +65,9 @@ def blocks_of(body: dict[str, Any]) -> list[Block]:
         if not isinstance(message, dict):
             raise Rejected("a message that is no object")
         role = str(message.get("role", ""))
-        leading = role in ("system", "developer") and before == (_encoder.encode(settings) if settings else b"")
+        leading = role in ("system", "developer") and before == (
+            _encoder.encode(settings) if settings else b""
+        )
         for block in _blocks(message.get("content"), role.encode(), system=leading):
             found.append(block._replace(data=before + block.data))
             if not leading:

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 
-from farthing.meters import Vector
 from farthing.traces._lines import instant_us, reason
 from farthing.traces._log import Call, Item, Left, Reject, Source
 from farthing.usage import Rejected, read_usage
@@ -53,7 +53,7 @@ def sniff(head: bytes) -> bool:
     return b'"sessionId"' in head and b'"type"' in head and b'"schemaType"' not in head
 
 
-def read(source: Source, key: bytes) -> Iterator[Item]:  # noqa: ARG001 - there is nothing to hash
+def read(source: Source, key: bytes) -> Iterator[Item]:
     """A call is written once for each block of its answer: the first tells when, the last how much."""
     calls: dict[str, Call] = {}
     for number, line in source.lines:
@@ -102,7 +102,9 @@ class _Stretch:
 
     before: int  # which stretch it parts from; -1: none
     after: int
-    cuts: set[int] = field(default_factory=set)  # depths at which a prompt ends in it, or another stretch begins
+    cuts: set[int] = field(
+        default_factory=set
+    )  # depths at which a prompt ends in it, or another stretch begins
 
 
 def chain(calls: Sequence[Call]) -> list[Call]:
@@ -133,7 +135,7 @@ def _shared(before: Call, call: Call) -> int:
     """How many tokens the call has in common with the one before it."""
     assert before.billed is not None
     assert call.billed is not None
-    read = min(call.billed.cache_read, before.prompt, call.prompt)
+    read: int = min(call.billed.cache_read, before.prompt, call.prompt)
     if call.prompt < before.prompt:
         return read
     lives_us = _LIVES_US["1h" if before.billed.cache_write_1h else "5m"]
@@ -155,5 +157,5 @@ def _with_nodes(
     depths = [0, *(cut for _, cut in ends)]
     return call._replace(
         hashes=[names[end] for end in ends],
-        weights=[end - begin for begin, end in zip(depths, depths[1:], strict=False)],
+        weights=[end - begin for begin, end in pairwise(depths)],
     )

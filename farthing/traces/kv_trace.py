@@ -45,7 +45,7 @@ def sniff(head: bytes) -> bool:
     return b'"requests"' in head and (b'"block_size"' in head or b'"hash_id_scope"' in head)
 
 
-def read(source: Source, key: bytes) -> Iterator[Item]:  # noqa: ARG001 - the hashes are numbers already
+def read(source: Source, key: bytes) -> Iterator[Item]:
     for session in decoded(whole_documents(source), _decoder):
         if isinstance(session, _Session):
             yield from _calls(session, source.path)

@@ -1,4 +1,4 @@
-"""Traces in Mooncake's form: a line a request, with hashes of prefixes by blocks of 512 tokens, known to all requests."""
+"""Traces in Mooncake's form: a line a request, with hashes of prefixes by blocks of 512 tokens, shared by all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sniff(head: bytes) -> bool:
     return b'"hash_ids"' in head and b'"input_length"' in head
 
 
-def read(source: Source, key: bytes) -> Iterator[Item]:  # noqa: ARG001 - the hashes are numbers already
+def read(source: Source, key: bytes) -> Iterator[Item]:
     for line in decoded(source.lines, _decoder):
         if not isinstance(line, _Line):
             yield line

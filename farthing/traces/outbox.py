@@ -20,7 +20,7 @@ def sniff(head: bytes) -> bool:
     return b'"gateway_id"' in head and b'"kind"' in head
 
 
-def read(source: Source, key: bytes) -> Iterator[Item]:  # noqa: ARG001 - its hashes have a key already
+def read(source: Source, key: bytes) -> Iterator[Item]:
     for number, line in source.lines:
         if not line.strip():
             continue
@@ -37,7 +37,14 @@ def read(source: Source, key: bytes) -> Iterator[Item]:  # noqa: ARG001 - its ha
         blocks = record.prefixes.blocks
         yield Call(
             round((record.at - EPOCH).total_seconds() * 1_000_000),
-            (record.platform, record.account, record.region, record.model, record.mode, record.prefixes.key_id),
+            (
+                record.platform,
+                record.account,
+                record.region,
+                record.model,
+                record.mode,
+                record.prefixes.key_id,
+            ),
             [block.hash for block in blocks],
             [block.tokens for block in blocks],
             record.tokens.prompt,

@@ -1,0 +1,154 @@
+"""A team's statement as a page: one file without scripts and without requests, for the screen, for mail and for A4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from html import escape
+from pathlib import Path
+
+from farthing.allocate._divide import Money
+from farthing.allocate._team import TeamStatement
+from farthing.allocate._text import month_name, status
+from farthing.fx import amount
+
+
+def to_html(made: TeamStatement) -> str:
+    title = f"{made.team}: Claude on Amazon Bedrock, {month_name(made.month)}"
+    known = [("for", made.said.owner), ("cost centre", made.said.cost_centre)]
+    under = "; ".join([status(made), *(f"{name} {value}" for name, value in known if value)])
+    body = "\n".join(_body(made))
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+<header>
+<h1>{escape(made.team)}</h1>
+<p class="dim">Claude on Amazon Bedrock, {escape(month_name(made.month))}</p>
+<p class="dim">{escape(under)}</p>
+</header>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _body(made: TeamStatement) -> Iterator[str]:
+    yield _cards(made)
+    yield _card("What it is made of", "Your own calls, and your part of what teams share", _parts(made))
+    if made.models:
+        yield _card("By model", "Your own calls", _models(made))
+    if made.days:
+        yield _card("By day", f"Your own calls, {made.currency}", _days(made))
+    if made.layers:
+        rows = [(label, made.show(money), "") for label, money in made.layers]
+        yield _card(
+            "How the cost came about", "Your own calls, computed from list price on", _two(rows, last=True)
+        )
+    if made.moved:
+        yield _card("Against the month before", "Your calls, computed, in USD", _moved(made))
+    notes = "".join(f"<li>{escape(note)}</li>" for note in made.notes)
+    yield _card("Notes", "", f"<ul>{notes}</ul>")
+
+
+def _card(title: str, under: str, inside: str) -> str:
+    dim = f'<p class="dim">{escape(under)}</p>' if under else ""
+    return f'<section class="card"><h2>{escape(title)}</h2>{dim}{inside}</section>'
+
+
+def _cards(made: TeamStatement) -> str:
+    found = [("In all", made.show(made.money), "", made.currency)]
+    saved = sum((money for _, money in made.avoided), Money())
+    if any(saved):
+        by = ", ".join(label.partition(",")[0].lower() for label, _ in made.avoided)
+        kind = "good" if made.size(saved) > 0 else "more"
+        found.append(
+            (
+                "Avoided already",
+                made.show(saved),
+                kind,
+                f"by {by}: the same calls would have cost so much more",
+            )
+        )
+    if made.moved and made.moved.before:
+        change = made.moved.after - made.moved.before
+        kind = "more" if change > 0 else "good"
+        sign = "+" if change > 0 else ""
+        found.append(("Against the month before", f"{sign}{amount(change)}", kind, "your calls, computed"))
+    cards = "".join(
+        f'<div class="card"><p class="dim">{escape(title)}</p><div class="big {kind}">{escape(big)}</div>'
+        f'<p class="dim">{escape(under)}</p></div>'
+        for title, big, kind, under in found
+    )
+    return f'<div class="cards">{cards}</div>'
+
+
+def _parts(made: TeamStatement) -> str:
+    rows = []
+    for part in made.parts:
+        of = f", of {made.show(part.whole)} of all teams" if part.whole != part.money else ""
+        says = f'<div class="dim">{escape(part.says + of)}</div>'
+        rows.append(
+            f'<tr><td>{escape(part.name)}{says}</td><td class="n">{escape(made.show(part.money))}</td></tr>'
+        )
+    if len(rows) > 1:
+        total = escape(made.show(made.money))
+        rows.append(f'<tr class="sum"><td>In all</td><td class="n">{total}</td></tr>')
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _models(made: TeamStatement) -> str:
+    most = max((made.size(model.money) for model in made.models), default=0)
+    head = f'<tr><th>Model</th><th class="n">Calls</th><th class="n">Tokens</th><th class="n">{made.currency}</th>'
+    rows = [f'{head}<th class="bar"></th></tr>']
+    for model in made.models:
+        bar = f'<td class="bar"><div style="width:{_percent(made.size(model.money), most)}%"></div></td>'
+        rows.append(
+            f'<tr><td>{escape(model.name)}</td><td class="n">{model.calls:,}</td><td class="n">{model.tokens:,}</td>'
+            f'<td class="n">{escape(made.show(model.money))}</td>{bar}</tr>'
+        )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _days(made: TeamStatement) -> str:
+    most = max(made.size(money) for _, money in made.days)
+    bars = "".join(
+        f'<div style="height:{_percent(made.size(money), most)}%" title="{day} {escape(made.show(money))}"></div>'
+        for day, money in made.days
+    )
+    ends = f"<span>{made.days[0][0]}</span><span>at most {escape(made.show(_dearest(made)))} a day</span>"
+    return f'<div class="days">{bars}</div><p class="dim ends">{ends}<span>{made.days[-1][0]}</span></p>'
+
+
+def _dearest(made: TeamStatement) -> Money:
+    return max((money for _, money in made.days), key=made.size)
+
+
+def _percent(size: int, most: int) -> int:
+    return max(1, size * 100 // most) if size > 0 and most > 0 else 0
+
+
+def _moved(made: TeamStatement) -> str:
+    assert made.moved
+    rows = [("The month before", amount(made.moved.before), "")]
+    for name, picos in made.moved.steps:
+        rows.append((name, f"{'+' if picos > 0 else ''}{amount(picos)}", "more" if picos > 0 else "good"))
+    return _two([*rows, ("This month", amount(made.moved.after), "")], last=True)
+
+
+def _two(rows: Iterable[tuple[str, str, str]], *, last: bool = False) -> str:
+    """Names and amounts; the last row is the sum."""
+    listed = list(rows)
+    cells = []
+    for i, (name, shown, kind) in enumerate(listed):
+        is_sum = ' class="sum"' if last and i == len(listed) - 1 else ""
+        cells.append(f'<tr{is_sum}><td>{escape(name)}</td><td class="n {kind}">{escape(shown)}</td></tr>')
+    return f"<table>{''.join(cells)}</table>"
