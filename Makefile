@@ -17,7 +17,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run demo test check bench docs lock golden spark fuzz crash clean
+.PHONY: help setup setup-run demo test check bench docs lock golden spark fuzz crash focus clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ fuzz: .venv/.dev  ## the long random searches
 crash: .venv/.dev  ## kill -9 at 200 moments of imports and compactions (CRASHES=, CRASH_SEED=)
 	$(PYTEST) tests/crash -m "crash or not crash" -n $(WORKERS)
 
+focus: .venv/.dev  ## the official FOCUS validator on an export (Python 3.12; 515 MB in .venv-focus)
+	$(BIN)/python tools/focus_validate.py
+
 bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
 	$(BIN)/python bench/run.py
 
@@ -62,7 +65,7 @@ lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=
 	$(LOCK) --group bench -o requirements/bench.txt
 
 clean:  ## remove what was built here
-	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist spark-warehouse
+	rm -rf .venv .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist spark-warehouse
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # Each stamp is newer than the files it was made from, so a changed lock installs again and nothing else does.
