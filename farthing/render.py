@@ -51,7 +51,7 @@ def print_table(table: Table, console: Console) -> None:
     if "waterfall" in table.parts:
         _print_waterfall(table.parts["waterfall"], console, table.currency)
     if table.rows:
-        _print_rows(table.columns, table.rows, console, table.currency)
+        _print_rows(table.columns, table.rows, console, table.currency, _HEADS | table.heads)
     else:
         console.print(f"  {table.empty}")
     for name, part in table.parts.items():
@@ -61,7 +61,13 @@ def print_table(table: Table, console: Console) -> None:
         console.print(Text(line, "dim"))
 
 
-def _print_rows(columns: Iterable[str], rows: list[dict[str, Any]], console: Console, currency: str) -> None:
+def _print_rows(
+    columns: Iterable[str],
+    rows: list[dict[str, Any]],
+    console: Console,
+    currency: str,
+    heads: Mapping[str, str] = _HEADS,
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
@@ -71,7 +77,10 @@ def _print_rows(columns: Iterable[str], rows: list[dict[str, Any]], console: Con
     for name in shown:
         number = bool(rows) and _is_number(name, rows, currency)
         out.add_column(
-            _head(name, currency), justify="right" if number else "left", no_wrap=number, overflow="fold"
+            _head(name, currency, heads),
+            justify="right" if number else "left",
+            no_wrap=number,
+            overflow="fold",
         )
     for row in rows:
         out.add_row(*(_shown(name, row[name], currency) for name in shown))
@@ -90,7 +99,7 @@ def _print_part(name: str, part: Any, console: Console, currency: str) -> None:
     """A further table of a report, or an amount; what is empty is left out, and so is what is printed elsewhere."""
     from rich.text import Text
 
-    title = _head(name, currency).replace("_", " ")
+    title = (name[:-4] if is_amount(name, currency) else name).replace("_", " ")
     if is_amount(name, currency):
         said = "not told under these filters" if part is None else _shown(name, part, currency)
         console.print(f"{title}: {said}")
@@ -112,11 +121,11 @@ def _like(name: str, currency: str) -> str:
     return f"{name[:-3]}{currency.lower()}" if name.endswith("usd") else name
 
 
-def _head(name: str, currency: str) -> str:
+def _head(name: str, currency: str, heads: Mapping[str, str]) -> str:
     if not is_amount(name, currency):
-        return _HEADS.get(name, name)
-    of = name[:-4]  # without the currency
-    return (_HEADS.get(f"{of}_usd") or of) if of else name.upper()
+        return heads.get(name, name)
+    of = name[:-3]  # without the currency
+    return heads.get(f"{of}usd", name) if of else name.upper()
 
 
 def _dull(name: str, rows: list[dict[str, Any]]) -> bool:

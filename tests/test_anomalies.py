@@ -85,8 +85,8 @@ def test_batch_that_is_none_any_more_is_found_after_a_week(tmp_path):
     eight = 8 * 24 + 9
     ledger = Ledger(tmp_path)
     change = since("nightly", MONDAY + eight * HOUR, mode="on_demand")
-    ledger.append(list(usages(nightly, hours=eight + 2, change=change)))
-    (one,) = found(ledger, MONDAY + (eight + 2) * HOUR)
+    ledger.append(list(usages(nightly, hours=eight + 5, change=change)))
+    (one,) = found(ledger, MONDAY + (eight + 5) * HOUR)
     assert (str(one.subject), one.cause) == ("team nightly", "batch and mode")
     assert "batch from 100 % to 0 % of calls" in one.detail
 

@@ -180,6 +180,7 @@ def table(made: Allocated, ledger: Ledger, question: Question) -> Table:
         foot,
         parts,
         currency=exchange.currency if exchange else "USD",
+        heads={f"{part}_usd": part.replace("_", " ") for part in shown} | {"cost_centre": "cost centre"},
     )
 
 

@@ -69,7 +69,7 @@ def _us(at: datetime) -> int:
 
 
 def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOCUMENTED) -> Comparison:
-    """All of them. The plan is the cheapest that is found: where planning finds none, it is a policy's."""
+    """All of them. Where a policy that only places breakpoints is cheaper than the plan, it is the plan."""
     merged = radix(trace)
     # What a policy does hangs on how its rates compare, which is the same on all cards of a model.
     online = {
@@ -77,11 +77,11 @@ def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOC
         for name, policy in POLICIES.items()
     }
     planned = cards.price(replay(merged, plan(merged, minimum, cards), minimum, semantics))
-    none = uncached(trace, cards)
+    plain = [name for name, policy in POLICIES.items() if not (policy.pings or policy.pads or policy.waits)]
     return Comparison(
-        none=none,
+        none=uncached(trace, cards),
         bound=bound(merged, minimum, cards),
-        plan=min(planned, none, *online.values()),
+        plan=min(planned, *(online[name] for name in plain)),
         bound_with_pings=bound(merged, minimum, cards, pings=True),
         online=online,
         best_online=BEST,

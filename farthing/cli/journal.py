@@ -53,7 +53,9 @@ def journal(
         line for line in made(seen, month, settings) if closing in ("", line.reference.partition("/")[0])
     ]
     write(out, lines)
-    _tell(out, lines, month, json=json)
+    last = [one for one in seen if one.period == month][-1].said["months"][month]
+    unpriced = 0 if last.get("bill") else last["unpriced_calls"]
+    _tell(out, lines, month, unpriced, json=json)
     return 0
 
 
@@ -68,7 +70,7 @@ def _check(month: str, out: Path, suffixes: tuple[str, ...]) -> None:
         raise BadInput(f"{out}: there is no folder {out.parent}")
 
 
-def _tell(out: Path, lines: list[JournalLine], month: str, *, json: bool) -> None:
+def _tell(out: Path, lines: list[JournalLine], month: str, unpriced: int, *, json: bool) -> None:
     """What is in the file, by currency and by the month whose money it is: expense, which is what is owed."""
     sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for line in lines:
@@ -76,8 +78,11 @@ def _tell(out: Path, lines: list[JournalLine], month: str, *, json: bool) -> Non
             sums[line.currency, line.of] += Decimal(line.amount)
     if json:
         booked = [{"currency": c, "of": of, "amount": f"{total}"} for (c, of), total in sorted(sums.items())]
-        write_json({"file": str(out), "month": month, "lines": len(lines), "booked": booked})
+        write_json({"file": str(out), "month": month, "lines": len(lines), "booked": booked,
+                    "unpriced_calls": unpriced})  # fmt: skip
         return
     print(f"{out}: {len(lines):,} lines of {month}; debits equal credits")
     for (currency, of), total in sorted(sums.items()):
         print(f"  {total:>16,} {currency}  of {of}")
+    if unpriced:
+        print(f"{unpriced:,} calls without a price are not in it: {month} was closed without a bill")

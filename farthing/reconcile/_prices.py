@@ -20,9 +20,7 @@ from farthing.reconcile._sides import Place, Side
 from farthing.usage import Sku
 
 ROUNDING_PICOS = 1_000_000  # a line's cost has at least six decimals that count
-AS_GOOD_AS = (
-    100_000  # shares of list as near as one part in that are the same, but for the rounding of amounts
-)
+AS_GOOD_AS = 100_000  # two shares of list that differ by one part in that are one, but for rounding
 _LEAST = 1 - Fraction(10, AS_GOOD_AS)  # a share that is below list at all
 _SHARES = 8  # are looked at, those of most money first
 _ALL = Fraction(1)
@@ -111,16 +109,15 @@ def _plain(share: Fraction, sides: Sequence[Side]) -> Fraction:
     return near if all(_is_at(side, near) for side in sides) else share
 
 
-def _listed(side: Side) -> int | Fraction:
-    return side.theirs * (side.rate or 0)
+def _listed(side: Side) -> int:
+    return round(side.theirs * (side.rate or 0))
 
 
 def _is_at(side: Side, share: Fraction) -> bool:
     """In whole numbers, since there may be hundreds of thousands of places."""
-    at_list: int | Fraction = side.theirs * (side.rate or 0)
-    of = share.denominator
+    at_list, of = _listed(side), share.denominator
     slack = ROUNDING_PICOS * max(side.lines, 1) + abs(at_list) // AS_GOOD_AS
-    return bool(abs(side.theirs_picos * of - share.numerator * at_list) <= slack * of)
+    return abs(side.theirs_picos * of - share.numerator * at_list) <= slack * of
 
 
 def _tells(side: Side, share: Fraction) -> bool:

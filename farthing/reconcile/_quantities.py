@@ -44,6 +44,8 @@ class Bill(NamedTuple):
     """What of a bill says whether more is to come: its days, and if it is on an invoice."""
 
     days: set[tuple[str, date]]  # (account, day)
+    accounts: set[str]
+    last: date | None
     final: bool
     not_decoded: dict[tuple[str, date], set[int]]  # what its lines that were not understood cost
 
@@ -54,15 +56,8 @@ class Bill(NamedTuple):
         for line in statement.undecoded:
             day, account = grain(line.day, line.account)
             unknown[account, day].add(line.picos)
-        return cls(days, statement.invoiced, unknown)
-
-    @property
-    def accounts(self) -> set[str]:
-        return {account for account, _ in self.days}
-
-    @property
-    def last(self) -> date | None:
-        return max((day for _, day in self.days), default=None)
+        last = max((day for _, day in days), default=None)
+        return cls(days, {account for account, _ in days}, last, statement.invoiced, unknown)
 
     def waits(self, day: date) -> bool:
         """Whether AWS may still add lines to a day."""
@@ -207,7 +202,8 @@ class Quantities:
         if ours <= 0 or self._open[place] <= 0 or self._control.side(place) == "bill":
             return 1
         gross = side.theirs - side.mantle
-        return next((n // ours for n in (gross, gross - side.back) if n > ours and n % ours == 0), 1)
+        often = next((n // ours for n in (gross, gross - side.back) if n > ours and n % ours == 0), 1)
+        return often if side.mantle or side.back or side.lines % often == 0 else 1
 
     def _times(self) -> dict[tuple[str, date], int]:
         """How often the bill has all that it has of an account's day, where that is more than once.

@@ -167,7 +167,7 @@ def _add_theirs(sides: dict[Place, Side], line: Billed, statement: Statement, gr
     side = sides[place]
     side.theirs += line.tokens
     side.theirs_picos += line.billed_picos
-    side.lines += 1
+    side.lines += line.lines
     side.back += min(line.tokens, 0)
     if line.mantle:
         side.mantle += line.tokens

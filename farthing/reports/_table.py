@@ -33,6 +33,9 @@ class Table:
     failed: bool = False  # the answer is no: the command exits 1
     empty: str = "no usage in this selection"  # what stands where rows would
     currency: str = "USD"
+    heads: dict[str, str] = field(
+        default_factory=dict
+    )  # of columns that people should see under another name
 
     def frame(self) -> Frame:
         """The rows, for Arrow, Polars or pandas."""

@@ -67,6 +67,7 @@ class Billed(NamedTuple):
     currency: str = ""
     unblended_picos: int = 0
     net_picos: int | None = None  # of an enterprise discount; None where the bill does not tell
+    lines: int = 1  # of the bill
 
 
 class Apart(NamedTuple):
@@ -238,7 +239,7 @@ class Statement:
     @cached_property
     def _tokens(self) -> list[tuple[_Place, Billed]]:
         found = []
-        for at, _, cost, unblended, net, quantity, _ in self._usage:
+        for at, _, cost, unblended, net, quantity, lines in self._usage:
             of = self.classes[at.number]
             if of.kind != TOKENS:
                 continue
@@ -247,7 +248,7 @@ class Statement:
             line = Billed(
                 at.usage_type, at.day, at.account, of.platform, of.model, of.endpoint, of.mode, of.meter, of.region,
                 of.long_prompt, of.mantle, zone, tokens, _picos(cost), listed, at.invoice, at.entity, at.currency,
-                _picos(unblended), None if net is None else _picos(net),
+                _picos(unblended), None if net is None else _picos(net), lines,
             )  # fmt: skip
             found.append((at, line))
         return found
