@@ -118,3 +118,46 @@ def endpoint(sku: Sku, tokens: Vector) -> Rewritten:
     if sku.endpoint not in ("regional", "geo_us"):
         return None
     return sku._replace(endpoint="global"), tokens
+
+
+# --- rewrites that take an argument, for plans -----------------------------------------------------------------------
+
+Ratio = tuple[int, int]
+SAME: Ratio = (1, 1)
+# Tokens of the newer tokenizer for one of the older: Anthropic says 1.0 to 1.35, and about 30 % more. Nobody knows it for
+# a given text without counting, so plans carry all three.
+KAPPA: tuple[Ratio, Ratio, Ratio] = (SAME, (13, 10), (27, 20))
+
+
+def to_model(model: str, kappa: Ratio = SAME, *, cacheable: bool = True) -> Rewrite:
+    """Another model for the same text. `kappa` tokens of its tokenizer for one of today's, rounded up, on each meter.
+
+    `cacheable` is False where the prompts are under the model's minimum: then they are sent plain.
+    """
+    above, below = kappa
+
+    def rewrite(sku: Sku, tokens: Vector) -> Rewritten:
+        if sku.mode == "fast" or sku.model == model:
+            return None
+        counted = Vector(*(-(-count * above // below) for count in tokens))
+        if not cacheable:
+            counted = Vector(input=counted.prompt, output=counted.output)
+        return sku._replace(model=model, zone=""), counted
+
+    return rewrite
+
+
+def family(model: str) -> str:
+    """opus, sonnet, haiku ...: of models of one family the newer is the successor."""
+    words = [word for word in model.split("-") if word.isalpha() and word not in ("claude", "v")]
+    return words[0] if words else ""
+
+
+def batch_pays(reads: Vector, own: Vector, batched: Vector) -> bool:
+    """Whether these calls cost less in a batch, which forfeits the cache: in exact integers.
+
+    With reads at 0.1, writes at 1.25 and a batch at half price that is phi < 0.556 + 2.78 O/I, for phi the share of
+    the prompt that is read and what else is cached being written.
+    """
+    plain = Vector(input=reads.prompt, output=reads.output)
+    return bool(plain @ batched < reads @ own)

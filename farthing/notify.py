@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any, Protocol
@@ -66,6 +67,7 @@ def secret(variable: str, what: str) -> str:
 
 # --- mail -----------------------------------------------------------------------------------------
 
+_WIDE = policy.SMTP.clone(max_line_length=900)  # a folded subject begins with a blank in some programs
 _PORTS = {"starttls": 587, "ssl": 465, "none": 25}
 
 
@@ -82,7 +84,7 @@ def mail(
     """Send one message to all of `to`. NotifyError where one of them is refused, though the others have it then."""
     if not settings.host:
         raise NotifyError("no mail server: add [smtp] with host and sender to farthing.toml")
-    message = EmailMessage()
+    message = EmailMessage(_WIDE)
     for name, value in (
         ("From", settings.sender),
         ("To", ", ".join(to)),

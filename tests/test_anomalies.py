@@ -1,5 +1,6 @@
 """Anomalies: each planted fault is found within the hour, under its own cause; quiet months raise no alarm."""
 
+import shlex
 import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,7 @@ from farthing.ledger import Ledger
 from farthing.money import PICOS_PER_USD
 from farthing.reports import as_json
 from farthing.reports._alarms import DAY, WEEK, Window, long_days, same_hours, silences, spikes
-from farthing.reports.anomalies import KEYS, anomalies, find
+from farthing.reports.anomalies import KEYS, Anomaly, Subject, anomalies, find, see
 from farthing.usage import EPOCH
 from tests.traffic import COMPANY, HOUR, MONDAY, changed_prices, nothing, since, usages
 
@@ -193,9 +194,18 @@ def test_a_row_says_what_how_much_since_when_why_and_what_to_run(books):
     assert row["what"] == "team search"
     assert row["since"] == "2026-10-13 11:00"  # summer time
     assert row["cause"] == "cache broken"
-    assert row["see"].startswith("farthing why --from 2026-") and "'team=search'" in row["see"]  # noqa: PT018
+    see = (
+        "farthing by model,principal,meter --where team=search --since 2026-10-13 --until 2026-10-13 --tz UTC"
+    )
+    assert row["see"] == see
     assert float(row["usd"]) - float(row["usual_usd"]) == pytest.approx(float(row["extra_usd"]))
     assert [step["name"] for step in row["steps"]].count("cache") == 1
+
+
+def test_a_name_cannot_put_commands_into_the_one_that_is_shown():
+    window = Window(500_000, 500_002)
+    one = Anomaly(Subject("team", "x'; rm -rf ~ #"), window, window, 2, 1, "volume", "", ())
+    assert shlex.split(see(one))[4] == "team=x'; rm -rf ~ #"
 
 
 @pytest.mark.parametrize("by", ["day", "meter", "nonsense"])

@@ -73,12 +73,16 @@ def test_regional_costs_a_tenth_more(bound, trace):
 
 def test_a_model_of_other_factors_and_another_minimum(bound, trace):
     path = trace(asked(0, 600, 1), asked(5_000, 600, 1))
-    assert bound(path)[1]["usd"]["bound"] == bound(path)[1]["usd"]["none"]  # 512 tokens: too short for Sonnet 4.6
+    assert (
+        bound(path)[1]["usd"]["bound"] == bound(path)[1]["usd"]["none"]
+    )  # 512 tokens: too short for Sonnet 4.6
     _, answer, _ = bound(path, model="claude-opus-5-5")  # caches from 512, and reads at a twentieth
     assert answer["minimum_tokens"] == 512
     rates = {name: float(rate) for name, rate in answer["rates"][0].items()}
     assert rates["cache_read"] == pytest.approx(rates["input"] / 20)
-    pair = 512 * (rates["cache_write_5m"] + rates["cache_read"]) + 2 * (88 * rates["input"] + 100 * rates["output"])
+    pair = 512 * (rates["cache_write_5m"] + rates["cache_read"]) + 2 * (
+        88 * rates["input"] + 100 * rates["output"]
+    )
     assert float(answer["usd"]["bound"]) * 1e6 == pytest.approx(pair)
 
 
@@ -140,7 +144,7 @@ def test_a_table_for_people(bound, trace):
     assert "9 requests, 18,900 prompt tokens (mooncake)" in out
     assert "left out: 1 no hashes" in out
     row = next(line for line in out.splitlines() if "end of the prompt, 1h" in line).split()
-    # None: 9 * (2,100 * 3 + 1,500), the bound: 9 * (52 * 3 + 1,500) + 2,048 * (3.75 + 8 * 0.3); 1h writes at 6 not 3.75.
+    # None is 9 * (2,100 * 3 + 1,500), the bound 9 * (52 * 3 + 1,500) + 2,048 * (3.75 + 8 * 0.3); 1h writes at 6.
     assert row[-5:] == ["$0.03", "54.3", "%", "16.8", "%"]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from farthing.allocate._bill import NOT_SEEN
 from farthing.allocate._divide import Exchange, Money
 from farthing.allocate._pools import DIRECT, Share
 from farthing.config import Pool, Team
@@ -86,9 +87,14 @@ def parts_of(
         if share.team == team:
             sums[share.part] += share.money
     says = {DIRECT: "your own calls"} | {pool.name: said for pool, said in pools}
+    says[NOT_SEEN] = "billed to the accounts of your team, and in none of our logs"
     order = [*says, *sorted(set(sums) - set(says))]
     rest = "on the bill, for the accounts of your team"
-    return [Part(name, says.get(name, rest), sums[name], wholes[name]) for name in order if name in sums]
+    return [
+        Part(name.replace("_", " "), says.get(name, rest), sums[name], wholes[name])
+        for name in order
+        if name in sums
+    ]
 
 
 def layers_of(said: Mapping[str, Money]) -> list[tuple[str, Money]]:

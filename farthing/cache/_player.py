@@ -44,7 +44,7 @@ REUSED = 350_000  # parts of a million, before anything is known
 EARLY_US = 15_000_000  # a ping goes out so long before what it keeps would expire
 FIVES, SLOTS = 12, 16
 WAITS = 24  # classes: agent or not, first turn or later, newest of its namespace or overtaken, how the answer ended
-WAIT_TRUST = 10_000_000  # tokens
+WAIT_TRUST = 30_000_000  # tokens
 # How many in a million of those who still wait come back in each slot, before anything is known: of others, and of
 # agents, at first turns and later ones, each newest and overtaken. Where from: docs/caching.md.
 RARELY = (40_000,) * 15
@@ -523,11 +523,11 @@ def idle(
 
 @jit
 def ping_pays(own: Mind, wait: Any, slot: Any, left: Any, write: Any, prices: Prices) -> Any:
-    """Whether some number of pings from this one on costs less, by a fifth, than the returns they catch would save."""
+    """Whether some number of pings from this one on costs less, by a third, than the returns they catch save."""
     gain, here = 0, PARTS
     for later in range(slot, min(slot + left, FIVES + 1 if slot <= FIVES else SLOTS)):
         back = here * hazard(own, wait, later) // PARTS
-        gain += back * (write - prices.read) - here * prices.read * 6 // 5
+        gain += back * (write - prices.read) - here * prices.read * 3 // 2
         if gain > 0:
             return True
         here -= back

@@ -15,7 +15,7 @@ from farthing.meters import Vector
 from ._bound import FIVE_US, HOUR_US, check_rates
 from ._engine import DOCUMENTED, NEVER, Semantics, blank
 from ._jit import jit
-from ._player import BY_PAUSES, BY_RETURNS, LIKELY, SEEN, Policy, Prices, Walk, follow, mind
+from ._player import BY_PAUSES, BY_RETURNS, FIVES, LIKELY, SEEN, Policy, Prices, Walk, follow, mind
 from ._trace import Ints, Trace, radix_with, take
 
 GUARDS = (4, 1)  # nodes before the end: docs/decisions/0061-guards.md
@@ -34,11 +34,11 @@ POLICIES: dict[str, Policy] = {
     "second_sighting": Policy(end_ttl_us=FIVE_US, writes=SEEN),
     "likely_5m": _GUARDED._replace(writes=LIKELY),
     "fitted_ttl": _GUARDED._replace(lives=BY_PAUSES),
-    "pinged_5m": _GUARDED._replace(pings=2),
+    "pinged_5m": _GUARDED._replace(pings=FIVES),
     "padded_5m": _GUARDED._replace(pads=True),
     "first_alone_5m": _GUARDED._replace(waits=True),
     "adaptive_unpinged": _GUARDED._replace(writes=LIKELY, lives=BY_PAUSES),
-    "adaptive": _GUARDED._replace(writes=LIKELY, lives=BY_RETURNS, pings=2),
+    "adaptive": _GUARDED._replace(writes=LIKELY, lives=BY_RETURNS, pings=FIVES),
 }
 BEST = "adaptive"  # chosen on the traces of docs/caching.md; not by looking at the one it is used on
 

@@ -274,7 +274,7 @@ def _print(log: Log, found: Comparison, told: dict[str, Any]) -> None:
     for name in ("policy", "usd", "saved", "over the bound"):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     costs = _costs(found)
-    names = _NAMES | {"best_online": f"what can run live at best: {found.best_online}"}
+    names = _NAMES | {"best_online": f"advised, can run live: {found.best_online}"}
     for name in _SHOWN:
         cost = costs[name]
         saved = _percent(found.none - cost, found.none)

@@ -50,6 +50,9 @@ _HINTS: dict[str, Any] = {
     "order": Annotated[
         Literal["asc", "desc"], Parameter(name=["--order", "-o"], group=OUTPUT, help="Of the rows.")
     ],
+    "month": Annotated[str, Parameter(help="The month, 2026-12; the present one if left out.")],
+    "by": Annotated[str, Parameter(help="KEY[,KEY...]: what to tell apart.")],
+    "minimum": Annotated[int, Parameter(help="Dollars an hour; less than that is no news.")],
     "seconds": Annotated[int, Parameter(group=OUTPUT, help="How far apart in time two records may be.")],
     "teams": Annotated[bool, Parameter(negative="", group=OUTPUT, help="What saw each team's calls too.")],
     "settle": Annotated[

@@ -135,6 +135,8 @@ def send_statements(
 
     asked, money, bill = asked or Asked(), money or InCurrency(), bill or Bill()
     question = question_of(asked, month)
+    if asked.json or asked.csv:
+        raise BadInput("--json, --csv: `farthing team-statements` writes them; this sends them")
     smtp = question.config.smtp
     if not smtp.host and not dry_run:
         raise BadInput("no mail server: add [smtp] with host and sender to farthing.toml")

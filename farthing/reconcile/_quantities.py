@@ -202,8 +202,7 @@ class Quantities:
         if ours <= 0 or self._open[place] <= 0 or self._control.side(place) == "bill":
             return 1
         gross = side.theirs - side.mantle
-        often = next((n // ours for n in (gross, gross - side.back) if n > ours and n % ours == 0), 1)
-        return often if side.mantle or side.back or side.lines % often == 0 else 1
+        return next((n // ours for n in (gross, gross - side.back) if n > ours and n % ours == 0), 1)
 
     def _times(self) -> dict[tuple[str, date], int]:
         """How often the bill has all that it has of an account's day, where that is more than once.

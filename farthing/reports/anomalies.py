@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -58,7 +59,7 @@ class Subject(NamedTuple):
     value: str
 
     def __str__(self) -> str:
-        return f"{self.key} {self.value or '(none)'}" if self.key else ALL
+        return f"{self.key} {' '.join(self.value.split()) or '(none)'}" if self.key else ALL
 
 
 class Anomaly(NamedTuple):
@@ -427,12 +428,19 @@ def _row(found: Anomaly, question: Question) -> dict[str, Any]:
 
 
 def see(found: Anomaly) -> str:
-    """The command that shows the rows."""
+    """The command that shows whose rows they are, of the days that the hours lie in."""
     first, last = _days(found.window)
-    where = f" --where '{found.subject.key}={found.subject.value}'" if found.subject.key else ""
+    key, value = found.subject
+    where = f" --where {shlex.quote(f'{key}={value}')}" if key else ""  # whoever tags calls chooses the value
     if found.cause == SILENT:
         return "farthing sync; farthing doctor"
-    if found.compared is None or not found.usual:
-        return f"farthing by model,operation,principal{where} --since {first} --until {last}"
-    earlier = _days(found.compared)
-    return f"farthing why --from {earlier[0]}..{earlier[1]} --to {first}..{last}{where}"
+    keys = _TELLING.get(found.cause, "model,principal")
+    return f"farthing by {keys}{where} --since {first} --until {last} --tz UTC"
+
+
+_TELLING = {
+    "cache": "model,principal,meter",
+    "prompt size": "principal,operation",
+    "output size": "principal,operation",
+    "volume": "principal,model",
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -105,7 +106,7 @@ def _anomaly(one: Anomaly, question: Question, *, going_on: bool) -> Event:
         title = f"{one.subject} costs {show(hourly)} an hour more than usual: {cause}"
         lines.append(("cost", f"{show(one.cost)} instead of {show(one.usual)}: {show(one.extra)} more"))
         if going_on:
-            lines.append(("if it goes on", f"{show(hourly * 24)} a day"))
+            lines.append(("if it goes on", f"up to {show(hourly * 24)} a day"))
     lines += [("why", one.detail), ("run", see(one))]
     facts = {
         "subject": str(one.subject),
@@ -140,15 +141,16 @@ def over_budget(ledger: Ledger, question: Question, now: datetime) -> Iterator[E
 
 def _budget(key: str, title: str, standing: Standing, today: date) -> Event:
     days = (standing.last - today).days
-    left = max(0, standing.limit - standing.spent)
+    left = standing.limit - standing.spent
+    rest = f"{show(left)} left" if left >= 0 else f"{show(-left)} over"
     lines = [("period", f"{standing.first} to {standing.last}, {days} day{'' if days == 1 else 's'} to go")]
-    lines.append(("spent", f"{show(standing.spent)} of {show(standing.limit)}, {show(left)} left"))
+    lines.append(("spent", f"{show(standing.spent)} of {show(standing.limit)}, {rest}"))
     if standing.forecast and standing.forecast.rest:
         ahead = standing.forecast
         lines.append(("forecast", f"{show(ahead.total)}, between {show(ahead.low)} and {show(ahead.high)}"))
     if standing.unpriced_calls:
         lines.append(("unpriced", f"{standing.unpriced_calls:,} calls have no price and are in no figure"))
-    where = "".join(f" --where '{text}'" for text in standing.budget.where)
+    where = "".join(f" --where {shlex.quote(text)}" for text in standing.budget.where)
     lines.append(("run", f"farthing by model,operation{where} --since {standing.first}"))
     facts = {
         "budget": standing.budget.name,
