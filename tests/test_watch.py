@@ -247,8 +247,8 @@ def test_mail_and_sns_say_the_same(books, moto, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     sns, sqs = (boto3.client(name, "eu-west-1", endpoint_url=moto) for name in ("sns", "sqs"))
-    topic = sns.create_topic(Name="costs")["TopicArn"]
-    queue = sqs.create_queue(QueueName="costs")["QueueUrl"]
+    topic = sns.create_topic(Name="watched")["TopicArn"]
+    queue = sqs.create_queue(QueueName="watched")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     with post_office() as (port, mails):

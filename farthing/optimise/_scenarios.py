@@ -81,7 +81,7 @@ def _outcome(scenario: Scenario, own: Book, piles: dict[_Pile, Vector]) -> Outco
         today = tokens @ found.rates if isinstance(found, Card) else 0
         after = rated(book, pile.sku, tokens, pile.at, pile.prompt, rewrites)
         cost += today if after is None else after[0]
-        moved += today if after is not None and after[1] != pile.sku else 0
+        moved += today if after is not None and after[1:] != (pile.sku, tokens) else 0
     return Outcome(scenario.name, cost, moved)
 
 

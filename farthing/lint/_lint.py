@@ -1,0 +1,181 @@
+"""Requests to findings: each request by itself, and beside the one before it of the same workload."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, NamedTuple
+
+from farthing.book import Book, Card
+from farthing.lint._billing import Loss, Terms, day_of, loss, terms
+from farthing.lint._files import Unread
+from farthing.lint._pairs import between, workload
+from farthing.lint._request import Sent
+from farthing.lint._rules import RULES, SEVERITIES, Found, faults
+
+if TYPE_CHECKING:
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
+
+MOST_NODES = 200_000  # that one loss is worked out over
+_INDEX = re.compile(r"(?<=messages)\[\d+\]|(?<=content)\[\d+\]")
+
+
+@dataclass
+class Finding:
+    """A fault, where it was met first, how often, and what it costs. `loss` is None where `unpriced` says why."""
+
+    found: Found
+    place: str
+    model: str
+    severity: str
+    loss: Loss | None
+    unpriced: str
+    assumed: tuple[str, ...]
+    terms: Terms
+    count: int = 1
+    beside: str = ""  # the request before it, of a pair
+    ledger: LedgerLoss | None = None
+
+
+class LedgerLoss(NamedTuple):
+    """What a fault cost at most in the ledger's traffic of its model: tokens that could have been reads, were not."""
+
+    calls: int
+    tokens: int
+    picos: int
+
+
+@dataclass
+class Linted:
+    """What was read, and what was found."""
+
+    findings: list[Finding] = field(default_factory=list)
+    requests: int = 0
+    pairs: int = 0
+    unread: list[Unread] = field(default_factory=list)
+
+    def failed(self, least: str) -> bool:
+        """Whether something is as severe as that; `never` for none."""
+        return least != "never" and any(
+            SEVERITIES.index(each.severity) >= SEVERITIES.index(least) for each in self.findings
+        )
+
+
+class How(NamedTuple):
+    """By what requests are priced, and over how many calls of which gap a fault counts."""
+
+    book: Book
+    day: date
+    platform: str = ""
+    calls: int = 100
+    gap_s: int = 60
+
+
+def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> Linted:
+    """Everything that is found. With `pair` each request is put beside the one before it, of whatever workload."""
+    done = Linted()
+    known: dict[tuple[str, ...], Finding] = {}
+    before: dict[tuple[object, ...], Sent] = {}
+    for sent in requests:
+        if isinstance(sent, Unread):
+            done.unread.append(sent)
+            continue
+        done.requests += 1
+        kind = () if pair else workload(sent)
+        held = before.get(kind)
+        _add(known, sent, how, "", faults)
+        if held:
+            done.pairs += 1
+            _add(known, sent, how, held.place, lambda new, _, old=held: between(old, new))  # type: ignore[misc]
+        before[kind] = sent
+    done.findings = sorted(
+        known.values(),
+        key=lambda each: (-SEVERITIES.index(each.severity), -(each.loss.lost if each.loss else 0)),
+    )
+    _settle(done.findings)
+    return done
+
+
+def _add(known: dict[tuple[str, ...], Finding], sent: Sent, how: How, beside: str, rule: object) -> None:
+    held = terms(how.book, sent, day_of(sent, how.day), how.platform)
+    for found in rule(sent, held):  # type: ignore[operator]
+        key = (found.rule, _INDEX.sub("[*]", found.where), sent.model, beside and "pair")
+        if key in known:
+            known[key].count += 1
+            continue
+        priced, reason = _loss(found, sent, held, how)
+        severity = found.severity or RULES[found.rule].severity
+        assumed = (*found.assumed, *held.assumed)
+        if not sent.usage and priced:
+            assumed = tuple(dict.fromkeys((*assumed, "tokens (four bytes each)")))
+        known[key] = Finding(found, sent.place, sent.model, severity, priced, reason, assumed, held, 1, beside)
+
+
+def _loss(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Loss | None, str]:
+    if found.rule == "batch":
+        return _batch_loss(found, sent, how)
+    if not found.before or not found.after:
+        return None, ""
+    if not isinstance(held.card, Card):
+        return None, held.reason
+    if held.minimum is None:
+        return None, "nobody has published from how many tokens the model caches"
+    nodes = len(found.before.pieces) + found.before.step * how.calls
+    calls = max(2, min(how.calls, MOST_NODES // max(nodes, 1)))
+    return loss(found.before, found.after, held.card, held.minimum, calls, how.gap_s), ""
+
+
+def _batch_loss(found: Found, sent: Sent, how: How) -> tuple[Loss | None, str]:
+    """A record of a batch, against the same call sent at once and cached."""
+    from farthing.lint._billing import billed
+    from farthing.lint._rules import scenario
+
+    now = terms(how.book, sent, day_of(sent, how.day), how.platform, "on_demand")
+    batch = terms(how.book, sent, day_of(sent, how.day), how.platform, "batch")
+    if not isinstance(now.card, Card) or not isinstance(batch.card, Card) or now.minimum is None:
+        return None, batch.reason or now.reason
+    plays = scenario(sent).play(how.calls, how.gap_s * 1_000_000)
+    cached = billed(plays, now.minimum)
+    plain = sum(tokens.prompt for tokens in cached) * batch.card.rates.input
+    reads = sum(tokens.cache_read for tokens in cached)
+    return Loss(plain, sum(tokens @ now.card.rates for tokens in cached), how.calls, how.gap_s, 0, reads), ""
+
+
+def _settle(findings: list[Finding]) -> None:
+    """What a single request makes suspect and a pair has proved is told once."""
+    proved = {(each.found.rule, each.found.where) for each in findings if each.beside}
+    findings[:] = [
+        each for each in findings if each.beside or (each.found.rule, each.found.where) not in proved
+    ]
+
+
+def price_in_ledger(findings: Iterable[Finding], ledger: Ledger, question: Question) -> None:
+    """What each fault cost at most in the ledger: `ledger` of those whose model is there."""
+    from farthing.cells import cells
+
+    rows = list(cells(ledger, question, ("model",)))
+    for each in findings:
+        if not each.loss or not each.terms.sku:
+            continue
+        model = each.terms.sku.model
+        calls = tokens = picos = 0
+        for row in rows:
+            if row.keys[0] != model or not isinstance(row.price, Card) or not row.price.cached:
+                continue
+            could = row.calls * (each.loss.read_after - each.loss.read_before) // each.loss.calls
+            could = max(0, min(could, row.tokens.prompt - row.tokens.cache_read))
+            rates = row.price.rates
+            calls, tokens = calls + row.calls, tokens + could
+            for meter in ("cache_write_1h", "cache_write_5m", "input"):
+                taken = min(could, getattr(row.tokens, meter))
+                picos += taken * (getattr(rates, meter) - rates.cache_read)
+                could -= taken
+        each.ledger = LedgerLoss(calls, tokens, picos)
+
+
+def kinds(findings: Iterable[Finding]) -> Iterator[str]:
+    """The rules that were broken, each once."""
+    yield from dict.fromkeys(each.found.rule for each in findings)

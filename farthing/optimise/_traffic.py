@@ -1,0 +1,246 @@
+"""The traces of a ledger's own traffic: from the counts of sessions, and from logs with bodies that lie beside it.
+
+A session's counts tell how its context grew (farthing.traces.claude_code has the rule). That is taken so for Claude Code,
+and elsewhere for sessions whose cached tokens bear it out. Bodies tell prefixes themselves; a call of a body is the
+ledger's call of the same request id, so that workload and session are known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from farthing.book import Resolved
+from farthing.cache import FIVE_US, HOUR_US, Ints, Policy, Trace
+from farthing.cells import Question
+from farthing.config import claim_by_facts, claims, fingerprint
+from farthing.ledger import Ledger
+from farthing.meters import METERS, Vector
+from farthing.traces import Call, Reject, Source, bedrock_log, claude_code
+from farthing.traces._log import Gather, Left
+from farthing.usage import Facts, Usage, parse_model_id
+
+MOST_ROWS = 400_000  # of sessions; of more, every n-th session is taken
+_HOUR_US = 3_600_000_000
+_FACTS = ("source", "platform", "model_id", "served_model", "region", "account", "principal", "mode", "inference_geo",
+          "session", "project")  # fmt: skip
+_OWN = "claude_code"  # the source whose contexts are known to grow
+
+
+class Lot(NamedTuple):
+    """Calls of one workload to one model: caches are per model, so each lot is planned by itself."""
+
+    workload: str
+    platform: str
+    model: str
+
+
+class Traffic(NamedTuple):
+    """The trace of a lot, and what its requests were billed. `today` is how it is cached, as far as can be told."""
+
+    trace: Trace
+    billed: Vector  # columns, one entry a request
+    cluster: Ints  # of each request: its session, or the hour
+    sessions: int
+    today: Policy
+    told_by: str  # counts, bodies
+    notes: tuple[str, ...]
+
+
+class _Row(NamedTuple):
+    lot: Lot
+    session: str
+
+
+def from_counts(ledger: Ledger, question: Question, wanted: Iterable[str]) -> dict[Lot, Traffic]:
+    """Traces of the sessions in the ledger, for these workloads."""
+    known = _lots(ledger, question)
+    some = set(wanted)
+    gathers: dict[Lot, Gather] = defaultdict(Gather)
+    calls: dict[Lot, list[Call]] = defaultdict(list)
+    for at_us, ctx, tags, sidechain, *counts in _session_rows(ledger, question):
+        row = known(ctx, tags)
+        if row is None or row.lot.workload not in some:
+            continue
+        tokens = Vector(*counts)
+        if tokens.prompt:
+            space = (row.session, "sidechain" if sidechain else "")
+            calls[row.lot].append(
+                Call(at_us, space, (), (), tokens.prompt, tokens.output, billed=tokens, model=row.lot.model)
+            )
+    for lot, found in calls.items():
+        if any(call.billed and call.billed.cached for call in found):
+            gathers[lot].add("ledger", found)
+    return {
+        lot: traffic
+        for lot, gather in gathers.items()
+        if (traffic := _traffic(gather, claude_code, "counts", {}))
+    }
+
+
+def _session_rows(ledger: Ledger, question: Question) -> Iterator[tuple[Any, ...]]:
+    """Calls of sessions that were not reversed, in the question's days; sampled by session where there are many."""
+    con = ledger.connection
+    con.register("savings_contexts", ledger.contexts())
+    con.register("savings_rows", ledger.rows())
+    since, until = question.span()
+    meters = ", ".join(f"CAST(sum(u.{meter}) AS BIGINT)" for meter in METERS)
+    chosen = (
+        "FROM savings_rows u JOIN savings_contexts c USING (ctx) WHERE c.session <> '' AND c.mode IN ('', 'on_demand') "
+        f"AND u.at >= TIMESTAMPTZ '{since:%Y-%m-%d %H:%M:%S}+00' AND u.at < TIMESTAMPTZ '{until:%Y-%m-%d %H:%M:%S}+00'"
+    )
+    (rows,) = con.execute(f"SELECT count(*) {chosen}").fetchall()[0]
+    every = -(-rows // MOST_ROWS)
+    sample = f"AND hash(c.session) % {every} = 0" if every > 1 else ""
+    found = con.execute(
+        f"SELECT epoch_us(u.at), u.ctx, u.tags, u.sidechain, {meters} {chosen} {sample} "
+        "GROUP BY u.at, u.ctx, u.tags, u.sidechain, u.part, u.request_id, u.message_id HAVING sum(u.calls) > 0 "
+        "ORDER BY 1, u.request_id, u.message_id"
+    )
+    while batch := found.fetchmany(10_000):
+        yield from batch
+
+
+# --- whose a call is -----------------------------------------------------------------------------------------------
+
+
+def _lots(ledger: Ledger, question: Question) -> Callable[[int, int], _Row | None]:
+    """Which lot and session a context and a tag set make; as farthing.cells says, a row at a time."""
+    facts = {
+        ctx: dict(zip(_FACTS, said, strict=True))
+        for ctx, *said in ledger.contexts().project(", ".join(("ctx", *_FACTS))).fetchall()
+    }
+    claimants = question.config.workloads
+    by_facts, by_tags = claim_by_facts(claimants), claims(claimants, "tags")
+    tagged: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    if any(made.tags for made in claimants.values()):
+        for tags, key, value in ledger.table("tags").distinct().project("tags, key, value").fetchall():
+            if claim := by_tags(f"{key}={value}"):
+                tagged[tags].append(claim)
+    seen: dict[tuple[int, int], _Row | None] = {}
+
+    def place(ctx: int, tags: int) -> _Row | None:
+        said = facts[ctx]
+        names = {name: said[name] for name in Facts._fields if name in said}
+        place = question.book.place(Facts(**names), question.profiles, question.assume)
+        if not isinstance(place, Resolved):
+            return None
+        parsed = parse_model_id(said["model_id"])
+        belongs = {
+            "profiles": "" if parsed.base else parsed.profile, "principals": said["principal"],
+            "projects": said["project"], "accounts": said["account"],
+        }  # fmt: skip
+        workload = min(tagged[tags])[1] if tagged.get(tags) else by_facts(belongs) or fingerprint(belongs)
+        return _Row(Lot(workload, place.sku.platform, place.sku.model), said["session"])
+
+    def lot(ctx: int, tags: int) -> _Row | None:
+        if (ctx, tags) not in seen:
+            seen[ctx, tags] = place(ctx, tags)
+        return seen[ctx, tags]
+
+    return lot
+
+
+# --- from bodies ---------------------------------------------------------------------------------------------------
+
+
+def from_bodies(
+    ledger: Ledger, question: Question, sources: Iterable[Source], key: bytes
+) -> tuple[dict[Lot, Traffic], list[str], Counter[str]]:
+    """Traces of logs with bodies, of the calls that are in the ledger; lines that were bad, and what was left out."""
+    known = _lots(ledger, question)
+    con = ledger.connection
+    con.register("savings_rows", ledger.rows())
+    since, until = question.span()
+    places = {
+        name: (ctx, tags)
+        for name, ctx, tags in con.execute(
+            "SELECT request_id, any_value(ctx), any_value(tags) FROM savings_rows WHERE request_id <> '' "
+            "GROUP BY request_id HAVING sum(calls) > 0"
+        ).fetchall()
+    }
+    gathers: dict[Lot, Gather] = defaultdict(Gather)
+    sessions: dict[str, str] = {}
+    left: Counter[str] = Counter()
+    bad: list[str] = []
+    read: set[str] = set()
+    for source in sources:
+        if not bedrock_log.sniff(source.head):
+            left["files without calls"] += 1
+            continue
+        for item in bedrock_log.read(source, key):
+            if isinstance(item, Reject):
+                bad.append(f"{source.path}:{item.line}: {item.reason}")
+            elif isinstance(item, Left):
+                left[item.reason] += item.requests
+            elif item.id in read:
+                left["copies"] += 1
+            elif not question_holds(since, until, item.at_us):
+                left["outside the days asked for"] += 1
+            elif (row := known(*places[item.id]) if item.id in places else None) is None:
+                left["not in the ledger, or without a price"] += 1
+            else:
+                read.add(item.id)
+                sessions[item.id] = row.session
+                gathers[row.lot].add(source.path, [item])
+    found = {
+        lot: traffic
+        for lot, gather in gathers.items()
+        if (traffic := _traffic(gather, bedrock_log, "bodies", sessions))
+    }
+    return found, bad, left
+
+
+def question_holds(since: Any, until: Any, at_us: int) -> bool:
+    at = Usage(at_us, "", "", ()).at
+    return bool(since <= at < until)
+
+
+# --- calls to a trace ----------------------------------------------------------------------------------------------
+
+
+def _traffic(gather: Gather, form: Any, told_by: str, sessions: Mapping[str, str]) -> Traffic | None:
+    log = gather.log("", form)
+    if not log.trace.requests:
+        return None
+    # as the log puts them: each namespace by time, then all of them by time
+    ordered = [call for each in gather.calls.values() for call in each]
+    at_us = np.array([call.at_us for call in ordered], np.int64)
+    ordered = [ordered[i] for i in np.argsort(at_us, kind="stable").tolist()]
+    columns = np.array([list(call.billed or Vector()) for call in ordered], np.int64).T
+    names = [_cluster(call, told_by, sessions) for call in ordered]
+    clusters, cluster = np.unique(np.array(names), return_inverse=True)
+    whole = sum(not name.startswith("hour ") for name in clusters.tolist())
+    notes = tuple(f"{count:,} requests: {why}" for why, count in log.mended.items())
+    return Traffic(
+        log.trace, Vector(*columns), cluster.astype(np.int64), whole, _today(ordered, told_by), told_by, notes
+    )
+
+
+def _cluster(call: Call, told_by: str, sessions: Mapping[str, str]) -> str:
+    """The session; calls without one hang together by the hour."""
+    session = call.namespace[0] if told_by == "counts" else sessions.get(call.id, "")
+    return session or f"hour {call.at_us // _HOUR_US}"
+
+
+def _today(calls: list[Call], told_by: str) -> Policy:
+    """How the prompts are marked, as most of them are."""
+    if told_by == "counts":
+        five = sum(call.billed.cache_write_5m for call in calls if call.billed)
+        hour = sum(call.billed.cache_write_1h for call in calls if call.billed)
+        return Policy(end_ttl_us=(HOUR_US if hour > five else FIVE_US) if five + hour else 0)
+    marked: Counter[tuple[int, int]] = Counter()
+    for call in calls:
+        system = end = 0
+        for blocks, ttl in call.marks:
+            lives = HOUR_US if ttl == "1h" else FIVE_US
+            if 0 < blocks <= call.system:
+                system = lives
+            else:
+                end = lives
+        marked[system, end] += 1
+    system, end = marked.most_common(1)[0][0]
+    return Policy(system_ttl_us=system, end_ttl_us=end)

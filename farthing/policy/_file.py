@@ -1,0 +1,288 @@
+"""The policy file: what it holds, and what cannot be in it. docs/policy.md shows one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from farthing.config import MEMBERS, Members
+from farthing.config._shape import Fault, check_shape, line_of, shown
+from farthing.config._values import bad_member
+from farthing.money import from_usd
+
+NAME = "farthing-policy.toml"
+LEVERS = ("model", "batch", "cache", "ttl", "endpoint")  # in the order in which they are decided
+STATES = ("on", "shadow", "off")
+TTLS = ("5m", "1h")
+MOST_MARKERS = 4
+# The policies of farthing.cache that can run live; a test holds the two lists together.
+LIVE = (
+    "none", "end_5m", "end_1h", "system_end_5m", "system_end_1h", "guarded_5m", "guarded_1h", "second_sighting",
+    "likely_5m", "fitted_ttl", "pinged_5m", "padded_5m", "first_alone_5m", "adaptive_unpinged", "adaptive",
+)  # fmt: skip
+_PLACE = re.compile(r"tools|system|end(-[1-9]\d?)?")
+_DEADLINE = re.compile(r"[1-9]\d*[mhd]")
+_OWN = {  # what an entry of each lever says, besides what all do
+    "model": ("use", "verdict"),
+    "batch": ("deadline",),
+    "cache": ("place", "markers"),
+    "ttl": ("ttl",),
+    "endpoint": ("endpoint",),
+}
+
+
+class PolicyError(ValueError):
+    """The file cannot be used: one line that names it, the place in it, and the mend."""
+
+
+class Marker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A cache point: `at` is tools, system, end, or end-N for so many blocks before the end."""
+
+    at: str
+    ttl: str = "5m"
+
+
+class Estimate(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Dollars that the advice said it saves, nineteen times of twenty between `low` and `high`, `of` what was billed."""
+
+    low: str = ""
+    mid: str = ""
+    high: str = ""
+    of: str = ""
+
+
+class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One lever on one workload's calls of one model ("" for all). `made` is farthing's own sign; people leave it out."""
+
+    workload: str
+    lever: str
+    model: str = ""
+    state: str = "on"
+    share: int = 100  # percent of the client keys
+    keys: tuple[str, ...] = ()  # client keys that have it whatever the share is
+    endpoint: str = ""
+    use: str = ""  # the model to call instead
+    verdict: str = ""  # of the quality gate on it
+    deadline: str = ""
+    place: str = ""  # a policy of farthing.cache, which decides on markers as traffic comes
+    markers: tuple[Marker, ...] = ()
+    ttl: str = ""  # of the markers that the client has placed
+    was: str = ""  # what calls did before: an endpoint, a model, on_demand, a policy of farthing.cache
+    approver: str = ""
+    approved_at: str = ""
+    expires: str = ""
+    reason: str = ""
+    estimate: Estimate = Estimate()
+    calibration: str = ""  # percent that the replay of then was off
+    evidence: str = ""
+    book: str = ""
+    made: str = ""
+
+    @property
+    def name(self) -> str:
+        return "/".join(part for part in (self.workload, self.model, self.lever) if part)
+
+
+class Selectors(Members, forbid_unknown_fields=True, frozen=True):
+    """What calls are the workload's, as farthing.toml says it."""
+
+    made: str = ""
+
+
+class Policy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A policy file. `version` counts its writings by farthing, of which `by`, `at` and `what` are the last."""
+
+    version: int = 0
+    at: str = ""
+    by: str = ""
+    what: str = ""
+    workloads: dict[str, Selectors] = {}
+    entries: tuple[Entry, ...] = ()
+    path: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Names what it says, whoever wrote it."""
+        said = [self.workloads, self.entries]
+        return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
+
+
+def load(path: Path | str) -> Policy:
+    """The policy of a file; an empty one where there is none. PolicyError names the file, the line and the mend."""
+    file = Path(path)
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return Policy(path=str(file))
+    except OSError as error:
+        raise PolicyError(f"{file}: {error.strerror or error}") from error
+    return parse(text, str(file))
+
+
+def parse(raw: bytes, path: str) -> Policy:
+    """The policy of a file's bytes."""
+    try:
+        text = raw.decode("utf-8-sig")
+        said: dict[str, Any] = tomllib.loads(text)
+    except ValueError as error:
+        mend = "mend it, or `farthing savings undo` brings the version before it back"
+        raise PolicyError(f"{path}: {' '.join(str(error).split())}: {mend}") from error
+    fault = next(check_shape(said, Policy, ()), None)
+    if fault is None:
+        policy = msgspec.convert({**said, "path": path}, Policy)
+        fault = next(_values(policy), None)
+        if fault is None:
+            return policy
+    line = line_of(text, fault.place)
+    where = f"{shown(fault.place)}: " if fault.place else ""
+    raise PolicyError(f"{path}{f':{line}' if line else ''}: {where}{fault.says}")
+
+
+def instant(text: str) -> datetime:
+    """2026-11-23T05:00:00Z, or a day, which stands for its beginning in UTC. ValueError if it is neither."""
+    at = datetime.fromisoformat(text)
+    if len(text) <= len("2026-11-23"):
+        day = date.fromisoformat(text)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone")
+    return at.astimezone(UTC)
+
+
+def sign(made: Entry | Selectors) -> str:
+    """What farthing puts into `made`: as long as it fits, nobody has changed the entry."""
+    said = msgspec.json.encode(msgspec.structs.replace(made, made=""))
+    return hashlib.sha256(said).hexdigest()[:12]
+
+
+def is_ours(made: Entry | Selectors) -> bool:
+    """Whether farthing wrote it, and nobody has changed it since."""
+    return bool(made.made) and made.made == sign(made)
+
+
+# --- values that cannot be -------------------------------------------------------------------------------------------
+
+
+def _values(policy: Policy) -> Iterator[Fault]:
+    if policy.version < 0:
+        yield Fault(("version",), "is below 0: leave it out")
+    for name, selectors in policy.workloads.items():
+        for kind in MEMBERS:
+            for number, member in enumerate(getattr(selectors, kind)):
+                if says := bad_member(kind, member):
+                    yield Fault(("workloads", name, kind, number), says)
+    named: dict[str, int] = {}
+    for number, entry in enumerate(policy.entries):
+        place = ("entries", number)
+        for key, says in _entry(entry):
+            yield Fault((*place, key), says)
+        first = named.setdefault(entry.name, number)
+        if first != number:
+            yield Fault(place, f"{entry.name} is entry {first + 1} too: take one away")
+
+
+def _entry(entry: Entry) -> Iterator[tuple[str, str]]:
+    if not entry.workload.strip():
+        yield "workload", "is empty: name one of [workloads], or a fingerprint such as role:NAME"
+    if entry.lever not in LEVERS:
+        yield "lever", f"{entry.lever!r} is no lever: write {', '.join(LEVERS)}"
+        return
+    if entry.state not in STATES:
+        yield "state", f"{entry.state!r} is no state: write {', '.join(STATES)}"
+    if not 0 <= entry.share <= 100:
+        yield "share", f"{entry.share} is no share: write percent of the keys, 0 to 100"
+    others = {key: lever for lever, keys in _OWN.items() for key in keys if lever != entry.lever}
+    for key, lever in others.items():
+        if getattr(entry, key):
+            yield key, f"belongs to the lever {lever}, not {entry.lever}: take it away"
+    yield from _OF_LEVER[entry.lever](entry)
+    yield from _approval(entry)
+    yield from _amounts(entry)
+
+
+def _endpoint(entry: Entry) -> Iterator[tuple[str, str]]:
+    if entry.endpoint != "global":
+        yield "endpoint", f'{entry.endpoint!r} is no endpoint to go to: write "global"'
+
+
+def _model(entry: Entry) -> Iterator[tuple[str, str]]:
+    if not entry.use:
+        yield "use", "is missing: name the model to call instead"
+    if not entry.model:
+        yield "model", "is missing: name the model that is called now"
+    if entry.use and entry.use == entry.model:
+        yield "use", "is the model that is called already"
+    if entry.state == "on" and not entry.verdict:
+        yield "verdict", 'is missing: no model is changed without one (docs/evaluate.md); or state = "shadow"'
+
+
+def _batch(entry: Entry) -> Iterator[tuple[str, str]]:
+    if not _DEADLINE.fullmatch(entry.deadline):
+        yield "deadline", f"{entry.deadline!r} is no time to wait: write 30m, 6h or 2d"
+
+
+def _ttl(entry: Entry) -> Iterator[tuple[str, str]]:
+    if entry.ttl not in TTLS:
+        yield "ttl", f"{entry.ttl!r} is no lifetime: write {' or '.join(TTLS)}"
+
+
+def _cache(entry: Entry) -> Iterator[tuple[str, str]]:
+    if bool(entry.place) == bool(entry.markers):
+        yield "markers", "write either `markers` or `place`"
+    if entry.place and entry.place not in LIVE:
+        yield "place", f"{entry.place!r} is no cache policy: write one of {', '.join(LIVE)}"
+    if len(entry.markers) > MOST_MARKERS:
+        yield "markers", f"{len(entry.markers)} cache points: a request has at most {MOST_MARKERS}"
+    for marker in entry.markers:
+        if not _PLACE.fullmatch(marker.at):
+            yield "markers", f"{marker.at!r} is no place: write tools, system, end, or end-2 for two blocks before it"
+            return
+        if marker.ttl not in TTLS:
+            yield "markers", f"{marker.ttl!r} is no lifetime: write {' or '.join(TTLS)}"
+    depths = [depth(marker.at) for marker in entry.markers]
+    if sorted(set(depths)) != depths:
+        yield "markers", "are not in the order of the prompt: tools, system, end-2, end, each once"
+    if sorted((marker.ttl for marker in entry.markers)) != [marker.ttl for marker in entry.markers]:
+        yield "markers", "a 1h cache point comes after a 5m one: the longer must be first"
+
+
+def depth(place: str) -> int:
+    """Places by this are in the order of the prompt."""
+    first = {"tools": -1000, "system": -999, "end": 0}
+    return first[place] if place in first else int(place.removeprefix("end"))
+
+
+_OF_LEVER = {"model": _model, "batch": _batch, "cache": _cache, "ttl": _ttl, "endpoint": _endpoint}
+
+
+def _approval(entry: Entry) -> Iterator[tuple[str, str]]:
+    for key in ("approved_at", "expires"):
+        if text := getattr(entry, key):
+            try:
+                instant(text)
+            except ValueError:
+                yield key, f"{text!r} is no time: write 2026-11-23T05:00:00Z, or 2026-11-23"
+                return
+    if entry.approver and not entry.approved_at:
+        yield "approved_at", "is missing: write when it was approved"
+    if entry.approver and not entry.expires:
+        yield "expires", "is missing: write the day from which it no longer holds"
+    if entry.approved_at and entry.expires and instant(entry.expires) <= instant(entry.approved_at):
+        yield "expires", f"{entry.expires} is not after {entry.approved_at}, when it was approved"
+
+
+def _amounts(entry: Entry) -> Iterator[tuple[str, str]]:
+    for key in Estimate.__struct_fields__:
+        if text := getattr(entry.estimate, key):
+            try:
+                from_usd(text)
+            except ValueError:
+                yield "estimate", f'{key} = {text!r} is no amount of dollars: write "12.5"'
+                return
