@@ -246,8 +246,7 @@ def test_the_run_rate_is_used_where_it_is_best():
     rng = random.Random(3)
     history = [level for _ in range(8) for level in [100 * rng.lognormvariate(0, 1)] * 7]
     found = ahead(history, 0, 5)
-    assert found.error == min(found.error or 0, found.run_rate_error or 0)
-    assert (found.method == RUN_RATE) == (found.error == found.run_rate_error)
+    assert (found.method, found.error) == (RUN_RATE, found.run_rate_error)
 
 
 # --- budgets --------------------------------------------------------------------------------------

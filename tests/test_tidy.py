@@ -26,9 +26,10 @@ LAYERS = [
     {"frames", "config", "aws", "outbox", "offers", "fx", "notify"},
     {"ledger", "cache", "levers"},
     {"cells"},
+    {"why"},
     {"importers", "exporters", "reports", "statement", "traces", "profiles"},
     {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"}
-    | {"reconcile", "why", "billed", "allocate", "optimise", "evaluate", "lint"},
+    | {"reconcile", "billed", "allocate", "optimise", "evaluate", "lint"},
     {"sync", "doctor", "teach", "close"},
     {"watch"},
     {"cli"},

@@ -170,9 +170,7 @@ class Loss(NamedTuple):
         return 0 if self.before is None else self.before - self.after
 
 
-def loss(
-    before: Scenario, after: Scenario, card: Card, minimum: int, calls: int, gap_s: int
-) -> Loss | None:
+def loss(before: Scenario, after: Scenario, card: Card, minimum: int, calls: int, gap_s: int) -> Loss | None:
     """What the fault costs; None where what would mend it is refused, too."""
     mended = _sum(after, minimum, calls, gap_s)
     if mended is None:

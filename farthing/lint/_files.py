@@ -47,7 +47,9 @@ def read_requests(paths: list[str], model: str = "") -> Iterator[Sent | Unread]:
         try:
             for each in _of_file(found.path, source):
                 if isinstance(each, Sent):
-                    each = each._replace(model=each.model or model, name=each.name or _base(paths, found.path))
+                    each = each._replace(
+                        model=each.model or model, name=each.name or _base(paths, found.path)
+                    )
                 yield each
         finally:
             source.close()
@@ -75,9 +77,7 @@ def _of_file(path: str, source: Source) -> Iterator[Sent | Unread]:
         yield Unread(path, str(cut))
 
 
-def _of_line(
-    line: bytes, path: str, number: int, beside: Callable[[str], Any]
-) -> Iterator[Sent | Unread]:
+def _of_line(line: bytes, path: str, number: int, beside: Callable[[str], Any]) -> Iterator[Sent | Unread]:
     place = f"{path}:{number}"
     try:
         record = msgspec.json.decode(line)
@@ -152,10 +152,10 @@ def _sent(record: Any, place: str, beside: Callable[[str], Any]) -> Sent:
             inner = msgspec.json.decode(inner)
         except UNREADABLE:
             raise Rejected("its body is no JSON") from None
-    if isinstance(record.get("input"), str | list) and "messages" not in inner:
-        inner = {**record, "messages": _turns(record["input"])}
     if not isinstance(inner, dict):
         raise Rejected("its body is no object")
+    if isinstance(record.get("input"), str | list) and "messages" not in inner:
+        inner = {**record, "messages": _turns(record["input"])}
     told = next((record[name] for name in _NAMES if isinstance(record.get(name), str)), "")
     found = sent_of(inner, place, model=str(record.get("model") or ""), usage=record.get("usage"))
     return found._replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ from farthing.lint._billing import Loss, Terms, day_of, loss, terms
 from farthing.lint._files import Unread
 from farthing.lint._pairs import between, workload
 from farthing.lint._request import Sent
-from farthing.lint._rules import RULES, SEVERITIES, Found, faults
+from farthing.lint._rules import NOTE, RULES, SEVERITIES, Found, faults
 
 if TYPE_CHECKING:
     from farthing.cells import Question
@@ -89,7 +89,7 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
         _add(known, sent, how, "", faults)
         if held:
             done.pairs += 1
-            _add(known, sent, how, held.place, lambda new, _, old=held: between(old, new))  # type: ignore[misc]
+            _add(known, sent, how, held.place, lambda new, _, old=held: between(old, new))
         before[kind] = sent
     done.findings = sorted(
         known.values(),
@@ -99,19 +99,29 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
     return done
 
 
-def _add(known: dict[tuple[str, ...], Finding], sent: Sent, how: How, beside: str, rule: object) -> None:
+def _add(
+    known: dict[tuple[str, ...], Finding],
+    sent: Sent,
+    how: How,
+    beside: str,
+    rule: Callable[[Sent, Terms], Iterator[Found]],
+) -> None:
     held = terms(how.book, sent, day_of(sent, how.day), how.platform)
-    for found in rule(sent, held):  # type: ignore[operator]
+    for found in rule(sent, held):
         key = (found.rule, _INDEX.sub("[*]", found.where), sent.model, beside and "pair")
         if key in known:
             known[key].count += 1
             continue
         priced, reason = _loss(found, sent, held, how)
         severity = found.severity or RULES[found.rule].severity
+        if found.rule == "batch" and priced and priced.lost <= 0:
+            severity = NOTE  # at half the price, a batch is the cheaper way all the same
         assumed = (*found.assumed, *held.assumed)
         if not sent.usage and priced:
             assumed = tuple(dict.fromkeys((*assumed, "tokens (four bytes each)")))
-        known[key] = Finding(found, sent.place, sent.model, severity, priced, reason, assumed, held, 1, beside)
+        known[key] = Finding(
+            found, sent.place, sent.model, severity, priced, reason, assumed, held, 1, beside
+        )
 
 
 def _loss(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Loss | None, str]:
@@ -174,8 +184,3 @@ def price_in_ledger(findings: Iterable[Finding], ledger: Ledger, question: Quest
                 picos += taken * (getattr(rates, meter) - rates.cache_read)
                 could -= taken
         each.ledger = LedgerLoss(calls, tokens, picos)
-
-
-def kinds(findings: Iterable[Finding]) -> Iterator[str]:
-    """The rules that were broken, each once."""
-    yield from dict.fromkeys(each.found.rule for each in findings)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farthing.lint._billing import Scenario
-from farthing.lint._request import Part, Sent
+from farthing.lint._request import Part, Sent, below, leaves
 from farthing.lint._rules import KINDS, LOOKBACK, NOTE, TOKENS, Found, marked, moved, put, scenario
 
 _SPACE = re.compile(r"\s+")
@@ -37,7 +37,7 @@ def workload(sent: Sent) -> tuple[Any, ...]:
     """By what requests are taken to be of one kind: tools by name and how the prompt begins, times and ids apart."""
     tools = sorted(_tool_name(part) for part in sent.parts if part.tier == "tools")
     begin = next((part for part in sent.parts if part.tier != "tools"), None)
-    text = next((text for _, text in _texts(begin)), "") if begin else ""
+    text = next((text for _, text in leaves(begin.value, begin.path)), "") if begin else ""
     if begin and begin.tier == "messages" and not tools:
         return (sent.account, _masked(text[:_NAMED_TOOLS]))
     return (sent.account, tuple(tools), _masked(text[:_NAMED_TOOLS])[: _NAMED_TOOLS // 4])
@@ -54,34 +54,13 @@ def _masked(text: str) -> str:
     return _SPACE.sub(" ", text).strip()
 
 
-def _texts(part: Part) -> Iterator[tuple[str, str]]:
-    yield from _leaves(part.value, part.path)
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict | list):
-        each = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, inner in each:
-            if name != "type":
-                yield from _leaves(inner, _below(path, name))
-
-
-def _below(path: str, name: Any) -> str:
-    """The path of something inside; the text of a prompt that is only a text is the prompt."""
-    if isinstance(name, int):
-        return f"{path}[{name}]"
-    return path if name == "text" and not path.endswith("]") else f"{path}.{name}"
-
-
 def continues(before: Sent, after: Sent) -> bool:
     """Whether the later goes on with the conversation of the earlier: it begins with the same words, and is longer."""
     old = [part for part in before.parts if part.tier == "messages"]
     new = [part for part in after.parts if part.tier == "messages"]
     if len(new) <= len(old) or not old or len(old) < 1:
         return False
-    first, now = (next(_texts(parts[0]), ("", ""))[1] for parts in (old, new))
+    first, now = (next(leaves(parts[0].value, parts[0].path), ("", ""))[1] for parts in (old, new))
     return _masked(first[: 1 << 16]) == _masked(now[: 1 << 16])
 
 
@@ -142,7 +121,9 @@ def _parting(before: Sent, after: Sent, at: int, marks: bool) -> Found:
     if not (marks or after.marks):
         return Found(rule, found.path, f"{what}; nothing is marked to be cached yet", _mend(after, found), None, None,
                      NOTE, (), found.shown)  # fmt: skip
-    return Found(rule, found.path, what, _mend(after, found), faulty, _mended(good, after), severity, (), found.shown)
+    return Found(
+        rule, found.path, what, _mend(after, found), faulty, _mended(good, after), severity, (), found.shown
+    )
 
 
 def _mended(good: Scenario, after: Sent) -> Scenario:
@@ -166,7 +147,10 @@ def _mend(after: Sent, found: Difference) -> tuple[str, ...]:
             "+ tools: all of them, always; tool_choice says which may be used",
         )
     if found.path.startswith("messages"):
-        return (f"- {found.path}: changed after it was sent", f"+ {found.path}: as it was sent; what is new goes last")
+        return (
+            f"- {found.path}: changed after it was sent",
+            f"+ {found.path}: as it was sent; what is new goes last",
+        )
     return moved(after, found.path, found.kind)
 
 
@@ -222,9 +206,9 @@ def _of_values(old: Any, new: Any, path: str) -> Difference:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             if name not in old or name not in new:
-                return Difference("text", _below(path, name), "there in one of them only")
+                return Difference("text", below(path, name), "there in one of them only")
             if _canonical(old[name]) != _canonical(new[name]):
-                return _of_values(old[name], new[name], _below(path, name))
+                return _of_values(old[name], new[name], below(path, name))
     if isinstance(old, list) and isinstance(new, list):
         if len(old) == len(new) and sorted(map(_canonical, old)) == sorted(map(_canonical, new)):
             return Difference("key-order", path, f"the same {len(old)} entries in another order")
@@ -235,27 +219,34 @@ def _of_values(old: Any, new: Any, path: str) -> Difference:
     if isinstance(old, str) and isinstance(new, str):
         return _of_texts(old, new, path)
     numbers = isinstance(old, int | float) and isinstance(new, int | float)
-    return Difference("counter" if numbers else "text", path, "another value", (repr(old)[:_SHOWN], repr(new)[:_SHOWN]))
+    return Difference(
+        "counter" if numbers else "text", path, "another value", (repr(old)[:_SHOWN], repr(new)[:_SHOWN])
+    )
 
 
 def _of_texts(old: str, new: str, path: str) -> Difference:
     at = common(old, new)
     if _SPACE.sub(" ", old).strip() == _SPACE.sub(" ", new).strip():
-        return Difference("whitespace", path, f"blanks or line ends differ at character {at:,}", _around(old, new, at))
+        return Difference(
+            "whitespace", path, f"blanks or line ends differ at character {at:,}", _around(old, new, at)
+        )
     for kind, pattern in TOKENS.items():
         found = [_token(pattern, text, at) for text in (old, new)]
         if found[0] and found[1]:
             rest = "" if _masked(old[at:]) == _masked(new[at:]) else ", and text behind it"
             what = f"{KINDS[kind]} at character {found[1].start():,}{rest}"
             return Difference(kind, path, what, (found[0][0][:_SHOWN], found[1][0][:_SHOWN]))
-    return Difference("text", path, f"text differs from character {at:,} on, of {len(new):,}", _around(old, new, at))
+    return Difference(
+        "text", path, f"text differs from character {at:,} on, of {len(new):,}", _around(old, new, at)
+    )
 
 
 def _token(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str] | None:
     """The match that covers a character, looked for around it."""
     begin = max(0, at - 80)
     return next(
-        (match for match in pattern.finditer(text, begin, at + 160) if match.start() <= at <= match.end()), None
+        (match for match in pattern.finditer(text, begin, at + 160) if match.start() <= at <= match.end()),
+        None,
     )
 
 

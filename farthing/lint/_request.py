@@ -7,7 +7,6 @@ before the first of them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -187,6 +186,19 @@ def form_of(body: Mapping[str, Any]) -> str:
     return CONVERSE if typed and not any(typed) else MESSAGES
 
 
-def digest(value: Any) -> str:
-    """A short name of a value."""
-    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:16]
+def leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every text of a part, with its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict | list):
+        each = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in each:
+            if name != "type":
+                yield from leaves(inner, below(path, name))
+
+
+def below(path: str, name: Any) -> str:
+    """The path of something inside; the text of a prompt that is only a text is the prompt."""
+    if isinstance(name, int):
+        return f"{path}[{name}]"
+    return path if name == "text" and not path.endswith("]") else f"{path}.{name}"

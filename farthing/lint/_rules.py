@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from farthing.cache._engine import BREAKPOINTS
 from farthing.lint._billing import Piece, Scenario, Terms
-from farthing.lint._request import CONVERSE, INVOKE, Part, Sent
+from farthing.lint._request import CONVERSE, INVOKE, Part, Sent, leaves
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (NOTE, WARNING, ERROR)
@@ -206,18 +206,22 @@ def _under_minimum(sent: Sent, terms: Terms) -> Iterator[Found]:
         if reach is not None and reach <= first:
             further = sent.parts[reach]
             if further.mark:
-                yield Found("under-minimum", part.mark_path, what, (off(part),), severity=NOTE, assumed=assumed)
+                yield Found(
+                    "under-minimum", part.mark_path, what, (off(part),), severity=NOTE, assumed=assumed
+                )
                 continue
             marks = {place: ttl for place, ttl in sent.marks if place != at} | {reach: part.mark}
             mend = (off(part), put(sent, further, part.mark))
-            yield Found("under-minimum", part.mark_path, what, mend, before, marked(before, marks), "", assumed)
+            yield Found(
+                "under-minimum", part.mark_path, what, mend, before, marked(before, marks), "", assumed
+            )
         else:
             pad = terms.minimum - depth
             pieces = list(before.pieces)
             pieces[at] = pieces[at]._replace(tokens=pieces[at].tokens + pad)
-            mend = (f"+ {part.path}: {pad:,} tokens more that never change, such as examples",)
+            more = f"+ {part.path}: {pad:,} tokens more that never change, such as examples"
             after = before._replace(pieces=tuple(pieces))
-            yield Found("under-minimum", part.mark_path, what, mend, before, after, "", assumed)
+            yield Found("under-minimum", part.mark_path, what, (more,), before, after, "", assumed)
 
 
 def _reach(sizes: Sequence[int], minimum: int) -> int | None:
@@ -274,13 +278,17 @@ def _lookback(sent: Sent, terms: Terms) -> Iterator[Found]:
     at = min(old + LOOKBACK - 1, last - 1)
     what = f"the last turn has {before.step} blocks: the breakpoint does not look back to the one before"
     mend = (put(sent, sent.parts[at], marks[last]),)
-    yield Found("lookback", sent.parts[last].path, what, mend, before, marked(before, marks | {at: marks[last]}))
+    yield Found(
+        "lookback", sent.parts[last].path, what, mend, before, marked(before, marks | {at: marks[last]})
+    )
 
 
 def _no_caching(sent: Sent, terms: Terms) -> Iterator[Found]:
     if terms.sku and not terms.caches and sent.marks:
         places = tuple(off(part) for part in sent.parts if part.mark)
-        yield Found("no-caching", "model", f"{terms.sku.model} does not cache on {terms.sku.platform}", places)
+        yield Found(
+            "no-caching", "model", f"{terms.sku.model} does not cache on {terms.sku.platform}", places
+        )
 
 
 # --- what looks as if it changed -------------------------------------------------------------------------------------
@@ -313,7 +321,7 @@ def _suspects(sent: Sent, terms: Terms) -> Iterator[Found]:
     for at, part in enumerate(sent.parts[: last + 1]):
         if part.tier != "system":
             continue
-        for path, text in texts(part.value, part.path):
+        for path, text in leaves(part.value, part.path):
             for kind in _SUSPECT:
                 if match := TOKENS[kind].search(text, 0, MOST_SEARCHED):
                     whole = scenario(sent, frozenset({at}))
@@ -337,18 +345,6 @@ def moved(sent: Sent, path: str, kind: str) -> tuple[str, ...]:
     """The diff that moves a thing behind the last breakpoint."""
     last = sent.parts[-1].path
     return (f"- {path}: {KINDS.get(kind, 'what differs')}", f"+ {last}: the same, behind the last breakpoint")
-
-
-def texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in a value, with its path."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from texts(inner, f"{path}.{name}")
-    elif isinstance(value, list):
-        for at, inner in enumerate(value):
-            yield from texts(inner, f"{path}[{at}]")
 
 
 _CHECKS: tuple[Callable[[Sent, Terms], Iterator[Found]], ...] = (

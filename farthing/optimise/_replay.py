@@ -31,7 +31,6 @@ SEED = 20_260
 # What a client can do by marking its prompts, and what needs the gateway or the hooks, which see all calls.
 BY_CLIENT = ("none", "end_5m", "end_1h", "system_end_5m", "system_end_1h")
 BY_SETTINGS = ("end_5m", "end_1h")  # Claude Code marks by itself: only how long it asks for can be set
-LIVE = ("adaptive_unpinged",)
 AS_IS = ""
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from farthing.book import Book, Card, Resolved, Unpriced, default_book
 from farthing.config import claim_by_facts, claims, fingerprint
 from farthing.outbox import Decision
-from farthing.policy._file import LEVERS, Entry, Marker, Policy, depth, instant
+from farthing.policy._file import LEVERS, Entry, Marker, Policy, instant
 from farthing.usage import Facts, ModelId, Sku, parse_model_id
 
 APPLIED, SHADOWED, REFUSED = "applied", "shadowed", "refused"
@@ -162,6 +162,7 @@ def _said(change: _Change) -> str:
     shown = {
         "markers": lambda markers: "markers " + ", ".join(f"{marker.at} {marker.ttl}" for marker in markers),
         "model_id": lambda model: f"calls {model}",
+        "use": lambda model: f"{model}, which the gate let pass",
         "deadline": lambda deadline: f"a batch within {deadline}",
         "place": lambda name: f"markers by {name}",
         "inference_geo": lambda _: "calls the global endpoint",
@@ -221,8 +222,11 @@ def _model(entry: Entry, asked: _Asked) -> _Change:
     if not ids:
         raise _No(f"{entry.use} is not known on {asked.sku.platform}")
     _check_price(asked, asked.sku._replace(model=entry.use, zone=""))
-    prefix = "" if parsed.routing in ("", "in_region") else parsed.routing.removeprefix("geo:") + "."
-    return {"model_id": prefix + max(ids, key=len), "use": entry.use}
+    routing = "" if parsed.routing in ("", "in_region") else parsed.routing.removeprefix("geo:")
+    assert target
+    if routing and asked.sku.platform == "bedrock" and routing not in target.platform("bedrock")["profiles"]:
+        raise _No(f"{entry.use} has no profile for {routing}")
+    return {"model_id": f"{routing}.{ids[0]}" if routing else ids[0], "use": entry.use}
 
 
 def _batch(entry: Entry, asked: _Asked) -> _Change:
@@ -305,5 +309,3 @@ def _check_price(asked: _Asked, sku: Sku) -> None:
 _CHANGES: dict[str, Callable[[Entry, _Asked], _Change]] = {
     "model": _model, "batch": _batch, "cache": _cache, "ttl": _ttl, "endpoint": _endpoint,
 }  # fmt: skip
-
-__all__ = ["APPLIED", "REFUSED", "SHADOWED", "Decide", "Decided", "Request", "decide", "decider", "depth", "draw"]

@@ -21,6 +21,7 @@ ENOUGH_DAYS = 4 * WEEK  # for that to be tried out on them
 ORIGINS = 12  # points of the past that are forecast from, at most
 FEWEST_ORIGINS = 5  # for an interval of the history's own
 WIDE = (0.4, 2.0)  # the interval where there are fewer, as factors
+CLEARLY = 1.1
 FURTHEST = 4  # times as many days as sums of the past had, for their errors to make the interval
 
 Method = Callable[[Sequence[float], int], list[float]]
@@ -54,13 +55,18 @@ def ahead(history: Sequence[float], skip: int, days: int, *, library: bool = Tru
         for name, method in methods.items()
     }
     errors = {name: _error(found) for name, found in tries.items()}
-    best = min(methods, key=lambda name: math.inf if errors[name] is None else errors[name] or 0.0)
+    best = min(methods, key=lambda name: _judged(name, errors[name]))
     forecast = methods[best](history, span)[skip:]
     enough = len(origins) >= FEWEST_ORIGINS and len(history) >= ENOUGH_DAYS and days <= length * FURTHEST
     found = tries[best] if enough else []
     stretch = max(1.0, days / length)  # what drifts, drifts on
     low, high = _interval(sum(forecast), found, stretch)
     return Ahead(forecast, low, high, best, errors[best], errors[RUN_RATE], _held(found), len(found))
+
+
+def _judged(name: str, error: float | None) -> float:
+    """Its error; what is not simple must be better by more than chance."""
+    return math.inf if error is None else error * (1 if name == RUN_RATE else CLEARLY)
 
 
 def run_rate(history: Sequence[float], days: int) -> list[float]:

@@ -1,0 +1,114 @@
+"""`farthing lint` and `farthing diff`: cost as a test, before requests are sent."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from farthing.cli._app import BadInput, app
+from farthing.cli._shared import OUTPUT, ledger_to_read, load_config, write_json
+
+if TYPE_CHECKING:
+    from farthing.cells import Question
+    from farthing.lint import How, Unread
+
+MOST_TOLD = 5  # files that could not be read
+_PRICED = Group("Prices", sort_key=1)
+
+_Model = Annotated[str, Parameter(group=_PRICED, help="The model of bodies that name none.")]
+_Platform = Annotated[
+    Literal["", "bedrock", "anthropic", "claude_aws"],
+    Parameter(group=_PRICED, help="Who sells the calls; else as the bodies say."),
+]
+_At = Annotated[
+    str, Parameter(group=_PRICED, help="A day whose prices hold; else each request's own, or today's.")
+]
+_Gap = Annotated[
+    int, Parameter(group=_PRICED, help="Seconds from call to call, where the requests have no times.")
+]
+_Ledger = Annotated[str, Parameter(group=_PRICED, help="A ledger: what it is worth in that traffic.")]
+_Where = Annotated[
+    list[str] | None, Parameter(group=_PRICED, negative="", help="KEY=VALUE: which calls of the ledger.")
+]
+_FailOn = Annotated[
+    Literal["error", "warning", "note", "never"], Parameter(help="Exit 1 if something is as severe as that.")
+]
+_Json = Annotated[bool, Parameter(name=["--json", "-j"], negative="", group=OUTPUT, help="One line of JSON.")]
+
+
+@app.command
+def lint(
+    *paths: Annotated[str, Parameter(help="Requests: files or folders of bodies, JSON lines, Bedrock logs.")],
+    model: _Model = "", platform: _Platform = "", at: _At = "", gap: _Gap = 60,
+    calls: Annotated[int, Parameter(group=_PRICED, help="Over how many calls a fault counts.")] = 100,
+    ledger: _Ledger = "", where: _Where = None,
+    fail_on: _FailOn = "warning",
+    show: Annotated[bool, Parameter(negative="", group=OUTPUT, help="Show the text that differs.")] = False,
+    json: _Json = False,
+    sarif: Annotated[Path | None, Parameter(group=OUTPUT, help="Write SARIF here, for a code host.")] = None,
+) -> int:  # fmt: skip
+    """What breaks caching in requests: a clock in the prefix, tools in another order, a breakpoint that does nothing.
+
+    Two files are compared as they are; otherwise each request with the one before it of the same tools and beginning.
+    Exit 1 if something is found; 2 if something could not be read.
+    """
+    from farthing.lint import as_json, lines, price_in_ledger, read_requests
+    from farthing.lint import lint as find
+    from farthing.lint import sarif as as_sarif
+
+    if not paths:
+        raise BadInput("lint what? Name files or folders of requests, or - for standard input")
+    pair = len(paths) == 2 and all(Path(path).is_file() for path in paths)
+    done = find(read_requests(list(paths), model), _how(platform, at, calls, gap), pair=pair)
+    if not done.requests and not done.unread:
+        raise BadInput(f"{', '.join(paths)}: no requests in it")
+    if ledger:
+        with ledger_to_read(ledger) as held:
+            price_in_ledger(done.findings, held, _question(where))
+    if sarif:
+        from importlib.metadata import version
+
+        sarif.write_text(json_.dumps(as_sarif(done, version("farthing")), indent=2) + "\n", encoding="utf-8")
+    if json:
+        write_json(as_json(done, text=show))
+    else:
+        print("\n".join(lines(done, text=show)))
+    _tell_unread(done.unread)
+    return 2 if done.unread else int(done.failed(fail_on))
+
+
+def _how(platform: str, at: str, calls: int, gap: int) -> How:
+    from farthing.book import default_book
+    from farthing.lint import How
+
+    if calls < 2 or gap < 0:
+        raise BadInput("--calls counts from 2, and --gap from 0")
+    try:
+        day = date.fromisoformat(at) if at else datetime.now(UTC).date()
+    except ValueError as error:
+        raise BadInput(f"--at {at!r} is no day: write 2026-11-22") from error
+    return How(default_book(), day, platform, calls, gap)
+
+
+def _question(where: list[str] | None) -> Question:
+    from farthing.cells import Question, parse_where
+
+    config = load_config()
+    return Question(
+        tz=config.timezone,
+        where=tuple(parse_where(text) for text in where or ()),
+        profiles=config.profiles,
+        config=config,
+    )
+
+
+def _tell_unread(unread: list[Unread]) -> None:
+    for each in unread[:MOST_TOLD]:
+        print(f"farthing: {each.place}: {each.reason}", file=sys.stderr)
+    if len(unread) > MOST_TOLD:
+        print(f"farthing: and {len(unread) - MOST_TOLD:,} more that could not be read", file=sys.stderr)

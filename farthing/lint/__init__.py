@@ -1,0 +1,26 @@
+"""Cost as a test: what breaks caching in requests, with its dollars; and what two sets of requests cost beside."""
+
+from __future__ import annotations
+
+from farthing.lint._files import Unread, read_requests, sent_of
+from farthing.lint._lint import Finding, How, Linted, lint, price_in_ledger
+from farthing.lint._request import Sent
+from farthing.lint._rules import RULES, SEVERITIES
+from farthing.lint._say import as_json, lines, sarif
+
+__all__ = [
+    "RULES",
+    "SEVERITIES",
+    "Finding",
+    "How",
+    "Linted",
+    "Sent",
+    "Unread",
+    "as_json",
+    "lines",
+    "lint",
+    "price_in_ledger",
+    "read_requests",
+    "sarif",
+    "sent_of",
+]

@@ -1,0 +1,327 @@
+"""The cheapest plan of a lot among all that its owner allows, and the steps that lead to it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from farthing.book import Book, Resolved, Unpriced
+from farthing.cells import Question
+from farthing.config import Workload
+from farthing.optimise import _replay
+from farthing.optimise._advice import Interval
+from farthing.optimise._lots import (
+    BATCH_HOURS,
+    BATCH_RECORDS,
+    Choice,
+    Load,
+    cost,
+    kappas,
+    limit,
+    load_ratio,
+    minutes,
+    suggested,
+)
+from farthing.optimise._replay import AS_IS
+from farthing.usage import Sku
+
+NOT_NAMED = "nobody has named this workload in farthing.toml, and said what may be done to it"
+TODAY = Choice()
+
+
+class Doubt(NamedTuple):
+    """Why a lever is not in the plan, and of which kind: `permitted`, `resolved`, `final` or `calibrated`."""
+
+    kind: str
+    why: str
+
+
+class Option(NamedTuple):
+    """One lever at one setting; without doubts it may be part of a plan."""
+
+    lever: str
+    choice: Choice  # with that alone
+    doubts: tuple[Doubt, ...]
+
+
+class Taken(NamedTuple):
+    """A step of the plan: the levers it takes, and the lot's choice after it."""
+
+    levers: tuple[str, ...]
+    before: Choice
+    after: Choice
+
+
+def options(book: Book, load: Load, question: Question, days: int) -> list[Option]:
+    """Every lever at every setting that could be worth something here, with what stands against it."""
+    found = [
+        *_models(book, load),
+        *_batches(book, load, days),
+        *_policies(load),
+        *_endpoints(book, load),
+    ]
+    return [one for one in found if one.doubts or cost(book, load, one.choice) != load.billed]
+
+
+def best(book: Book, load: Load, found: Sequence[Option], *, forced: bool = False) -> Choice:
+    """The cheapest of all combinations; of equals the one that changes least. `forced` passes doubts of owners over."""
+    usable = [one for one in found if not _against(one, forced=forced)]
+    by_lever: dict[str, list[Choice]] = {name: [] for name in ("model", "channel", "cache", "endpoint")}
+    for one in usable:
+        by_lever[one.lever].append(one.choice)
+    chosen, least = TODAY, load.billed
+    for model, batch, policy, globe in itertools.product(
+        *([TODAY, *choices] for choices in by_lever.values())
+    ):
+        choice = Choice(model.model, batch.batch, policy.policy, globe.globe)
+        if choice.policy and choice.model not in load.stages:
+            continue
+        picos = cost(book, load, choice, forced=forced)
+        if picos < least:
+            chosen, least = choice, picos
+    return chosen
+
+
+def _against(one: Option, *, forced: bool) -> list[Doubt]:
+    return [doubt for doubt in one.doubts if not (forced and doubt.kind in ("permitted", "final"))]
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+
+def steps(book: Book, load: Load, chosen: Choice) -> list[Taken]:
+    """The plan in the order model, channel, cache, endpoint. A step that alone would cost more is taken with the next."""
+    prefixes = [
+        ("model", Choice(chosen.model)),
+        ("channel", Choice(chosen.model, chosen.batch)),
+        ("cache", Choice(chosen.model, chosen.batch, chosen.policy)),
+        ("endpoint", chosen),
+    ]
+    taken: list[Taken] = []
+    before = TODAY
+    for lever, after in prefixes:
+        if after != before:
+            taken.append(Taken((lever,), before, after))
+        before = after
+    while losing := next((i for i, one in enumerate(taken) if _loses(book, load, one)), None) is not None:
+        at = next(i for i, one in enumerate(taken) if _loses(book, load, one))
+        first = at if at + 1 < len(taken) else at - 1
+        if first < 0 or len(taken) == 1:
+            break
+        one, two = taken[first : first + 2]
+        taken[first : first + 2] = [Taken(one.levers + two.levers, one.before, two.after)]
+        assert losing
+    return taken
+
+
+def _loses(book: Book, load: Load, one: Taken) -> bool:
+    return cost(book, load, one.after) > cost(book, load, one.before)
+
+
+def interval(book: Book, load: Load, choice: Choice, *, forced: bool = False) -> Interval:
+    """What the lot comes to: no end is below its bound."""
+    low, mid, high = (cost(book, load, choice, at, forced=forced) for at in range(3))
+    return Interval(min(low, mid), mid, max(mid, high))
+
+
+def saved(book: Book, load: Load, one: Taken, *, forced: bool = False) -> Interval:
+    """By how much a step makes it less, at both ends of what is not certain."""
+    each = [
+        cost(book, load, one.before, at, forced=forced) - cost(book, load, one.after, at, forced=forced)
+        for at in range(3)
+    ]
+    return Interval(min(each), each[1], max(each))
+
+
+def floor(book: Book, load: Load, found: Sequence[Option]) -> int:
+    """The least that any plan could cost: with any markers, and the models, channels and endpoints that are allowed."""
+    usable = [one for one in found if not _against(one, forced=False)]
+    models = ["", *(one.choice.model for one in usable if one.lever == "model")]
+    batch = any(one.lever == "channel" for one in usable)
+    globe = any(one.lever == "endpoint" for one in usable)
+    return min(_least(book, load, Choice(model, batch, AS_IS, globe)) for model in models)
+
+
+def _least(book: Book, load: Load, choice: Choice) -> int:
+    rough = limit(book, load, choice, free=True)
+    stage = load.stages.get(choice.model)
+    if stage is None or choice.batch or not stage.calibrated():
+        return min(rough, cost(book, load, choice, 0))
+    today, part, whole = stage.today().cost, *load.share
+    as_is = cost(book, load, choice, 0)
+    traced = as_is * part // whole
+    known = traced * stage.least() // today if today else traced
+    return min(as_is, known + rough * (whole - part) // whole)
+
+
+# --- levers at their settings --------------------------------------------------------------------------------------
+
+
+def _models(book: Book, load: Load) -> Iterator[Option]:
+    sku = _sku(load)
+    named = load.workload
+    allowed = _canonical(book, named, sku)
+    for model in dict.fromkeys([*allowed, *suggested(book, sku)]):
+        if model == load.lot.model or model not in book.models:
+            continue
+        choice = Choice(model)
+        doubts = []
+        if named is None:
+            doubts.append(Doubt("permitted", NOT_NAMED))
+        elif model not in allowed:
+            doubts.append(Doubt("permitted", f"`models` of the workload does not name {model}"))
+        if why := unproved(book, load, named, model):
+            doubts.append(Doubt("final", why))
+        spread = [load.billed - cost(book, load, choice, at) for at in range(3)]
+        if spread[1] <= 0 and model not in allowed:
+            continue
+        if min(spread) < 0:
+            least, _, most = kappas(book, load.lot.model, model)
+            doubts.append(
+                Doubt(
+                    "resolved",
+                    f"it saves or loses, by how many tokens its tokenizer makes of the same text ({least[0] / least[1]:g} to "
+                    f"{most[0] / most[1]:g} for one): count a sample with CountTokens",
+                )
+            )
+        yield Option("model", choice, tuple(doubts))
+
+
+def _canonical(book: Book, named: Workload | None, sku: Sku) -> list[str]:
+    found = []
+    for name in named.models if named else ():
+        place = book.resolve(name, platform=sku.platform)
+        if not isinstance(place, Unpriced):
+            found.append(place.sku.model)
+    return found
+
+
+def unproved(book: Book, load: Load, named: Workload | None, model: str) -> str:
+    """Why a change to this model is not final: "" if a verdict says that it is as good."""
+    own, workload = load.lot.model, load.lot.workload
+    ask = f"farthing evaluate run QUESTIONS --from {own} --to {model} --workload {workload} --out verdict.json"
+    if named is None or not named.gate:
+        return f"its quality is not proved: {ask}"
+    try:
+        verdict: Mapping[str, Any] = json.loads(Path(named.gate).read_text(encoding="utf-8"))
+        said = str(verdict.get("verdict"))
+    except (OSError, ValueError, AttributeError):
+        return f"{named.gate} is no verdict: {ask}"
+    if verdict.get("workload") and verdict["workload"] != workload:
+        return f"{named.gate} is of the workload {verdict['workload']}: {ask}"
+    for side, wanted in (("from", own), ("to", model)):
+        place = book.resolve(str(verdict.get(side) or ""), platform=load.lot.platform)
+        if not isinstance(place, Resolved) or place.sku.model != wanted:
+            return f"{named.gate} does not compare {own} with {model}: {ask}"
+    return "" if said == "not inferior" else f"{named.gate} says: {said}"
+
+
+def _batches(book: Book, load: Load, days: int) -> Iterator[Option]:
+    choice = Choice(batch=True)
+    if cost(book, load, choice) >= load.billed:
+        return
+    named = load.workload
+    doubts = []
+    if named is None:
+        doubts.append(Doubt("permitted", NOT_NAMED))
+    elif minutes(named.deadline) < BATCH_HOURS * 60:
+        had = f"is {named.deadline}" if named.deadline else "says at once"
+        doubts.append(
+            Doubt(
+                "permitted",
+                f"`deadline` of the workload {had}: AWS gives a batch {BATCH_HOURS} hours at least",
+            )
+        )
+    eligible = sum(part.cell.calls for part in load.parts if part.deferrable)
+    window = max(BATCH_HOURS * 60, minutes(named.deadline) if named else 0)
+    if eligible * window < BATCH_RECORDS * days * 1440:
+        doubts.append(
+            Doubt(
+                "resolved",
+                f"a job has {BATCH_RECORDS} records at least, and it makes {eligible * window // (days * 1440):,} calls in {window // 60} hours",
+            )
+        )
+    yield Option("channel", choice, tuple(doubts))
+
+
+def _policies(load: Load) -> Iterator[Option]:
+    stage = load.stages.get("")
+    named = load.workload
+    if stage is None:
+        return
+    owner = []
+    if named is None:
+        owner.append(Doubt("permitted", NOT_NAMED))
+    elif not named.cache:
+        owner.append(Doubt("permitted", "`cache = false` in the workload"))
+    if not stage.calibrated():
+        part, whole = stage.error()
+        owner.append(
+            Doubt(
+                "calibrated",
+                f"the replay of today's caching is {percent(part, whole)} off what was billed, and 3 % is allowed: "
+                + mend(stage.traffic.told_by),
+            )
+        )
+    own = load.sources() == {"claude_code"}
+    for name in _replay.BY_SETTINGS if own else _replay.BY_CLIENT:
+        if _replay.policy_of(name, stage.traffic) == stage.traffic.today:
+            continue
+        choice = Choice(policy=name)
+        ratio = load_ratio(load, choice)
+        if ratio.mid >= ratio.whole:
+            continue
+        doubts = list(owner)
+        if ratio.high >= ratio.whole and stage.traffic.sessions < _replay.ENOUGH:
+            doubts.append(
+                Doubt(
+                    "resolved",
+                    f"not resolved: on {stage.traffic.sessions:,} sessions it may as well cost more; {_replay.ENOUGH} would tell",
+                )
+            )
+        yield Option("cache", choice, tuple(doubts))
+
+
+def mend(told_by: str) -> str:
+    """What would bring a replay nearer to the bill."""
+    if told_by == "counts":
+        return "counts alone do not tell the prefixes here; give the logs with bodies (--bodies PATH)"
+    return "some calls are not in the bodies, or are cached in several ways: give all of a workload's logs, or name its parts"
+
+
+def _endpoints(book: Book, load: Load) -> Iterator[Option]:
+    choice = Choice(globe=True)
+    if cost(book, load, choice, forced=True) >= load.billed:
+        return
+    doubts = []
+    if load.workload is None:
+        doubts.append(Doubt("permitted", NOT_NAMED))
+    elif not any(part.globe for part in load.parts):
+        named = {"global", "*"} & set(load.workload.allow)
+        doubts.append(
+            Doubt(
+                "permitted",
+                "[[residency]] keeps these calls where they are"
+                if named
+                else "`allow` of the workload does not name global",
+            )
+        )
+    yield Option("endpoint", choice, tuple(doubts))
+
+
+def _sku(load: Load) -> Sku:
+    """That of most of the money."""
+    most = max(load.parts, key=lambda part: (part.cell.cost, str(part.cell.sku)))
+    assert isinstance(most.cell.sku, Resolved)
+    return most.cell.sku.sku
+
+
+def percent(part: int, whole: int) -> str:
+    """With one place, rounded half up, in integers."""
+    if not whole:
+        return ""
+    tenths = (abs(part) * 2000 + whole) // (2 * whole)
+    return f"{'-' if part < 0 and tenths else ''}{tenths // 10}.{tenths % 10} %"

@@ -1,0 +1,289 @@
+"""Lots: the cells of one workload and model, with what may be done to them and what they cost under a choice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from farthing.book import Book, Card, Model, Resolved
+from farthing.cells import Cell, Question, Where, cells
+from farthing.config import Config, Residency, Workload
+from farthing.ledger import Ledger
+from farthing.levers import BELOW, KAPPA, LEVERS, Ratio, Rewrite, batch_pays, family, to_model
+from farthing.meters import Vector
+from farthing.optimise import _replay
+from farthing.optimise._replay import AS_IS
+from farthing.optimise._scenarios import find, rated
+from farthing.optimise._traffic import Lot
+from farthing.reports._control import matches
+from farthing.usage import Sku
+
+THRESHOLDS = (1_024, 2_048, 4_096)  # of prompts: what models want before they cache
+BATCH_HOURS = 24  # AWS gives a batch at least so long
+BATCH_RECORDS = 100  # and takes no job with fewer
+_KEYS = ("workload", "routing", "account", "operation", "region")
+_SELECTORS = {"accounts": "account", "teams": "team", "principals": "principal"}
+_WAIT = {"m": 1, "h": 60, "d": 1440}
+
+
+class Choice(NamedTuple):
+    """What to do with a lot; the default is what is done today."""
+
+    model: str = ""  # instead of its own
+    batch: bool = False
+    policy: str = AS_IS
+    globe: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A cell of a lot. `globe` says whether its owner and the residency policy let it run anywhere."""
+
+    cell: Cell
+    said: Mapping[str, str]
+    deferrable: bool  # nobody waits for it word by word, and no next turn hangs on it
+    globe: bool
+
+
+@dataclass
+class Load:
+    """A lot with its parts. `stages` has its trace under the rates of each model, "" for its own."""
+
+    lot: Lot
+    workload: Workload | None  # None where nobody named it
+    parts: list[Part]
+    candidates: dict[str, str] = field(
+        default_factory=dict
+    )  # models: why not ("" where allowed and proved as good)
+    stages: dict[str, _replay.Stage] = field(default_factory=dict)
+    share: Ratio = (0, 1)  # of its synchronous cost, what the trace has
+    _costs: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _ratios: dict[tuple[str, str], _replay.Ratio] = field(default_factory=dict)
+
+    @property
+    def billed(self) -> int:
+        return sum(part.cell.cost for part in self.parts)
+
+    @property
+    def calls(self) -> int:
+        return sum(part.cell.calls for part in self.parts)
+
+    def sources(self) -> set[str]:
+        return {part.cell.source for part in self.parts}
+
+
+# --- out of the ledger ---------------------------------------------------------------------------------------------
+
+
+def loads(ledger: Ledger, question: Question) -> tuple[list[Load], int]:
+    """Every lot of the ledger, and how many calls have no price. Two passes: calls in sessions, and the others."""
+    import narwhals.stable.v2 as nw
+
+    from farthing.rating import columns
+
+    selectors = {
+        key for rule in question.config.residency for name, key in _SELECTORS.items() if getattr(rule, name)
+    }
+    keys = tuple(dict.fromkeys((*_KEYS, *sorted(selectors))))
+    prompt = columns().prompt.abs()
+    flags = [prompt >= nw.lit(least) for least in THRESHOLDS]
+    found: dict[Lot, Load] = {}
+    unpriced = 0
+    for where, in_session in ((Where("session", ("",), negated=True), True), (Where("session", ("",)), False)):
+        asked = replace(question, where=(*question.where, where))
+        for cell in cells(ledger, asked, keys, flags=flags, beside=lambda sku: _beside(question.book, sku)):
+            if not isinstance(cell.price, Card) or not isinstance(cell.sku, Resolved):
+                unpriced += cell.calls
+                continue
+            said = dict(zip(keys, cell.keys, strict=True))
+            sku = cell.sku.sku
+            lot = Lot(said["workload"], sku.platform, sku.model)
+            workload = question.config.workloads.get(lot.workload)
+            load = found.setdefault(lot, Load(lot, workload, []))
+            streamed = "Stream" in said["operation"]
+            globe = _may_go(said, workload, question.config)
+            load.parts.append(Part(cell, said, not in_session and not streamed, globe))
+    return sorted(found.values(), key=lambda load: (-load.billed, load.lot)), unpriced
+
+
+def _beside(book: Book, sku: Sku) -> Iterable[Sku]:
+    """What a plan may make of it, so that a cell lies in one box of each."""
+    for model in (sku.model, *suggested(book, sku)):
+        for endpoint in (sku.endpoint, "global"):
+            for mode in (sku.mode, "batch"):
+                if (other := sku._replace(model=model, endpoint=endpoint, mode=mode)) != sku and book.cards(
+                    other
+                ):
+                    yield other
+
+
+def _may_go(said: Mapping[str, str], workload: Workload | None, config: Config) -> bool:
+    """Whether a call may run at the global endpoint. No residency rule that is for it may say otherwise."""
+    if workload is None or not {"global", "*"} & set(workload.allow):
+        return False
+    return all({"global", "*"} & set(rule.allow) for rule in config.residency if _is_for(rule, said, config))
+
+
+def _is_for(rule: Residency, said: Mapping[str, str], config: Config) -> bool:
+    account = config.accounts.get(said["account"])
+    for name, key in _SELECTORS.items():
+        patterns = getattr(rule, name)
+        values = [said.get(key, "")] + ([account.name] if name == "accounts" and account else [])
+        if patterns and not any(matches(Where("", tuple(patterns)), value) for value in values):
+            return False
+    return True
+
+
+def minutes(deadline: str) -> int:
+    """30m, 6h, 2d; 0 for at once."""
+    found = re.fullmatch(r"(\d+)([mhd])", deadline)
+    return int(found[1]) * _WAIT[found[2]] if found else 0
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+def suggested(book: Book, sku: Sku) -> list[str]:
+    """The tier below, and the newest model of the same family that costs less: what an owner may want to allow."""
+    own = book.models.get(sku.model)
+    below = BELOW.get(sku.model)
+    found = [below] if below else []
+    if own is None:
+        return found
+    newer = [
+        model
+        for model in book.models.values()
+        if family(model.id) == family(own.id)
+        and model.released > own.released
+        and not model.data.get("limited")
+    ]
+    cheaper = [model for model in newer if _cheaper(book, sku, model)]
+    if cheaper:
+        found.append(max(cheaper, key=lambda model: model.released).id)
+    return list(dict.fromkeys(found))
+
+
+def _cheaper(book: Book, sku: Sku, model: Model) -> bool:
+    """Whether the successor costs less even at the most tokens that its tokenizer may make."""
+    ours, theirs = (
+        _last(book, sku._replace(mode="on_demand", zone="")),
+        _last(book, sku._replace(model=model.id, mode="on_demand", zone="")),
+    )
+    above, below = kappas(book, sku.model, model.id)[2]
+    return bool(ours and theirs and theirs.rates.input * above < ours.rates.input * below)
+
+
+def _last(book: Book, sku: Sku) -> Card | None:
+    found = [card for card in book.cards(sku) if card.prompt_from == 0]
+    return max(found, key=lambda card: card.starts) if found else None
+
+
+def kappas(book: Book, own: str, other: str) -> tuple[Ratio, Ratio, Ratio]:
+    """Tokens of the other model for one of this one's, at the least, as a rule and at the most."""
+    made = [book.models[name].data.get("tokenizer") if name in book.models else "" for name in (own, other)]
+    return KAPPA if made == ["v1", "v2"] else (KAPPA[0],) * 3
+
+
+# --- what a choice costs -------------------------------------------------------------------------------------------
+
+
+def cost(book: Book, load: Load, choice: Choice, at: int = 1, *, forced: bool = False) -> int:
+    """What the lot comes to, at the low, middle or high end (0, 1, 2) of what is not certain.
+
+    `forced` moves also calls that may not go to the global endpoint: to say what that would be worth.
+    """
+    asked = (choice, at, forced)
+    if asked not in load._costs:
+        load._costs[asked] = sum(_part(book, load, part, choice, at, forced) for part in load.parts)
+    return load._costs[asked]
+
+
+def _part(book: Book, load: Load, part: Part, choice: Choice, at: int, forced: bool) -> int:
+    cell = part.cell
+    assert isinstance(cell.sku, Resolved)
+    rewrites: list[Rewrite] = []
+    if choice.model:
+        model = book.models[choice.model]
+        kappa = kappas(book, load.lot.model, choice.model)[at]
+        rewrites.append(to_model(choice.model, kappa, cacheable=_cacheable(model, cell)))
+    if choice.globe and (part.globe or forced):
+        rewrites.append(LEVERS["endpoint"].rewrite)
+    sync = rated(book, cell.sku.sku, cell.tokens, cell.at, cell.prompt, rewrites)
+    if sync is None:
+        return cell.cost
+    picos, sku, tokens = sync
+    if sku.mode == "on_demand":
+        picos = _with_policy(load, choice, at, picos)
+    if choice.batch and part.deferrable and sku.mode == "on_demand":
+        batched = find(book, sku._replace(mode="batch"), cell.at, cell.prompt, cached=False)
+        own = find(book, sku, cell.at, cell.prompt, tokens.cached > 0)
+        if batched and own and batch_pays(tokens, own.rates, batched.rates):
+            moved = LEVERS["batch"].rewrite(sku, tokens)
+            assert moved is not None
+            picos = min(picos, moved[1] @ batched.rates)
+    return int(picos)
+
+
+def _with_policy(load: Load, choice: Choice, at: int, picos: int) -> int:
+    stage = load.stages.get(choice.model)
+    if choice.policy == AS_IS or stage is None:
+        return picos
+    ratio = load_ratio(load, choice)
+    part, whole = load.share
+    return picos - picos * part * (ratio.whole - ratio[at]) // (whole * ratio.whole)
+
+
+def load_ratio(load: Load, choice: Choice) -> _replay.Ratio:
+    """The policy's cost over today's, on the trace."""
+    asked = (choice.model, choice.policy)
+    if asked not in load._ratios:
+        stage = load.stages[choice.model]
+        load._ratios[asked] = stage.ratio(_replay.policy_of(choice.policy, stage.traffic))
+    return load._ratios[asked]
+
+
+def _cacheable(model: Model, cell: Cell) -> bool:
+    """Whether prompts of the cell reach the model's minimum; where that is not published, 1,024 is assumed."""
+    least = model.cache_minimum(cell.price.sku.platform if isinstance(cell.price, Card) else "", cell.at.date())
+    flags: Sequence[bool] = cell.flags
+    return all(flag for flag, size in zip(flags, THRESHOLDS, strict=True) if size <= (least or 1_024))
+
+
+def limit(book: Book, load: Load, choice: Choice, *, free: bool) -> int:
+    """A floor where no prefixes are known: every prompt read from a cache or batched, whichever is less.
+
+    `free` is whether markers may change.
+    """
+    total = 0
+    for part in load.parts:
+        cell = part.cell
+        assert isinstance(cell.sku, Resolved)
+        rewrites = [to_model(choice.model)] if choice.model else []
+        rewrites += [LEVERS["endpoint"].rewrite] if choice.globe and part.globe else []
+        made = rated(book, cell.sku.sku, cell.tokens, cell.at, cell.prompt, rewrites)
+        if made is None:
+            total += cell.cost
+            continue
+        picos, sku, tokens = made
+        card = find(book, sku, cell.at, cell.prompt, cached=True) or find(
+            book, sku, cell.at, cell.prompt, cached=False
+        )
+        batched = (
+            find(book, sku._replace(mode="batch"), cell.at, cell.prompt, cached=False)
+            if choice.batch and part.deferrable and sku.mode == "on_demand"
+            else None
+        )
+        if card is None or sku.mode != "on_demand":
+            total += picos
+            continue
+        rates = card.rates
+        if free and card.cached:
+            least = min(rates.input, rates.cache_read)
+            rates = Vector(least, rates.output, least, least, least)
+        if batched:
+            plain = batched.rates.input
+            rates = Vector(*map(min, rates, (plain, batched.rates.output, plain, plain, plain)))
+        total += min(tokens @ rates, picos)
+    return total

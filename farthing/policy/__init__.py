@@ -1,0 +1,249 @@
+"""Policies: levers that gateway and hooks apply before a call, from a file that farthing or a person writes.
+
+`load` reads it, `decider` makes a pure function of it that says what to do with a request, `write` puts advice into
+it, `undo` takes it out. docs/policy.md has the format.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from farthing.book import Book
+from farthing.config import Config
+from farthing.money import usd
+from farthing.policy._decide import APPLIED, REFUSED, SHADOWED, Decide, Decided, Request, decide, decider, draw
+from farthing.policy._file import (
+    LEVERS,
+    LIVE,
+    NAME,
+    Entry,
+    Estimate,
+    Marker,
+    Policy,
+    PolicyError,
+    Selectors,
+    instant,
+    load,
+)
+from farthing.policy._write import (
+    Version,
+    Written,
+    adopting,
+    digest,
+    history_of,
+    members,
+    restoring,
+    rewrite,
+    switching,
+    version_text,
+    versions,
+)
+
+__all__ = [
+    "APPLIED", "LEVERS", "LIVE", "NAME", "REFUSED", "SHADOWED", "Decide", "Decided", "Entry", "Estimate", "Loaded",
+    "Marker", "Policy", "PolicyError", "Request", "Selectors", "Skipped", "Version", "Written", "adopt", "decide",
+    "decider", "default_path", "draw", "entries_of", "history_of", "instant", "load", "reload", "undo", "versions",
+    "write",
+]  # fmt: skip
+
+_LEVER_OF = {"profile": "endpoint", "model": "model", "batch": "batch", "cache_markers": "cache", "ttl": "ttl"}
+_SAYS = {
+    "endpoint": ("endpoint", "was"),
+    "model": ("use", "verdict", "was"),
+    "batch": ("deadline", "was"),
+    "cache": ("place", "markers", "was"),
+    "ttl": ("ttl", "was"),
+}
+
+
+class Advised(Protocol):
+    """What is asked of an advice: farthing.optimise.Advice has it."""
+
+    @property
+    def workload(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def counts(self) -> bool: ...
+    @property
+    def why_not(self) -> str: ...
+    @property
+    def billed(self) -> int: ...
+    @property
+    def saved(self) -> Any: ...  # low, mid, high; or None
+    @property
+    def calibration(self) -> str: ...
+    @property
+    def change(self) -> Any: ...  # kind, says, data
+
+
+class Skipped(NamedTuple):
+    """An advice that no entry was made of, and why."""
+
+    name: str
+    why: str
+
+
+def default_path(config: Config) -> Path:
+    """Beside farthing.toml, or here."""
+    return Path(config.path).parent / NAME if config.path else Path(NAME)
+
+
+# --- reading it live -------------------------------------------------------------------------------------------------
+
+
+class Loaded(NamedTuple):
+    """A policy in force. `fault` says why the file that is there now is not: then the one before it still holds."""
+
+    policy: Policy
+    decide: Decide
+    stamp: tuple[int, ...]
+    fault: str
+
+
+def reload(path: Path | str, book: Book, before: Loaded | None = None) -> Loaded:
+    """The file as it is now; `before` itself where nothing changed. Never raises, and never applies half a file.
+
+    No file is no policy. With a file that is at fault, what was in force stays; at the start that is nothing.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked before every call: a Path takes as long again
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+    except OSError:
+        stamp = ()
+    if before is not None and before.stamp == stamp:
+        return before
+    try:
+        policy = load(path)
+    except PolicyError as error:
+        held = before.policy if before else Policy()
+        return Loaded(held, before.decide if before else decider(held, book), stamp, str(error))
+    return Loaded(policy, decider(policy, book), stamp, "")
+
+
+# --- writing it ------------------------------------------------------------------------------------------------------
+
+
+def entries_of(
+    advices: Iterable[Advised],
+    *,
+    approver: str,
+    expires: str,
+    now: datetime,
+    reason: str = "",
+    state: str = "on",
+    share: int = 100,
+    keys: Sequence[str] = (),
+    book: str = "",
+) -> tuple[list[Entry], list[Skipped]]:
+    """An entry for each advice that counts; the others, and what no policy can change, with the reason."""
+    at = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    entries: dict[str, Entry] = {}
+    skipped = []
+    for advice in advices:
+        lever = _LEVER_OF.get(advice.change.kind, "")
+        name = "/".join(filter(None, (advice.workload, advice.model, lever or advice.change.kind)))
+        if not advice.counts:
+            skipped.append(Skipped(name, advice.why_not or "it does not count"))
+            continue
+        if not lever:
+            skipped.append(Skipped(name, f"{advice.change.kind} are changed where they are: {advice.change.says}"))
+            continue
+        said = {key: advice.change.data[key] for key in _SAYS[lever] if advice.change.data.get(key)}
+        if "markers" in said:
+            said["markers"] = tuple(msgspec.convert(marker, Marker) for marker in said["markers"])
+        entries[name] = Entry(
+            advice.workload, lever, advice.model, state, share, tuple(keys), **said,
+            approver=approver, approved_at=at if approver else "", expires=expires if approver else "",
+            reason=reason or advice.change.says, estimate=_estimate(advice), calibration=advice.calibration,
+            evidence=digest(advice), book=book,
+        )  # fmt: skip
+    return list(entries.values()), skipped
+
+
+def _estimate(advice: Advised) -> Estimate:
+    if advice.saved is None:
+        return Estimate(of=usd(advice.billed))
+    low, mid, high = (usd(picos) for picos in (advice.saved.low, advice.saved.mid, advice.saved.high))
+    return Estimate(low, mid, high, usd(advice.billed))
+
+
+def write(
+    advices: Iterable[Advised],
+    path: Path | str,
+    approver: str,
+    expires: str,
+    *,
+    now: datetime,
+    config: Config | None = None,
+    reason: str = "",
+    state: str = "on",
+    share: int = 100,
+    keys: Sequence[str] = (),
+    book: str = "",
+    dry: bool = False,
+) -> tuple[Written, list[Skipped]]:
+    """Advice into the policy file, in one step, as its next version; `dry` only says what would be written.
+
+    Without an approver the entries are there to be looked at, and do nothing until somebody adopts them.
+    """
+    entries, skipped = entries_of(
+        advices, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share, keys=keys,
+        book=book,
+    )  # fmt: skip
+    workloads = {name: Selectors(**members(made)) for name, made in (config or Config()).workloads.items()}
+    change = adopting(entries, workloads if entries else {})
+    what = f"{'apply' if approver else 'propose'} {', '.join(entry.name for entry in entries)}"
+    return rewrite(path, change, by=approver, what=what, now=now, dry=dry), skipped
+
+
+def adopt(proposal: Path | str, path: Path | str, *, approver: str, expires: str, now: datetime) -> Written:
+    """The entries of a proposal, approved, into the policy file: a person's too, as they were reviewed."""
+    proposed = load(proposal)
+    if not proposed.entries:
+        raise PolicyError(f"{proposal}: no entries in it: `farthing savings --propose` writes some")
+    at = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    entries = [
+        msgspec.structs.replace(entry, approver=approver, approved_at=at, expires=expires)
+        for entry in proposed.entries
+    ]
+    what = f"adopt {', '.join(entry.name for entry in entries)}"
+    return rewrite(path, adopting(entries, proposed.workloads), by=approver, what=what, now=now)
+
+
+def undo(path: Path | str, what: str = "", *, by: str = "", now: datetime) -> Written:
+    """A lever, workload or entry switched off; a version (its number) brought back; by default the one before.
+
+    The writing is a version of its own: an undo can be undone. PolicyError where there is nothing of that name.
+    """
+    if what and not what.isdigit():
+        policy = load(path)
+        meant = {entry.name for entry in policy.entries if what in (entry.name, entry.lever, entry.workload)}
+        if not meant:
+            known = ", ".join(entry.name for entry in policy.entries) or "nothing"
+            raise PolicyError(f"{path}: nothing there is called {what!r}: it has {known}")
+        change = switching(lambda entry: entry.name in meant, "off")
+        return rewrite(path, change, by=by, what=f"undo {what}", now=now)
+    number = int(what) if what else _before(path)
+    text = version_text(path, number)
+    source = history_of(path) / f"{number:06d}.toml"
+    return restore(path, text, str(source), by=by, what=f"undo to version {number}", now=now)
+
+
+def restore(path: Path | str, text: str, source: str, *, by: str, what: str, now: datetime) -> Written:
+    return rewrite(path, restoring(text, source), by=by, what=what, now=now)
+
+
+def _before(path: Path | str) -> int:
+    """The version before the one in force."""
+    now = load(path).version
+    earlier = [version.number for version in versions(path) if version.number < now and not version.fault]
+    if not earlier:
+        raise PolicyError(f"{path}: no version before {now} is kept: name a lever or a workload to switch it off")
+    return max(earlier)

@@ -1,0 +1,300 @@
+"""Policy files written: advice applied, entries undone, every version kept beside the file.
+
+Under a lock, the new version goes into the history first and then takes the file's place in one step: whoever reads
+sees the old file or the new one, and a writer that is killed leaves either. What people wrote stays as they wrote it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from farthing.config import MEMBERS
+from farthing.policy._file import Entry, Policy, PolicyError, Selectors, is_ours, load, parse, sign
+
+_HEADER = re.compile(r"\s*(?:\[\[\s*(entries)\s*\]\]|\[\s*workloads\s*\.\s*(.+?)\s*\])\s*(?:#.*)?")
+_HEAD = """# Levers that gateway and hooks apply before a call: docs/policy.md says what each key means.
+# Entries with `made` are farthing's. Change one, and it is yours: `farthing savings --apply` leaves it alone.
+"""
+
+
+class Block(NamedTuple):
+    """A table of the file with the lines that belong to it: an entry, or the selectors of a workload."""
+
+    name: str  # workloads.NAME, or the entry's own
+    made: Entry | Selectors
+    text: str
+
+
+class Written(NamedTuple):
+    """What a writing did, by the names of entries."""
+
+    version: int
+    path: str
+    written: tuple[str, ...]
+    conflicts: tuple[str, ...]  # in words
+    before: str
+    after: str
+
+
+class Version(NamedTuple):
+    """A version in the history; `fault` where it cannot be read."""
+
+    number: int
+    policy: Policy
+    fault: str = ""
+
+
+Change = Callable[[list[Block]], tuple[list[Block], Sequence[str], Sequence[str]]]  # blocks, written, conflicts
+
+
+def rewrite(path: Path | str, change: Change, *, by: str, what: str, now: datetime, dry: bool = False) -> Written:
+    """The file with its blocks changed, as its next version. PolicyError if it cannot be read, or would be at fault."""
+    file = Path(path)
+    if dry:
+        return _rewritten(file, change, by, what, now)[0]
+    with _locked(file):
+        done, versions = _rewritten(file, change, by, what, now)
+        if done.after != done.before:
+            for number, text in versions:
+                _put(history_of(file) / f"{number:06d}.toml", text)
+            _put(file, done.after)
+    return done
+
+
+def _rewritten(
+    file: Path, change: Change, by: str, what: str, now: datetime
+) -> tuple[Written, list[tuple[int, str]]]:
+    """What is done, and the versions that the history does not have yet: one of a person's own edits comes first."""
+    policy = load(file)
+    before = file.read_text(encoding="utf-8-sig") if file.exists() else ""
+    blocks, written, conflicts = change(_blocks(policy, before))
+    kept = versions(file)
+    last = max([policy.version, *(version.number for version in kept)])
+    fresh = []
+    if before and not any(_same(file, version.number, before) for version in kept):
+        last += 1
+        fresh.append((last, before))
+    if not written:
+        return Written(policy.version, str(file), (), tuple(conflicts), before, before), []
+    after = _text(last + 1, by, what, now, blocks)
+    parse(after.encode(), str(file))
+    fresh.append((last + 1, after))
+    return Written(last + 1, str(file), tuple(written), tuple(conflicts), before, after), fresh
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def _blocks(policy: Policy, text: str) -> list[Block]:
+    """The file's tables with their text, comments above each included."""
+    found: list[tuple[str, list[str]]] = []
+    loose: list[str] = []  # comments that may belong to the table that follows
+    for line in text.splitlines():
+        header = _HEADER.fullmatch(line)
+        if header:
+            found.append(("" if header[1] else header[2].strip("\"'"), [*loose, line]))
+            loose = []
+        elif line.lstrip().startswith("#"):
+            loose.append(line)
+        else:
+            if found:
+                found[-1][1].extend((*loose, line))
+            loose = []
+    if found:
+        found[-1][1].extend(loose)
+    entries = iter(policy.entries)
+    blocks = []
+    for workload, lines in found:
+        made = policy.workloads.get(workload) if workload else next(entries, None)
+        if made is None:
+            break
+        blocks.append(Block(_name(made, workload), made, "\n".join(lines).strip("\n")))
+    if len(blocks) != len(policy.workloads) + len(policy.entries):
+        mend = "write each entry under [[entries]] and each workload under [workloads.NAME]"
+        raise PolicyError(f"{policy.path}: its tables are laid out in another way: {mend}")
+    return blocks
+
+
+def _name(made: Entry | Selectors, workload: str) -> str:
+    return made.name if isinstance(made, Entry) else f"workloads.{workload}"
+
+
+def block(made: Entry | Selectors, workload: str = "") -> Block:
+    """One of farthing's own."""
+    signed = msgspec.structs.replace(made, made=sign(made))
+    header = "[[entries]]" if isinstance(made, Entry) else f"[workloads.{_key(workload)}]"
+    lines = [header]
+    for field in msgspec.structs.fields(signed):
+        value = getattr(signed, field.name)
+        if field.required or value != field.default:
+            lines.append(f"{field.name} = {_value(value)}")
+    return Block(_name(made, workload), signed, "\n".join(lines))
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, msgspec.Struct):
+        said = {name: getattr(value, name) for name in value.__struct_fields__}
+        return "{" + ", ".join(f"{name} = {_value(each)}" for name, each in said.items() if each) + "}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(version: int, by: str, what: str, now: datetime, blocks: Sequence[Block]) -> str:
+    said = {"version": version, "at": f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", "by": by, "what": what}
+    head = _HEAD + "\n".join(f"{name} = {_value(value)}" for name, value in said.items())
+    ordered = sorted(blocks, key=lambda one: isinstance(one.made, Entry))
+    return "\n\n".join([head, *(one.text for one in ordered)]) + "\n"
+
+
+# --- what may be changed ---------------------------------------------------------------------------------------------
+
+
+def adopting(entries: Sequence[Entry], workloads: Mapping[str, Selectors]) -> Change:
+    """A change that puts these in, each in the place of farthing's own of that name; a person's stays."""
+
+    def change(blocks: list[Block]) -> tuple[list[Block], list[str], list[str]]:
+        at = {each.name: number for number, each in enumerate(blocks)}
+        fresh = [block(selectors, name) for name, selectors in workloads.items()] + [block(each) for each in entries]
+        written, conflicts = [], []
+        for new in fresh:
+            old = blocks[at[new.name]] if new.name in at else None
+            if old is None:
+                blocks.append(new)
+            elif is_ours(old.made):
+                blocks[at[new.name]] = new
+            elif msgspec.structs.replace(old.made, made="") != msgspec.structs.replace(new.made, made=""):
+                conflicts.append(f"{new.name} was written by hand and stays as it is: delete it to have farthing's")
+                continue
+            if old is None or old.made != new.made:
+                written.append(new.name)
+        return blocks, written, conflicts
+
+    return change
+
+
+def switching(is_meant: Callable[[Entry], bool], state: str) -> Change:
+    """A change that sets the state of entries, a person's own too: they asked for it."""
+
+    def change(blocks: list[Block]) -> tuple[list[Block], list[str], list[str]]:
+        written = []
+        for number, old in enumerate(blocks):
+            if isinstance(old.made, Entry) and is_meant(old.made) and old.made.state != state:
+                made = msgspec.structs.replace(old.made, state=state)
+                blocks[number] = block(made) if is_ours(old.made) else Block(old.name, made, _set(old.text, state))
+                written.append(old.name)
+        return blocks, written, []
+
+    return change
+
+
+def _set(text: str, state: str) -> str:
+    line = f'state = "{state}"'
+    changed, count = re.subn(r"(?m)^(\s*)state\s*=\s*(?:\"[a-z]*\"|'[a-z]*')", rf"\g<1>{line}", text, count=1)
+    return changed if count else re.sub(r"(?m)^(\s*\[\[\s*entries\s*\]\].*)$", rf"\g<1>\n{line}", text, count=1)
+
+
+def restoring(text: str, path: str) -> Change:
+    """A change that brings another version back as it was."""
+    policy = parse(text.encode(), path)
+
+    def change(blocks: list[Block]) -> tuple[list[Block], list[str], list[str]]:
+        wanted = _blocks(policy, text)
+        now = {each.name: each.made for each in blocks}
+        then = {each.name: each.made for each in wanted}
+        return wanted, [name for name in {**now, **then} if now.get(name) != then.get(name)], []
+
+    return change
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def history_of(path: Path | str) -> Path:
+    """The folder beside the file that has every version."""
+    file = Path(path)
+    return file.with_name(f"{file.stem}.history")
+
+
+def versions(path: Path | str) -> list[Version]:
+    """Every version that was kept, in order. One that cannot be read has nothing in it but its fault."""
+    found = []
+    for file in sorted(history_of(path).glob("[0-9]*.toml")):
+        try:
+            found.append(Version(int(file.stem), load(file)))
+        except PolicyError as error:
+            found.append(Version(int(file.stem), Policy(), str(error)))
+    return found
+
+
+def version_text(path: Path | str, number: int) -> str:
+    file = history_of(path) / f"{number:06d}.toml"
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError:
+        known = ", ".join(str(version.number) for version in versions(path)) or "none"
+        raise PolicyError(f"{path}: no version {number} of it is kept; there are {known}") from None
+
+
+def _same(file: Path, number: int, text: str) -> bool:
+    return version_text(file, number) == text
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """One writer at a time; the lock of one that is killed is gone with it."""
+    folder = history_of(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise PolicyError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def _put(file: Path, text: str) -> None:
+    """In one step, and on the disk before this returns."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
+            os.fchmod(handle, file.stat().st_mode & 0o777 if file.exists() else 0o644)
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def members(made: Any) -> dict[str, tuple[str, ...]]:
+    return {kind: getattr(made, kind) for kind in MEMBERS}
+
+
+def digest(value: Any) -> str:
+    """Twelve characters that name what an advice said."""
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:12]
