@@ -13,7 +13,7 @@ from farthing.config import Budget, Config
 from farthing.ledger import Ledger
 from farthing.money import PICOS_PER_USD, usd
 from farthing.reports import as_json
-from farthing.reports._ahead import COVERED, RUN_RATE, ahead, run_rate
+from farthing.reports._ahead import CLEARLY, COVERED, RUN_RATE, ahead, run_rate
 from farthing.reports.budgets import budgets, standings
 from farthing.reports.forecast import coming, forecast
 from farthing.usage import Facts, Usage
@@ -241,12 +241,13 @@ def test_odd_histories_have_an_answer(history):
 
 
 @needs_statsmodels
-def test_the_run_rate_is_used_where_it_is_best():
-    """Every week is quite another: the last one tells most."""
-    rng = random.Random(3)
-    history = [level for _ in range(8) for level in [100 * rng.lognormvariate(0, 1)] * 7]
-    found = ahead(history, 0, 5)
-    assert (found.method, found.error) == (RUN_RATE, found.run_rate_error)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_run_rate_is_used_unless_another_was_clearly_better(seed):
+    history = made_history(45, seed)
+    found = ahead(history, 0, 9)
+    assert found.error is not None
+    assert found.run_rate_error is not None
+    assert found.method == RUN_RATE or found.error * CLEARLY < found.run_rate_error
 
 
 # --- budgets --------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ LAYERS = [
     {"book"},
     {"rating"},
     {"frames", "config", "aws", "outbox", "offers", "fx", "notify"},
-    {"ledger", "cache", "levers"},
+    {"ledger", "cache", "levers", "policy"},
     {"cells"},
     {"why"},
     {"importers", "exporters", "reports", "statement", "traces", "profiles"},

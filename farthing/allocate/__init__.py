@@ -15,7 +15,7 @@ from typing import Any
 from farthing.allocate._bill import NOT_SEEN, Other, billed, not_billed
 from farthing.allocate._divide import Exchange, Money, apportion
 from farthing.allocate._page import to_html
-from farthing.allocate._pools import DIRECT, Share, in_words, shares
+from farthing.allocate._pools import DIRECT, Share, in_words, shares, takes, weights
 from farthing.allocate._sent import SENDING, SENT, Record, name_of
 from farthing.allocate._team import (
     Model,
@@ -58,12 +58,14 @@ __all__ = [
     "month_name",
     "name_of",
     "table",
+    "takes",
     "team_statement",
     "to_csv",
     "to_html",
     "to_json",
     "to_text",
     "together",
+    "weights",
 ]
 
 

@@ -50,9 +50,11 @@ def shares(
     teams = list(config.teams) or sorted({piece.team for piece in money} - {UNASSIGNED})
     for pool in config.pools:
         if pool.name in totals and pool not in by_reads:
-            weights = _weights(pool, teams, basis)
-            parts = divided(totals[pool.name], list(weights.values()))
-            found += [Share(team, pool.name, "", "", part) for team, part in zip(weights, parts, strict=True)]
+            weighted = weights(pool, teams, basis)
+            parts = divided(totals[pool.name], list(weighted.values()))
+            found += [
+                Share(team, pool.name, "", "", part) for team, part in zip(weighted, parts, strict=True)
+            ]
     claim = claims(config.teams, "accounts")
     for other, amount in left.items():
         team = claim(other.account)
@@ -95,7 +97,7 @@ def _pooled(
         if piece.pool:
             totals[piece.pool] += amount
     for other, amount in rest.items():
-        pool = next((pool for pool in pools if _takes(pool, other.kind)), None)
+        pool = next((pool for pool in pools if takes(pool, other.kind)), None)
         if pool:
             totals[pool.name] += amount
         else:
@@ -103,11 +105,11 @@ def _pooled(
     return totals, left
 
 
-def _takes(pool: Pool, kind: str) -> bool:
+def takes(pool: Pool, kind: str) -> bool:
     return any(fnmatchcase(kind, pattern) for pattern in pool.kinds)
 
 
-def _weights(pool: Pool, teams: Sequence[str], basis: Mapping[str, int]) -> dict[str, int]:
+def weights(pool: Pool, teams: Sequence[str], basis: Mapping[str, int]) -> dict[str, int]:
     """How much of the pool each team gets: the whole of it is nobody's where there are no teams."""
     if pool.split == "fixed":
         return dict(pool.shares)

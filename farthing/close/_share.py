@@ -11,8 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from farthing.allocate import apportion
-from farthing.allocate._pools import _takes, _weights
+from farthing.allocate import apportion, takes, weights
 from farthing.close._month import APART, BILLED, CAUSE, NOT_YET, USAGE, Month
 from farthing.config import UNASSIGNED, Config
 from farthing.ledger import Line
@@ -61,12 +60,12 @@ def pooled(lines: Sequence[Line], config: Config) -> Iterator[Line]:
             used[line.team] += line.picos
     teams = list(config.teams) or sorted(used.keys() - {UNASSIGNED})
     for line in lines:
-        pool = next((pool for pool in pools if line.kind != "usage" and _takes(pool, line.kind)), None)
+        pool = next((pool for pool in pools if line.kind != "usage" and takes(pool, line.kind)), None)
         if pool is None:
             yield line
             continue
-        weights = _weights(pool, teams, used)
-        for team, picos in zip(weights, apportion(line.picos, list(weights.values())), strict=True):
+        parts = weights(pool, teams, used)
+        for team, picos in zip(parts, apportion(line.picos, list(parts.values())), strict=True):
             yield line._replace(team=team, tokens=0, picos=picos)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from farthing.book import Book, Card
@@ -89,7 +90,7 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
         _add(known, sent, how, "", faults)
         if held:
             done.pairs += 1
-            _add(known, sent, how, held.place, lambda new, _, old=held: between(old, new))
+            _add(known, sent, how, held.place, partial(_beside, held))
         before[kind] = sent
     done.findings = sorted(
         known.values(),
@@ -97,6 +98,10 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
     )
     _settle(done.findings)
     return done
+
+
+def _beside(before: Sent, after: Sent, _: Terms) -> Iterator[Found]:
+    return between(before, after)
 
 
 def _add(

@@ -78,7 +78,7 @@ def between(before: Sent, after: Sent) -> Iterator[Found]:
     if apart is None and len(after.parts) < len(before.parts):
         return
     if apart is not None and apart <= reach and _counts(before, after, apart, goes_on):
-        yield _parting(before, after, apart, bool(old_marks))
+        yield _parting(before, after, apart, reach)
         return
     if goes_on and _marks_messages(after):
         yield from _settings(before, after)
@@ -108,21 +108,22 @@ def _elsewhere(before: Sent, after: Sent, marks: bool) -> Iterator[Found]:
             yield Found(rule, rule, f"{old}, then {new}", mend, faulty, good, severity)
 
 
-def _parting(before: Sent, after: Sent, at: int, marks: bool) -> Found:
+def _parting(before: Sent, after: Sent, at: int, reach: int) -> Found:
     found = difference(before, after, at)
-    others = sum(
-        a.data != b.data for a, b in zip(before.parts[at + 1 :], after.parts[at + 1 :], strict=False)
+    behind = zip(before.parts[at + 1 : reach + 1], after.parts[at + 1 : reach + 1], strict=False)
+    others = sum(a.data != b.data for a, b in behind)
+    rule = "history" if after.parts[at].tier == "messages" and found.kind == "text" else found.kind
+    more = (
+        f"; {others} more {'block differs' if others == 1 else 'blocks differ'} behind it" if others else ""
     )
-    tier = after.parts[at].tier
-    rule = "history" if tier == "messages" and found.kind == "text" else found.kind
-    what = found.what + (f"; {others} more blocks differ behind it" if others and tier != "messages" else "")
+    told = Found(rule, found.path, found.what + more, _mend(after, found), shown=found.shown)
+    if not before.marks and not after.marks:
+        return told._replace(what=f"{told.what}; no breakpoint is there yet", severity=NOTE)
+    if rule == "date":
+        return told._replace(what=f"{told.what}; the prefix is written anew once a day")
     faulty, good = scenario(after, frozenset({at})), scenario(after)
-    severity = "" if marks or before.marks else NOTE
-    if not (marks or after.marks):
-        return Found(rule, found.path, f"{what}; nothing is marked to be cached yet", _mend(after, found), None, None,
-                     NOTE, (), found.shown)  # fmt: skip
-    return Found(
-        rule, found.path, what, _mend(after, found), faulty, _mended(good, after), severity, (), found.shown
+    return told._replace(
+        before=faulty, after=_mended(good, after), assumed=("that it differs in every call",)
     )
 
 

@@ -106,14 +106,13 @@ def steps(book: Book, load: Load, chosen: Choice) -> list[Taken]:
         if after != before:
             taken.append(Taken((lever,), before, after))
         before = after
-    while losing := next((i for i, one in enumerate(taken) if _loses(book, load, one)), None) is not None:
-        at = next(i for i, one in enumerate(taken) if _loses(book, load, one))
-        first = at if at + 1 < len(taken) else at - 1
-        if first < 0 or len(taken) == 1:
+    while len(taken) > 1:
+        at = next((i for i, one in enumerate(taken) if _loses(book, load, one)), None)
+        if at is None:
             break
+        first = min(at, len(taken) - 2)
         one, two = taken[first : first + 2]
         taken[first : first + 2] = [Taken(one.levers + two.levers, one.before, two.after)]
-        assert losing
     return taken
 
 

@@ -17,7 +17,17 @@ import msgspec
 from farthing.book import Book
 from farthing.config import Config
 from farthing.money import usd
-from farthing.policy._decide import APPLIED, REFUSED, SHADOWED, Decide, Decided, Request, decide, decider, draw
+from farthing.policy._decide import (
+    APPLIED,
+    REFUSED,
+    SHADOWED,
+    Decide,
+    Decided,
+    Request,
+    decide,
+    decider,
+    draw,
+)
 from farthing.policy._file import (
     LEVERS,
     LIVE,
@@ -28,19 +38,23 @@ from farthing.policy._file import (
     Policy,
     PolicyError,
     Selectors,
+    entry_faults,
     instant,
     load,
 )
 from farthing.policy._write import (
+    Act,
     Version,
     Written,
     adopting,
     digest,
     history_of,
+    is_kept,
     members,
     restoring,
     rewrite,
     switching,
+    version_file,
     version_text,
     versions,
 )
@@ -52,7 +66,13 @@ __all__ = [
     "write",
 ]  # fmt: skip
 
-_LEVER_OF = {"profile": "endpoint", "model": "model", "batch": "batch", "cache_markers": "cache", "ttl": "ttl"}
+_LEVER_OF = {
+    "profile": "endpoint",
+    "model": "model",
+    "batch": "batch",
+    "cache_markers": "cache",
+    "ttl": "ttl",
+}
 _SAYS = {
     "endpoint": ("endpoint", "was"),
     "model": ("use", "verdict", "was"),
@@ -153,17 +173,26 @@ def entries_of(
             skipped.append(Skipped(name, advice.why_not or "it does not count"))
             continue
         if not lever:
-            skipped.append(Skipped(name, f"{advice.change.kind} are changed where they are: {advice.change.says}"))
+            skipped.append(
+                Skipped(name, f"{advice.change.kind} are changed where they are: {advice.change.says}")
+            )
             continue
         said = {key: advice.change.data[key] for key in _SAYS[lever] if advice.change.data.get(key)}
         if "markers" in said:
             said["markers"] = tuple(msgspec.convert(marker, Marker) for marker in said["markers"])
-        entries[name] = Entry(
+        if name in entries:
+            skipped.append(Skipped(name, "an advice of the same name stands before it"))
+            continue
+        entry = Entry(
             advice.workload, lever, advice.model, state, share, tuple(keys), **said,
             approver=approver, approved_at=at if approver else "", expires=expires if approver else "",
             reason=reason or advice.change.says, estimate=_estimate(advice), calibration=advice.calibration,
             evidence=digest(advice), book=book,
         )  # fmt: skip
+        if faults := [f"{key} {says}" for key, says in entry_faults(entry)]:
+            skipped.append(Skipped(name, faults[0]))
+        else:
+            entries[name] = entry
     return list(entries.values()), skipped
 
 
@@ -193,6 +222,8 @@ def write(
 
     Without an approver the entries are there to be looked at, and do nothing until somebody adopts them.
     """
+    if approver:
+        _check_expiry(expires, now)
     entries, skipped = entries_of(
         advices, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share, keys=keys,
         book=book,
@@ -200,7 +231,18 @@ def write(
     workloads = {name: Selectors(**members(made)) for name, made in (config or Config()).workloads.items()}
     change = adopting(entries, workloads if entries else {})
     what = f"{'apply' if approver else 'propose'} {', '.join(entry.name for entry in entries)}"
-    return rewrite(path, change, by=approver, what=what, now=now, dry=dry), skipped
+    return rewrite(path, change, Act(approver, what, now), dry=dry), skipped
+
+
+def _check_expiry(expires: str, now: datetime) -> None:
+    try:
+        ends = instant(expires)
+    except ValueError:
+        raise PolicyError(
+            f"expires {expires!r} is no time: write 2027-02-01, from which day it no longer holds"
+        ) from None
+    if ends <= now:
+        raise PolicyError(f"expires {expires} is over already: name a day to come")
 
 
 def adopt(proposal: Path | str, path: Path | str, *, approver: str, expires: str, now: datetime) -> Written:
@@ -208,13 +250,14 @@ def adopt(proposal: Path | str, path: Path | str, *, approver: str, expires: str
     proposed = load(proposal)
     if not proposed.entries:
         raise PolicyError(f"{proposal}: no entries in it: `farthing savings --propose` writes some")
+    _check_expiry(expires, now)
     at = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     entries = [
         msgspec.structs.replace(entry, approver=approver, approved_at=at, expires=expires)
         for entry in proposed.entries
     ]
     what = f"adopt {', '.join(entry.name for entry in entries)}"
-    return rewrite(path, adopting(entries, proposed.workloads), by=approver, what=what, now=now)
+    return rewrite(path, adopting(entries, proposed.workloads), Act(approver, what, now))
 
 
 def undo(path: Path | str, what: str = "", *, by: str = "", now: datetime) -> Written:
@@ -229,21 +272,22 @@ def undo(path: Path | str, what: str = "", *, by: str = "", now: datetime) -> Wr
             known = ", ".join(entry.name for entry in policy.entries) or "nothing"
             raise PolicyError(f"{path}: nothing there is called {what!r}: it has {known}")
         change = switching(lambda entry: entry.name in meant, "off")
-        return rewrite(path, change, by=by, what=f"undo {what}", now=now)
-    number = int(what) if what else _before(path)
-    text = version_text(path, number)
-    source = history_of(path) / f"{number:06d}.toml"
-    return restore(path, text, str(source), by=by, what=f"undo to version {number}", now=now)
+        return rewrite(path, change, Act(by, f"undo {what}", now))
+    number = int(what) if what else _before(Path(path))
+    text = version_text(path, number) if number else ""
+    change = restoring(text, str(version_file(path, number)))
+    return rewrite(path, change, Act(by, f"undo to version {number}", now, whatever=True))
 
 
-def restore(path: Path | str, text: str, source: str, *, by: str, what: str, now: datetime) -> Written:
-    return rewrite(path, restoring(text, source), by=by, what=what, now=now)
-
-
-def _before(path: Path | str) -> int:
-    """The version before the one in force."""
-    now = load(path).version
-    earlier = [version.number for version in versions(path) if version.number < now and not version.fault]
-    if not earlier:
-        raise PolicyError(f"{path}: no version before {now} is kept: name a lever or a workload to switch it off")
-    return max(earlier)
+def _before(file: Path) -> int:
+    """The version before the one in force; 0, which is empty, before the first. Of a file edited since: as it was."""
+    if not file.exists():
+        raise PolicyError(f"{file}: no policy there: nothing to undo")
+    good = [version.number for version in versions(file) if not version.fault]
+    try:
+        number = load(file).version
+    except PolicyError:
+        return max(good, default=0)
+    if not is_kept(file, number):
+        return max(good, default=0)
+    return max((each for each in good if each < number), default=0)

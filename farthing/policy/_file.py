@@ -181,14 +181,15 @@ def _values(policy: Policy) -> Iterator[Fault]:
     named: dict[str, int] = {}
     for number, entry in enumerate(policy.entries):
         place = ("entries", number)
-        for key, says in _entry(entry):
+        for key, says in entry_faults(entry):
             yield Fault((*place, key), says)
         first = named.setdefault(entry.name, number)
         if first != number:
             yield Fault(place, f"{entry.name} is entry {first + 1} too: take one away")
 
 
-def _entry(entry: Entry) -> Iterator[tuple[str, str]]:
+def entry_faults(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What is wrong with an entry: the key, and the mend."""
     if not entry.workload.strip():
         yield "workload", "is empty: name one of [workloads], or a fingerprint such as role:NAME"
     if entry.lever not in LEVERS:
@@ -242,7 +243,10 @@ def _cache(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "markers", f"{len(entry.markers)} cache points: a request has at most {MOST_MARKERS}"
     for marker in entry.markers:
         if not _PLACE.fullmatch(marker.at):
-            yield "markers", f"{marker.at!r} is no place: write tools, system, end, or end-2 for two blocks before it"
+            yield (
+                "markers",
+                f"{marker.at!r} is no place: write tools, system, end, or end-2 for two blocks before it",
+            )
             return
         if marker.ttl not in TTLS:
             yield "markers", f"{marker.ttl!r} is no lifetime: write {' or '.join(TTLS)}"

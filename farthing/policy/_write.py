@@ -56,39 +56,53 @@ class Version(NamedTuple):
     fault: str = ""
 
 
-Change = Callable[[list[Block]], tuple[list[Block], Sequence[str], Sequence[str]]]  # blocks, written, conflicts
+Change = Callable[
+    [list[Block]], tuple[list[Block], Sequence[str], Sequence[str]]
+]  # blocks, written, conflicts
 
 
-def rewrite(path: Path | str, change: Change, *, by: str, what: str, now: datetime, dry: bool = False) -> Written:
+class Act(NamedTuple):
+    """Who changes what, and when. `whatever`: even a file that cannot be read, of which nothing is then kept."""
+
+    by: str
+    what: str
+    now: datetime
+    whatever: bool = False
+
+
+def rewrite(path: Path | str, change: Change, act: Act, *, dry: bool = False) -> Written:
     """The file with its blocks changed, as its next version. PolicyError if it cannot be read, or would be at fault."""
     file = Path(path)
     if dry:
-        return _rewritten(file, change, by, what, now)[0]
+        return _rewritten(file, change, act)[0]
     with _locked(file):
-        done, versions = _rewritten(file, change, by, what, now)
-        if done.after != done.before:
-            for number, text in versions:
-                _put(history_of(file) / f"{number:06d}.toml", text)
+        done, fresh = _rewritten(file, change, act)
+        if fresh:
+            for number, text in fresh:
+                _put(version_file(file, number), text)
             _put(file, done.after)
     return done
 
 
-def _rewritten(
-    file: Path, change: Change, by: str, what: str, now: datetime
-) -> tuple[Written, list[tuple[int, str]]]:
+def _rewritten(file: Path, change: Change, act: Act) -> tuple[Written, list[tuple[int, str]]]:
     """What is done, and the versions that the history does not have yet: one of a person's own edits comes first."""
-    policy = load(file)
-    before = file.read_text(encoding="utf-8-sig") if file.exists() else ""
-    blocks, written, conflicts = change(_blocks(policy, before))
-    kept = versions(file)
-    last = max([policy.version, *(version.number for version in kept)])
-    fresh = []
-    if before and not any(_same(file, version.number, before) for version in kept):
-        last += 1
-        fresh.append((last, before))
+    before = current(file)
+    try:
+        policy = load(file)
+        blocks = _blocks(policy, before)
+    except PolicyError:
+        if not act.whatever:
+            raise
+        policy, blocks = Policy(), []
+    blocks, written, conflicts = change(blocks)
     if not written:
         return Written(policy.version, str(file), (), tuple(conflicts), before, before), []
-    after = _text(last + 1, by, what, now, blocks)
+    last = max([policy.version, *numbers(file)])
+    fresh = []
+    if before and not is_kept(file, policy.version):
+        last += 1
+        fresh.append((last, before))
+    after = _text(last + 1, act, blocks)
     parse(after.encode(), str(file))
     fresh.append((last + 1, after))
     return Written(last + 1, str(file), tuple(written), tuple(conflicts), before, after), fresh
@@ -158,8 +172,9 @@ def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _text(version: int, by: str, what: str, now: datetime, blocks: Sequence[Block]) -> str:
-    said = {"version": version, "at": f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", "by": by, "what": what}
+def _text(version: int, act: Act, blocks: Sequence[Block]) -> str:
+    at = f"{act.now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    said = {"version": version, "at": at, "by": act.by, "what": act.what}
     head = _HEAD + "\n".join(f"{name} = {_value(value)}" for name, value in said.items())
     ordered = sorted(blocks, key=lambda one: isinstance(one.made, Entry))
     return "\n\n".join([head, *(one.text for one in ordered)]) + "\n"
@@ -173,7 +188,9 @@ def adopting(entries: Sequence[Entry], workloads: Mapping[str, Selectors]) -> Ch
 
     def change(blocks: list[Block]) -> tuple[list[Block], list[str], list[str]]:
         at = {each.name: number for number, each in enumerate(blocks)}
-        fresh = [block(selectors, name) for name, selectors in workloads.items()] + [block(each) for each in entries]
+        fresh = [block(selectors, name) for name, selectors in workloads.items()] + [
+            block(each) for each in entries
+        ]
         written, conflicts = [], []
         for new in fresh:
             old = blocks[at[new.name]] if new.name in at else None
@@ -182,7 +199,9 @@ def adopting(entries: Sequence[Entry], workloads: Mapping[str, Selectors]) -> Ch
             elif is_ours(old.made):
                 blocks[at[new.name]] = new
             elif msgspec.structs.replace(old.made, made="") != msgspec.structs.replace(new.made, made=""):
-                conflicts.append(f"{new.name} was written by hand and stays as it is: delete it to have farthing's")
+                conflicts.append(
+                    f"{new.name} was written by hand and stays as it is: delete it to have farthing's"
+                )
                 continue
             if old is None or old.made != new.made:
                 written.append(new.name)
@@ -199,7 +218,9 @@ def switching(is_meant: Callable[[Entry], bool], state: str) -> Change:
         for number, old in enumerate(blocks):
             if isinstance(old.made, Entry) and is_meant(old.made) and old.made.state != state:
                 made = msgspec.structs.replace(old.made, state=state)
-                blocks[number] = block(made) if is_ours(old.made) else Block(old.name, made, _set(old.text, state))
+                blocks[number] = (
+                    block(made) if is_ours(old.made) else Block(old.name, made, _set(old.text, state))
+                )
                 written.append(old.name)
         return blocks, written, []
 
@@ -209,7 +230,9 @@ def switching(is_meant: Callable[[Entry], bool], state: str) -> Change:
 def _set(text: str, state: str) -> str:
     line = f'state = "{state}"'
     changed, count = re.subn(r"(?m)^(\s*)state\s*=\s*(?:\"[a-z]*\"|'[a-z]*')", rf"\g<1>{line}", text, count=1)
-    return changed if count else re.sub(r"(?m)^(\s*\[\[\s*entries\s*\]\].*)$", rf"\g<1>\n{line}", text, count=1)
+    return (
+        changed if count else re.sub(r"(?m)^(\s*\[\[\s*entries\s*\]\].*)$", rf"\g<1>\n{line}", text, count=1)
+    )
 
 
 def restoring(text: str, path: str) -> Change:
@@ -220,7 +243,8 @@ def restoring(text: str, path: str) -> Change:
         wanted = _blocks(policy, text)
         now = {each.name: each.made for each in blocks}
         then = {each.name: each.made for each in wanted}
-        return wanted, [name for name in {**now, **then} if now.get(name) != then.get(name)], []
+        changed = [name for name in {**now, **then} if now.get(name) != then.get(name)]
+        return wanted, changed or ["comments"], []
 
     return change
 
@@ -234,28 +258,46 @@ def history_of(path: Path | str) -> Path:
     return file.with_name(f"{file.stem}.history")
 
 
+def numbers(path: Path | str) -> list[int]:
+    """Of the versions that were kept, in order."""
+    return sorted(int(file.stem) for file in history_of(path).glob("[0-9]*.toml"))
+
+
+def version_file(path: Path | str, number: int) -> Path:
+    return history_of(path) / f"{number:06d}.toml"
+
+
 def versions(path: Path | str) -> list[Version]:
     """Every version that was kept, in order. One that cannot be read has nothing in it but its fault."""
     found = []
-    for file in sorted(history_of(path).glob("[0-9]*.toml")):
+    for number in numbers(path):
         try:
-            found.append(Version(int(file.stem), load(file)))
+            found.append(Version(number, load(version_file(path, number))))
         except PolicyError as error:
-            found.append(Version(int(file.stem), Policy(), str(error)))
+            found.append(Version(number, Policy(), str(error)))
     return found
 
 
 def version_text(path: Path | str, number: int) -> str:
-    file = history_of(path) / f"{number:06d}.toml"
+    if number not in numbers(path):
+        known = ", ".join(map(str, numbers(path))) or "none"
+        raise PolicyError(f"{path}: no version {number} of it is kept; there are {known}")
+    return current(version_file(path, number))
+
+
+def current(file: Path) -> str:
+    """The text of a file; "" where there is none."""
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError:
-        known = ", ".join(str(version.number) for version in versions(path)) or "none"
-        raise PolicyError(f"{path}: no version {number} of it is kept; there are {known}") from None
+        return file.read_bytes().decode("utf-8-sig", "replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise PolicyError(f"{file}: {error.strerror or error}") from error
 
 
-def _same(file: Path, number: int, text: str) -> bool:
-    return version_text(file, number) == text
+def is_kept(file: Path, number: int) -> bool:
+    """Whether the file is that version as it was written: nobody has touched it since."""
+    return number in numbers(file) and current(version_file(file, number)) == current(file)
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def forecasts(made: Spending, first: date, last: date, groups: Iterable[Keys]) -
 
 def _scaled(part: Forecast, share: float) -> Forecast:
     def scaled(picos: int) -> int:
-        return part.spent + round((picos - part.spent) * share)
+        return part.spent + _picos((picos - part.spent) * share / PICOS_PER_USD)
 
     by_day = {day: usd * share for day, usd in part.by_day.items()}
     return part._replace(
