@@ -82,6 +82,7 @@ clean:  ## remove what was built here
 
 .venv/.dev: .venv/.run requirements/dev.txt
 	$(INSTALL) $(BIN)/python --require-hashes -r requirements/dev.txt
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'from farthing.cache import warm; warm()'
 	@touch $@
 
 .venv-bench/.done: .venv/.build requirements/bench.txt

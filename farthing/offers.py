@@ -7,10 +7,14 @@ until its last, half-open, and never from before the day it was signed.
 Of several rules that hold for a rate the most specific wins: one that names a model before one that names it by a
 pattern, and that before one that names none; then, in the same way, by meter, endpoint, mode and prompt size; of two
 that are equally specific an absolute rate wins over a percentage.
+
+Beside rates an offer may have a commitment, whose shortfall is paid, and volume tiers, which give back a share of what
+a period's spend has above them. Both are of money and not of tokens, so they are on no card: `farthing.costs` counts them.
 """
 
 from __future__ import annotations
 
+import calendar
 import difflib
 import hashlib
 import re
@@ -27,7 +31,7 @@ from typing import Any
 
 from farthing.book import FOREVER, Book, Card, default_book, midnight
 from farthing.meters import METERS, Vector
-from farthing.money import mtok_usd, per_mtok
+from farthing.money import from_usd, mtok_usd, per_mtok
 from farthing.usage import MODES, PLATFORMS
 
 ENDPOINTS = ("global", "regional", "govcloud", "geo_us")
@@ -74,6 +78,32 @@ class Rule:
         return f"{plain(100 * (1 - self.share))} % off"
 
 
+MONTHS = {"month": 1, "quarter": 3, "year": 12}  # of the periods; a term is all of the offer
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """So much is spent in every period, or the rest is paid all the same."""
+
+    picos: int
+    every: str = "term"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Of what a period's spend has above each bound (picodollars), so large a share comes back; bounds and shares rise."""
+
+    every: str
+    tiers: tuple[tuple[int, Fraction], ...]
+
+    def rebate(self, spent: int) -> int:
+        """What comes back of a period's spend: exact, and rounded half-even once."""
+        bounds = [bound for bound, _ in self.tiers[1:]]
+        bands = zip(self.tiers, [*bounds, max(spent, 0)], strict=True)
+        back = (share * max(0, min(spent, upto) - bound) for (bound, share), upto in bands)
+        return round(sum(back, Fraction(0)))
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     name: str
@@ -85,6 +115,8 @@ class Offer:
     sources: tuple[str, ...] = ()
     file: str = ""
     lines: tuple[int, ...] = ()  # of the file: the offer's, then those of its rules
+    commitment: Commitment | None = None
+    volume: Volume | None = None
 
     @property
     def span(self) -> tuple[datetime, datetime]:
@@ -93,6 +125,27 @@ class Offer:
     def holds_for(self, account: str) -> bool:
         """Whether it is an offer to this account; one that names accounts is none to an unknown one."""
         return not self.accounts or account in self.accounts
+
+    @property
+    def platforms(self) -> frozenset[str]:
+        """Whose usage its commitment and volume count: those that it has rates for, or Bedrock."""
+        return frozenset(rule.platform for rule in self.rules) or frozenset({"bedrock"})
+
+    def periods(self, every: str, until: date) -> Iterator[tuple[date, date]]:
+        """Its periods that begin before that day, each with the first day after it."""
+        number, starts = 0, self.starts
+        while starts < until and (self.ends is None or starts < self.ends):
+            number += 1
+            ends = months_later(self.starts, MONTHS[every] * number) if every in MONTHS else self.ends
+            ends = min(ends or FOREVER.date(), self.ends or FOREVER.date())
+            yield starts, ends
+            starts = ends
+
+
+def months_later(day: date, months: int) -> date:
+    """The same day of a later month (earlier: negative), or that month's last."""
+    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
+    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 
 # --- the book of it ------------------------------------------------------------------------------------------------
@@ -115,6 +168,21 @@ def contracted(book: Book, offers: Iterable[Offer], account: str = "") -> Book:
     said = [(offer.name, bool(offer.accounts), offer.signed, *offer.span, offer.rules) for offer in held]
     digest = hashlib.sha256("\n".join([book.digest, *sorted(map(repr, said))]).encode()).hexdigest()[:12]
     return Book(book.models, book.defaults, digest, _cards=cards)
+
+
+def split(book: Book, edges: Iterable[datetime]) -> Book:
+    """The same prices, on cards that end at these instants and begin anew."""
+    turns = sorted(set(edges))
+    if not turns:
+        return book
+    cards: dict[str, dict[Any, list[Card]]] = {name: {} for name in book.models}
+    for card in book.cards():
+        inside = [turn for turn in turns if card.starts < turn < card.ends]
+        parts = pairwise([card.starts, *inside, card.ends])
+        cards[card.sku.model].setdefault(card.sku, []).extend(
+            replace(card, starts=start, ends=end) for start, end in parts
+        )
+    return Book(book.models, book.defaults, book.digest, _cards=cards)
 
 
 def books(book: Book, offers: Sequence[Offer]) -> Callable[[str], Book]:
@@ -231,22 +299,26 @@ def read_offers(text: str, file: str, book: Book | None = None) -> list[Offer]:
         raise OfferError(f"{file}: no [[offers]] in it: write each offer as a table of that name")
     offers = []
     for number, table in enumerate(tables):
-        begins = [line for of, line in lines if of == number]
-        offers.append(reader.offer(table, begins or [0]))
+        begins = [line for of, head, line in lines if of == number and head in _RATED]
+        heads = {head: line for of, head, line in lines if of == number}
+        offers.append(reader.offer(table, begins or [0], heads))
     return offers
 
 
-def _tables(text: str) -> Iterator[tuple[int, int]]:
-    """The number of the offer and the line, of the head of each offer and of each of its rules."""
+_RATED = ("[[offers]]", "[[offers.rates]]")
+
+
+def _tables(text: str) -> Iterator[tuple[int, str, int]]:
+    """The number of the offer, the head and the line, of each table of an offer."""
     number = -1
     for line, said in enumerate(text.splitlines(), 1):
         head = said.partition("#")[0].replace(" ", "").strip()
-        number += head == "[[offers]]"
-        if head in ("[[offers]]", "[[offers.rates]]"):
-            yield number, line
+        number += head == _RATED[0]
+        if head.strip("[]").split(".")[0] == "offers" and head.startswith("["):
+            yield number, head, line
 
 
-_OFFER = ("name", "accounts", "signed", "starts", "ends", "sources", "rates")
+_OFFER = ("name", "accounts", "signed", "starts", "ends", "sources", "rates", "commitment", "volume")
 _RULE = (
     "model", "meter", "platform", "endpoint", "mode", "long_prompt", "percent_off", "usd_per_million",
 )  # fmt: skip
@@ -279,7 +351,7 @@ class _Reader:
                 mend = f"did you mean `{near[0]}`?" if near else f"known here are {', '.join(known)}"
                 raise self.fail(line, key, f"unknown key; {mend}")
 
-    def offer(self, table: Mapping[str, Any], lines: list[int]) -> Offer:
+    def offer(self, table: Mapping[str, Any], lines: list[int], heads: Mapping[str, int]) -> Offer:
         line = lines[0]
         self.check_keys(table, _OFFER, line)
         name = table.get("name")
@@ -301,8 +373,8 @@ class _Reader:
         for account in accounts:
             if not re.fullmatch(r"\d{12}", account):
                 raise self.fail(line, "accounts", f"{account!r} is no account: an account id has 12 digits")
-        rates = table.get("rates")
-        if not isinstance(rates, list) or not rates:
+        rates = table.get("rates", [] if "commitment" in table or "volume" in table else None)
+        if not isinstance(rates, list) or not (rates or "rates" not in table):
             raise self.fail(
                 line, "rates", "an offer needs [[offers.rates]], each percent_off or usd_per_million"
             )
@@ -312,8 +384,76 @@ class _Reader:
             name, frozenset(accounts), signed, starts, ends, rules, self._texts(table, "sources", line),
             self._file, (line, *places),
         )  # fmt: skip
+        offer = self._with_terms(offer, table, heads)
         self._check(offer)
         return offer
+
+    def _with_terms(self, offer: Offer, table: Mapping[str, Any], heads: Mapping[str, int]) -> Offer:
+        if "commitment" in table:
+            said, line = self._term(table, "commitment", ("usd", "every"), heads, offer)
+            commitment = Commitment(self._dollars(said, "usd", line), said.get("every", "term"))
+            if commitment.picos == 0:
+                raise self.fail(line, "usd", "a commitment is more than nothing")
+            offer = replace(offer, commitment=commitment)
+            self._check_whole(offer, commitment.every, line)
+        if "volume" in table:
+            said, line = self._term(table, "volume", ("every", "tiers"), heads, offer)
+            tiers = said.get("tiers")
+            if not isinstance(tiers, list) or not tiers or not all(isinstance(tier, dict) for tier in tiers):
+                raise self.fail(line, "tiers", 'write [{ from_usd = "50000", percent_off = "3" }, ...]')
+            made = tuple(self._tier(tier, line) for tier in tiers)
+            for (bound, share), (above, more) in pairwise(made):
+                if above <= bound or more <= share:
+                    raise self.fail(line, "tiers", "each tier begins above the one before, and gives more")
+            offer = replace(offer, volume=Volume(said.get("every", "term"), made))
+        return offer
+
+    def _term(
+        self,
+        table: Mapping[str, Any],
+        name: str,
+        known: Sequence[str],
+        heads: Mapping[str, int],
+        offer: Offer,
+    ) -> tuple[Mapping[str, Any], int]:
+        """A table beside the rates, and its line."""
+        said, line = table[name], heads.get(f"[offers.{name}]", offer.lines[0])
+        if not isinstance(said, dict):
+            raise self.fail(line, name, f"write it as a table: [offers.{name}]")
+        self.check_keys(said, known, line)
+        every = said.get("every", "term")
+        if every not in (*MONTHS, "term"):
+            raise self.fail(line, "every", f"{every!r} is none: known are {', '.join(MONTHS)}, term")
+        if every == "term" and offer.ends is None:
+            raise self.fail(line, "every", "is the term of an offer without an end: say ends, or month or year")
+        return said, line
+
+    def _tier(self, tier: Mapping[str, Any], line: int) -> tuple[int, Fraction]:
+        self.check_keys(tier, ("from_usd", "percent_off"), line)
+        percent = self._number(tier, "percent_off", line) if "percent_off" in tier else Decimal(0)
+        if not 0 < percent <= 100:
+            raise self.fail(line, "tiers", f"percent_off {percent}: write more than 0, and 100 or less")
+        return self._dollars(tier, "from_usd", line), Fraction(percent) / 100
+
+    def _dollars(self, table: Mapping[str, Any], key: str, line: int) -> int:
+        if key not in table:
+            raise self.fail(line, key, 'is missing: write dollars, as "600000"')
+        try:
+            picos = from_usd(self._number(table, key, line))
+        except ValueError as error:
+            raise self.fail(line, key, str(error)) from error
+        if picos < 0:
+            raise self.fail(line, key, "is below 0")
+        return picos
+
+    def _check_whole(self, offer: Offer, every: str, line: int) -> None:
+        """A commitment is for whole periods: half a period has no commitment that anybody signed."""
+        if offer.ends is None or every not in MONTHS:
+            return
+        *_, (starts, ends) = offer.periods(every, offer.ends)
+        if months_later(starts, MONTHS[every]) > ends:
+            says = f"the offer's days are no whole number of {every}s: its last would end after {ends}"
+            raise self.fail(line, "every", says)
 
     def _day(self, table: Mapping[str, Any], key: str, line: int) -> date | None:
         day = table.get(key)

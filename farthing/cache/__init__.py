@@ -1,7 +1,7 @@
 """What prompt caching costs: the rules as a machine, policies played on it over a trace, the least it could cost."""
 
 from ._bound import FIVE_US, HOUR_US, saved
-from ._compare import Comparison, Unpriceable, cards_for, compare
+from ._compare import Comparison, Unpriceable, cards_for, compare, warm
 from ._engine import DOCUMENTED, Semantics
 from ._machine import Bill, Kept, Refused, Request, State, bill, replay
 from ._plan import Plan, plan
@@ -46,4 +46,5 @@ __all__ = [
     "take",
     "uncached",
     "values",
+    "warm",
 ]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from farthing.book import Book, Unpriced
+from farthing.meters import Vector
 from farthing.usage import EPOCH, Sku
 
 from ._engine import DOCUMENTED, Semantics
@@ -86,3 +87,13 @@ def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOC
         online=online,
         best_online=BEST,
     )
+
+
+def warm() -> None:
+    """Compile what is compiled (numba keeps it beside these files), so that the first question is not a slow one."""
+    three = np.arange(3, dtype=np.int64)
+    trace = Trace(
+        at_us=three, namespace=three * 0, output=three, plain=three, starts=np.arange(4, dtype=np.int64),
+        nodes=three * 0, sizes=np.array([2_000], dtype=np.int64), system=three * 0, kinds=three * 0,
+    )  # fmt: skip
+    compare(trace, Cards((Vector(3, 15, 1, 4, 6),), three * 0), minimum=1_000)

@@ -136,7 +136,7 @@ def terms(book: Book, sent: Sent, day: date, platform: str = "", mode: str = "")
     caches = model.platform(found.sku.platform).get("cache", True) is not False
     minimum = model.cache_minimum(found.sku.platform, day) if caches else None
     at = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    card = book.find(found.sku, at, sum(sent.sizes), cached=caches)
+    card = book.find(found.sku, at, sum(sent.sizes), cached=caches and mode != "batch")
     if isinstance(card, Unpriced):
         return Terms(found.sku, None, minimum, caches, found.assumed, card.reason)
     return Terms(found.sku, card, minimum, caches, found.assumed + card.assumed)

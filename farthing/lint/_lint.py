@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -57,6 +58,9 @@ class Linted:
     requests: int = 0
     pairs: int = 0
     unread: list[Unread] = field(default_factory=list)
+    unchecked: Counter[str] = field(
+        default_factory=Counter
+    )  # why the minimum was not looked at, and how often
 
     def failed(self, least: str) -> bool:
         """Whether something is as severe as that; `never` for none."""
@@ -88,6 +92,7 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
         kind = () if pair else workload(sent)
         held = before.get(kind)
         _add(known, sent, how, "", faults)
+        done.unchecked.update(_unchecked(terms(how.book, sent, day_of(sent, how.day), how.platform)))
         if held:
             done.pairs += 1
             _add(known, sent, how, held.place, partial(_beside, held))
@@ -98,6 +103,12 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
     )
     _settle(done.findings)
     return done
+
+
+def _unchecked(held: Terms) -> list[str]:
+    if held.sku is None:
+        return [held.reason]
+    return [f"no minimum is published for {held.sku.model}"] if held.caches and held.minimum is None else []
 
 
 def _beside(before: Sent, after: Sent, _: Terms) -> Iterator[Found]:

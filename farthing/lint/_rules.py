@@ -123,9 +123,10 @@ def off(part: Part) -> str:
 def _breakpoints(sent: Sent, terms: Terms) -> Iterator[Found]:
     if len(sent.marks) <= BREAKPOINTS:
         return
-    keep = {0, *range(len(sent.marks) - BREAKPOINTS + 1, len(sent.marks))}  # the first, and the last three
-    spare = [at for number, (at, _) in enumerate(sent.marks) if number not in keep]
-    kept = {at: ttl for number, (at, ttl) in enumerate(sent.marks) if number in keep}
+    places = [at for at, _ in sent.marks]
+    idle = [at for at in places if sum(sent.sizes[: at + 1]) < (terms.minimum or 0)]
+    spare = sorted([*idle, *(at for at in places[1:] if at not in idle)][: len(places) - BREAKPOINTS])
+    kept = {at: ttl for at, ttl in sent.marks if at not in spare}
     before = scenario(sent)
     yield Found(
         "breakpoints",
@@ -201,7 +202,7 @@ def _under_minimum(sent: Sent, terms: Terms) -> Iterator[Found]:
         if not part.mark or depth >= terms.minimum:
             continue
         what = f"{depth:,} tokens up to the breakpoint; from {terms.minimum:,} on it is cached"
-        assumed = () if sent.usage else ("tokens of the prefix (four bytes each)",)
+        assumed = () if sent.usage else ("tokens (four bytes each)",)
         reach = _reach(sent.sizes, terms.minimum)
         if reach is not None and reach <= first:
             further = sent.parts[reach]

@@ -27,7 +27,13 @@ def lines(done: Linted, *, text: bool = False) -> Iterator[str]:
         yield from (f"    {line}" for line in _dollars(each))
     count = len(done.findings)
     pairs = f", {done.pairs:,} of them beside the one before" if done.pairs else ""
-    yield f"{count:,} {'finding' if count == 1 else 'findings'} in {done.requests:,} requests{pairs}"
+    for why, times in done.unchecked.items():
+        yield f"not checked in {_count(times, 'request')}: lengths of prefixes ({why})"
+    yield f"{_count(count, 'finding')} in {_count(done.requests, 'request')}{pairs}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _dollars(each: Finding) -> Iterator[str]:
@@ -35,6 +41,9 @@ def _dollars(each: Finding) -> Iterator[str]:
     assumed = f"; assumed: {', '.join(each.assumed)}" if each.assumed else ""
     if loss and loss.before is None:
         yield f"costs: nothing, since it is refused; mended {show(loss.after // loss.calls, 4)} a call{assumed}"
+    elif loss and each.found.rule == "batch":
+        told = f"{show(loss.before or 0)} as a batch, {show(loss.after)} at once and cached"
+        yield f"{told}, over {loss.calls:,} calls, {loss.gap_s:,} s apart{assumed}"
     elif loss and loss.before is not None:
         a_call, mended = loss.before // loss.calls, loss.after // loss.calls
         over = f"{loss.calls:,} calls, {loss.gap_s:,} s apart"
@@ -60,6 +69,7 @@ def as_json(done: Linted, *, text: bool = False) -> dict[str, Any]:
         "requests": done.requests,
         "pairs": done.pairs,
         "findings": [_finding(each, text=text) for each in done.findings],
+        "unchecked": dict(done.unchecked),
         "unread": [each._asdict() for each in done.unread],
     }
 

@@ -50,9 +50,9 @@ from farthing.policy._write import (
     digest,
     history_of,
     is_kept,
-    members,
     restoring,
     rewrite,
+    selectors,
     switching,
     version_file,
     version_text,
@@ -132,11 +132,12 @@ def reload(path: Path | str, book: Book, before: Loaded | None = None) -> Loaded
 
     No file is no policy. With a file that is at fault, what was in force stays; at the start that is nothing.
     """
+    stamp: tuple[int, ...] = ()
     try:
         found = os.stat(path)  # noqa: PTH116 - asked before every call: a Path takes as long again
         stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
     except OSError:
-        stamp = ()
+        pass  # there is none
     if before is not None and before.stamp == stamp:
         return before
     try:
@@ -228,7 +229,7 @@ def write(
         advices, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share, keys=keys,
         book=book,
     )  # fmt: skip
-    workloads = {name: Selectors(**members(made)) for name, made in (config or Config()).workloads.items()}
+    workloads = {name: selectors(made) for name, made in (config or Config()).workloads.items()}
     change = adopting(entries, workloads if entries else {})
     what = f"{'apply' if approver else 'propose'} {', '.join(entry.name for entry in entries)}"
     return rewrite(path, change, Act(approver, what, now), dry=dry), skipped

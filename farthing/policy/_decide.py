@@ -83,7 +83,7 @@ def decide(policy: Policy, request: Request, now: datetime, book: Book | None = 
 
 
 def decider(policy: Policy, book: Book) -> Decide:
-    """A function from a request and the time to decisions, in the order of the levers. It changes nothing, and reads no clock."""
+    """A function from a request and the time to decisions, in the order of the levers."""
     entries: dict[str, list[Entry]] = {}
     for entry in sorted(policy.entries, key=lambda entry: LEVERS.index(entry.lever)):
         if entry.state != "off":
@@ -159,15 +159,14 @@ def _decided(entry: Entry, asked: _Asked, period: Period) -> Decided:
 
 
 def _said(change: _Change) -> str:
-    shown = {
-        "markers": lambda markers: "markers " + ", ".join(f"{marker.at} {marker.ttl}" for marker in markers),
-        "model_id": lambda model: f"calls {model}",
-        "use": lambda model: f"{model}, which the gate let pass",
-        "deadline": lambda deadline: f"a batch within {deadline}",
-        "place": lambda name: f"markers by {name}",
-        "inference_geo": lambda _: "calls the global endpoint",
-    }
-    return "; ".join(shown[key](value) for key, value in change.items())
+    """In words, for whoever reads the outbox."""
+    if "markers" in change:
+        return "cache points " + ", ".join(f"{marker.at} {marker.ttl}" for marker in change["markers"])
+    if "place" in change:
+        return f"cache points by {change['place']}"
+    if "deadline" in change:
+        return f"a batch within {change['deadline']}"
+    return f"calls {change['model_id']}" if "model_id" in change else "calls the global endpoint"
 
 
 def _after(asked: _Asked, made: Decided) -> _Asked:
@@ -205,7 +204,7 @@ def _may(entry: Entry, asked: _Asked, period: Period) -> None:
 
 def draw(entry: Entry, name: str) -> int:
     """0 to 99, always the same for a name: who is in at one share is in at every larger one."""
-    text = "\0".join((entry.workload, entry.model, entry.lever, name))
+    text = f"{entry.workload}\0{entry.model}\0{entry.lever}\0{name}"
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
 
 

@@ -50,7 +50,7 @@ class Marker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Estimate(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Dollars that the advice said it saves, nineteen times of twenty between `low` and `high`, `of` what was billed."""
+    """Dollars that the advice said it saves `of` what was billed, nineteen times of twenty from `low` to `high`."""
 
     low: str = ""
     mid: str = ""
@@ -59,7 +59,7 @@ class Estimate(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One lever on one workload's calls of one model ("" for all). `made` is farthing's own sign; people leave it out."""
+    """One lever on one workload's calls of one model ("" for all). `made` is farthing's sign; people leave it out."""
 
     workload: str
     lever: str
@@ -253,7 +253,7 @@ def _cache(entry: Entry) -> Iterator[tuple[str, str]]:
     depths = [depth(marker.at) for marker in entry.markers]
     if sorted(set(depths)) != depths:
         yield "markers", "are not in the order of the prompt: tools, system, end-2, end, each once"
-    if sorted((marker.ttl for marker in entry.markers)) != [marker.ttl for marker in entry.markers]:
+    if sorted(marker.ttl for marker in entry.markers) != [marker.ttl for marker in entry.markers]:
         yield "markers", "a 1h cache point comes after a 5m one: the longer must be first"
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from farthing.config import MEMBERS
+from farthing.config import Members
 from farthing.policy._file import Entry, Policy, PolicyError, Selectors, is_ours, load, parse, sign
 
 _HEADER = re.compile(r"\s*(?:\[\[\s*(entries)\s*\]\]|\[\s*workloads\s*\.\s*(.+?)\s*\])\s*(?:#.*)?")
@@ -333,8 +333,9 @@ def _put(file: Path, text: str) -> None:
         os.close(folder)
 
 
-def members(made: Any) -> dict[str, tuple[str, ...]]:
-    return {kind: getattr(made, kind) for kind in MEMBERS}
+def selectors(made: Members) -> Selectors:
+    """What farthing.toml says of whose calls they are, and nothing else of it."""
+    return Selectors(made.tags, made.profiles, made.principals, made.projects, made.accounts)
 
 
 def digest(value: Any) -> str:
