@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from farthing.cells import Question, cells, parse_where
-from farthing.config import MEMBERS, Config, Team, Workload
+from farthing.config import MEMBERS, Config, Members, Team, Workload
 from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.usage import Facts, Usage, parse_model_id
@@ -103,7 +104,7 @@ def names(kind: str, facts: Facts) -> list[str]:
     return [facts.principal, f"arn:aws:iam::111122223333:role/{role}"]
 
 
-def team_of(call: Usage, facts: Facts, teams: dict[str, Team]) -> str:
+def team_of(call: Usage, facts: Facts, teams: Mapping[str, Members]) -> str:
     if not teams:
         return dict(call.tags).get("team") or "unassigned"
     for kind in MEMBERS:
