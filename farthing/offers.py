@@ -8,8 +8,8 @@ Of several rules that hold for a rate the most specific wins: one that names a m
 pattern, and that before one that names none; then, in the same way, by meter, endpoint, mode and prompt size; of two
 that are equally specific an absolute rate wins over a percentage.
 
-Beside rates an offer may have a commitment, whose shortfall is paid, and volume tiers, which give back a share of what
-a period's spend has above them. Both are of money and not of tokens, so they are on no card: `farthing.costs` counts them.
+Beside rates an offer may have a commitment, whose shortfall is paid, and volume tiers, which give back a share of
+what a period's spend has above them. They are of money and not of tokens, so on no card: `farthing.costs` counts them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Commitment:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """Of what a period's spend has above each bound (picodollars), so large a share comes back; bounds and shares rise."""
+    """Of what a period's spend has above each bound (picodollars) a share comes back; bounds and shares rise."""
 
     every: str
     tiers: tuple[tuple[int, Fraction], ...]
@@ -425,7 +425,9 @@ class _Reader:
         if every not in (*MONTHS, "term"):
             raise self.fail(line, "every", f"{every!r} is none: known are {', '.join(MONTHS)}, term")
         if every == "term" and offer.ends is None:
-            raise self.fail(line, "every", "is the term of an offer without an end: say ends, or month or year")
+            raise self.fail(
+                line, "every", "is the term of an offer without an end: say ends, or month or year"
+            )
         return said, line
 
     def _tier(self, tier: Mapping[str, Any], line: int) -> tuple[int, Fraction]:

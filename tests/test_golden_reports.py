@@ -3,6 +3,8 @@
 import inspect
 import io
 import re
+from dataclasses import replace
+from datetime import date
 
 import pytest
 from rich.console import Console
@@ -10,14 +12,18 @@ from rich.console import Console
 from farthing import demo, render
 from farthing.api import import_paths
 from farthing.cells import Question
-from farthing.config import Config, Residency
+from farthing.config import Budget, Config, Residency
 from farthing.ledger import Ledger
 from farthing.reports import REPORTS
 from farthing.usage import EPOCH
 
 KEYS = ("model", "endpoint")
 POLICY = Residency(allow=("geo:us", "global", "in_region:us-*"), accounts=("111122223333",))
-ASKED = Question(tz="Europe/Berlin", config=Config(residency=(POLICY,)))
+LABS = Budget("labs", 40, where=("account=777788889999",))
+ASKED = Question(tz="Europe/Berlin", config=Config(residency=(POLICY,), budgets=(Budget("all", 20), LABS)))
+ON_A_DAY = dict.fromkeys(
+    ("anomalies", "budgets", "forecast"), date(2026, 10, 20)
+)  # or they would ask the clock
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def ledger(tmp_path_factory):
 @pytest.mark.parametrize("name", REPORTS)
 def test_every_report_reads_as_it_did(name, ledger, golden):
     extra = {"keys": KEYS} if "keys" in inspect.signature(REPORTS[name].make).parameters else {}
-    table = REPORTS[name].make(ledger, ASKED, **extra)
+    table = REPORTS[name].make(ledger, replace(ASKED, until=ON_A_DAY.get(name)), **extra)
     out = io.StringIO()
     render.print_table(table, Console(file=out, width=150, highlight=False, color_system=None))
     text = re.sub(r"price book \w{12}", "price book ...", out.getvalue())

@@ -26,6 +26,7 @@ LAYERS = [
     {"frames", "config", "aws", "outbox", "offers", "fx", "notify"},
     {"ledger", "cache", "levers", "policy"},
     {"cells"},
+    {"costs"},
     {"why"},
     {"importers", "exporters", "reports", "statement", "traces", "profiles"},
     {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"}

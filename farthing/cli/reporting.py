@@ -69,6 +69,7 @@ _STATEMENT = Annotated[
 ]
 BESIDE_A_BILL = ("bill", "levers")
 _OVER_TIME = ("daily", "weekly", "monthly", "session")
+WITH_CONTRACTS = ("bill", "by", *_OVER_TIME)  # whose costs private offers stand beside
 
 
 def _command(made: Report) -> Callable[..., int]:
@@ -86,6 +87,8 @@ def _command(made: Report) -> Callable[..., int]:
         **kwargs: Any,
     ) -> int:
         asked, money = asked or Asked(), money or InCurrency()
+        if asked.contract and made.name not in WITH_CONTRACTS:
+            raise BadInput(f"--contract: {made.name} is at list price; {', '.join(WITH_CONTRACTS)} take offers")
         if statement and money.currency:
             raise BadInput("--currency: a bill stands beside the report in USD only; leave one of them out")
         if statement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from farthing.lint._files import Unread, read_requests, sent_of
+from farthing.lint._files import Other, Unread, read_requests, sent_of
 from farthing.lint._lint import Finding, How, Linted, lint, price_in_ledger
 from farthing.lint._request import Sent
 from farthing.lint._rules import RULES, SEVERITIES
@@ -14,6 +14,7 @@ __all__ = [
     "Finding",
     "How",
     "Linted",
+    "Other",
     "Sent",
     "Unread",
     "as_json",

@@ -17,10 +17,12 @@ from farthing.importers._open import Cut, Numbered, Source
 from farthing.lint._request import CONVERSE, Sent, form_of, parts_of, settings_of, ttl
 from farthing.meters import Vector
 from farthing.traces._lines import UNREADABLE, instant_us, reason
+from farthing.traces.bedrock_log import _STAMP
 from farthing.usage import Rejected, read_usage
 
 MOST_LINE_BYTES = 1 << 30  # a body may be one line
 _BLANK = re.compile(r"(?<!\n)(?=\n\n)")
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]|" + _STAMP.pattern)
 _PROMPT_FILES = (".md", ".txt", ".prompt")
 _TIMES = ("timestamp", "at", "time", "created_at")
 _NAMES = ("recordId", "custom_id", "name", "id", "requestId")
@@ -33,7 +35,13 @@ class Unread(NamedTuple):
     reason: str
 
 
-def read_requests(paths: list[str], model: str = "") -> Iterator[Sent | Unread]:
+class Other(NamedTuple):
+    """A file of a folder that is not of JSON: nobody said that it holds requests."""
+
+    path: str
+
+
+def read_requests(paths: list[str], model: str = "") -> Iterator[Sent | Unread | Other]:
     """The requests of these files and folders. `model` is that of bodies which name none."""
     for found in find(paths):
         if isinstance(found, Fault):
@@ -45,6 +53,9 @@ def read_requests(paths: list[str], model: str = "") -> Iterator[Sent | Unread]:
             yield Unread(found.path, error.strerror or str(error))
             continue
         try:
+            if found.path not in paths and not _JSON.match(source.head()):
+                yield Other(found.path)
+                continue
             for each in _of_file(found.path, source):
                 if isinstance(each, Sent):
                     each = each._replace(
@@ -80,7 +91,7 @@ def _of_file(path: str, source: Source) -> Iterator[Sent | Unread]:
 def _of_line(line: bytes, path: str, number: int, beside: Callable[[str], Any]) -> Iterator[Sent | Unread]:
     place = f"{path}:{number}"
     try:
-        record = msgspec.json.decode(line)
+        record = msgspec.json.decode(_STAMP.sub(b"", line.strip().removeprefix(b"\xef\xbb\xbf"), 1))
     except UNREADABLE as error:
         yield Unread(place, reason(error))
         return
@@ -143,15 +154,14 @@ def _sent(record: Any, place: str, beside: Callable[[str], Any]) -> Sent:
     """A body, or a record that holds one: of an invocation log, a batch, an agent's trace."""
     if not isinstance(record, dict):
         raise Rejected("no object: a request is one")
+    if isinstance(record.get("message"), str) and record["message"].lstrip().startswith("{"):
+        return _sent(_decoded(record["message"]), place, beside)
     if "modelId" in record and isinstance(record.get("input"), dict) and "messages" not in record:
         return _logged(record, place, beside)
     batch = next((record[name] for name in ("modelInput", "params") if name in record), None)
     inner = batch if batch is not None else record.get("body", record.get("request", record))
     if isinstance(inner, str):
-        try:
-            inner = msgspec.json.decode(inner)
-        except UNREADABLE:
-            raise Rejected("its body is no JSON") from None
+        inner = _decoded(inner)
     if not isinstance(inner, dict):
         raise Rejected("its body is no object")
     if isinstance(record.get("input"), str | list) and "messages" not in inner:
@@ -167,6 +177,13 @@ def _sent(record: Any, place: str, beside: Callable[[str], Any]) -> Sent:
     )
 
 
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except UNREADABLE:
+        raise Rejected("its body is cut short, or no JSON") from None
+
+
 def _turns(prompt: Any) -> Any:
     """An agent's prompt: a text falls into blocks where lines are left blank, as in its trace."""
     if isinstance(prompt, list):
@@ -180,10 +197,7 @@ def _logged(record: dict[str, Any], place: str, beside: Callable[[str], Any]) ->
     if body is None and side.get("inputBodyS3Path"):
         body = beside(str(side["inputBodyS3Path"]))
     if isinstance(body, str):
-        try:
-            body = msgspec.json.decode(body)
-        except UNREADABLE:
-            raise Rejected("its body is cut short") from None
+        body = _decoded(body)
     if not isinstance(body, dict):
         raise Rejected("no body: logging of text is off" if body is None else "its body is no object")
     form = CONVERSE if "Converse" in str(record.get("operation")) else ""

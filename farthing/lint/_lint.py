@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from farthing.book import Book, Card
 from farthing.lint._billing import Loss, Terms, day_of, loss, terms
-from farthing.lint._files import Unread
+from farthing.lint._files import Other, Unread
 from farthing.lint._pairs import between, workload
 from farthing.lint._request import Sent
 from farthing.lint._rules import NOTE, RULES, SEVERITIES, Found, faults
@@ -56,6 +56,7 @@ class Linted:
 
     findings: list[Finding] = field(default_factory=list)
     requests: int = 0
+    others: int = 0  # files of a folder that hold no JSON
     pairs: int = 0
     unread: list[Unread] = field(default_factory=list)
     unchecked: Counter[str] = field(
@@ -79,7 +80,7 @@ class How(NamedTuple):
     gap_s: int = 60
 
 
-def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> Linted:
+def lint(requests: Iterable[Sent | Unread | Other], how: How, *, pair: bool = False) -> Linted:
     """Everything that is found. With `pair` each request is put beside the one before it, of whatever workload."""
     done = Linted()
     known: dict[tuple[str, ...], Finding] = {}
@@ -88,14 +89,17 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
         if isinstance(sent, Unread):
             done.unread.append(sent)
             continue
+        if isinstance(sent, Other):
+            done.others += 1
+            continue
         done.requests += 1
         kind = () if pair else workload(sent)
         held = before.get(kind)
         _add(known, sent, how, "", faults)
-        done.unchecked.update(_unchecked(terms(how.book, sent, day_of(sent, how.day), how.platform)))
+        done.unchecked.update(_unchecked(_terms(sent, how)))
         if held:
             done.pairs += 1
-            _add(known, sent, how, held.place, partial(_beside, held))
+            _add(known, sent, how, held.place, partial(_beside, held, pair))
         before[kind] = sent
     done.findings = sorted(
         known.values(),
@@ -105,14 +109,24 @@ def lint(requests: Iterable[Sent | Unread], how: How, *, pair: bool = False) -> 
     return done
 
 
+def _terms(sent: Sent, how: How, mode: str = "") -> Terms:
+    """Those of its day; those asked for, where the model had none then."""
+    day = day_of(sent, how.day)
+    found = terms(how.book, sent, day, how.platform, mode)
+    if found.sku is None or day == how.day or (found.card and (found.minimum or not found.caches)):
+        return found
+    later = terms(how.book, sent, how.day, how.platform, mode)
+    return later._replace(assumed=(*later.assumed, f"prices of {how.day}"))
+
+
 def _unchecked(held: Terms) -> list[str]:
     if held.sku is None:
         return [held.reason]
     return [f"no minimum is published for {held.sku.model}"] if held.caches and held.minimum is None else []
 
 
-def _beside(before: Sent, after: Sent, _: Terms) -> Iterator[Found]:
-    return between(before, after)
+def _beside(before: Sent, named: bool, after: Sent, held: Terms) -> Iterator[Found]:
+    return between(before, after, held, named=named)
 
 
 def _add(
@@ -122,7 +136,7 @@ def _add(
     beside: str,
     rule: Callable[[Sent, Terms], Iterator[Found]],
 ) -> None:
-    held = terms(how.book, sent, day_of(sent, how.day), how.platform)
+    held = _terms(sent, how)
     for found in rule(sent, held):
         key = (found.rule, _INDEX.sub("[*]", found.where), sent.model, beside and "pair")
         if key in known:
@@ -130,8 +144,10 @@ def _add(
             continue
         priced, reason = _loss(found, sent, held, how)
         severity = found.severity or RULES[found.rule].severity
-        if found.rule == "batch" and priced and priced.lost <= 0:
-            severity = NOTE  # at half the price, a batch is the cheaper way all the same
+        if priced and priced.before is not None and priced.lost <= 0:
+            severity = NOTE
+            if found.rule == "under-minimum":  # a longer prefix would cost more than it saves
+                found = found._replace(mend=(f"- {found.where}",))
         assumed = (*found.assumed, *held.assumed)
         if not sent.usage and priced:
             assumed = tuple(dict.fromkeys((*assumed, "tokens (four bytes each)")))
@@ -159,8 +175,7 @@ def _batch_loss(found: Found, sent: Sent, how: How) -> tuple[Loss | None, str]:
     from farthing.lint._billing import billed
     from farthing.lint._rules import scenario
 
-    now = terms(how.book, sent, day_of(sent, how.day), how.platform, "on_demand")
-    batch = terms(how.book, sent, day_of(sent, how.day), how.platform, "batch")
+    now, batch = _terms(sent, how, "on_demand"), _terms(sent, how, "batch")
     if not isinstance(now.card, Card) or not isinstance(batch.card, Card) or now.minimum is None:
         return None, batch.reason or now.reason
     plays = scenario(sent).play(how.calls, how.gap_s * 1_000_000)

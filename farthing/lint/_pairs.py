@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from farthing.lint._billing import Scenario
+from farthing.lint._billing import Piece, Scenario, Terms
 from farthing.lint._request import Part, Sent, below, leaves
-from farthing.lint._rules import KINDS, LOOKBACK, NOTE, TOKENS, Found, marked, moved, put, scenario
+from farthing.lint._rules import KINDS, LOOKBACK, NOTE, TOKENS, Found, marked, moved, put, scenario, stable
 
 _SPACE = re.compile(r"\s+")
 _NAMED_TOOLS = 400  # characters of a system prompt that a workload is known by
@@ -58,14 +58,17 @@ def continues(before: Sent, after: Sent) -> bool:
     """Whether the later goes on with the conversation of the earlier: it begins with the same words, and is longer."""
     old = [part for part in before.parts if part.tier == "messages"]
     new = [part for part in after.parts if part.tier == "messages"]
-    if len(new) <= len(old) or not old or len(old) < 1:
+    if len(new) <= len(old) or not old:
         return False
     first, now = (next(leaves(parts[0].value, parts[0].path), ("", ""))[1] for parts in (old, new))
     return _masked(first[: 1 << 16]) == _masked(now[: 1 << 16])
 
 
-def between(before: Sent, after: Sent) -> Iterator[Found]:
-    """What keeps the later request from reading what the earlier one wrote."""
+def between(before: Sent, after: Sent, terms: Terms, *, named: bool = False) -> Iterator[Found]:
+    """What keeps the later request from reading what the earlier one wrote. `named`: the two were named as a pair."""
+    goes_on = continues(before, after)
+    if before.model != after.model and not (goes_on or named):
+        return
     marks = dict(after.marks)
     old_marks = dict(before.marks)
     reach = max(old_marks, default=-1) if old_marks else len(before.parts) - 1
@@ -74,7 +77,8 @@ def between(before: Sent, after: Sent) -> Iterator[Found]:
         (at for at, (a, b) in enumerate(zip(before.parts, after.parts, strict=False)) if a.data != b.data),
         None,
     )
-    goes_on = continues(before, after)
+    if not old_marks and not marks:
+        yield from _shared(before, after, len(before.parts) if apart is None else apart, terms)
     if apart is None and len(after.parts) < len(before.parts):
         return
     if apart is not None and apart <= reach and _counts(before, after, apart, goes_on):
@@ -91,6 +95,28 @@ def _counts(before: Sent, after: Sent, apart: int, goes_on: bool) -> bool:
     if before.parts[apart].tier != "messages" or after.parts[apart].tier != "messages":
         return True
     return goes_on and apart < len(before.parts) - 1
+
+
+def _shared(before: Sent, after: Sent, apart: int, terms: Terms) -> Iterator[Found]:
+    """What two requests have in common, and no breakpoint ends. What one request tells of itself is told there."""
+    tokens = sum(after.sizes[:apart])
+    if terms.minimum is None or not terms.caches or tokens < terms.minimum or after.batch:
+        return
+    if sum(after.sizes[: stable(after) + 1]) >= terms.minimum:
+        return
+    grown = len(after.parts) - len(before.parts) if apart == len(before.parts) else 0
+    pieces = (Piece(size, "", not grown and at >= apart) for at, size in enumerate(after.sizes))
+    faulty = Scenario(tuple(pieces), grown)
+    at = len(after.parts) - 1 if grown else apart - 1
+    what = f"{tokens:,} tokens shared with the request before, and no breakpoint"
+    yield Found(
+        "unmarked",
+        after.parts[at].path,
+        what,
+        (put(after, after.parts[at]),),
+        faulty,
+        marked(faulty, {at: "5m"}),
+    )
 
 
 def _marks_messages(sent: Sent) -> bool:

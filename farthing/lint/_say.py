@@ -27,6 +27,8 @@ def lines(done: Linted, *, text: bool = False) -> Iterator[str]:
         yield from (f"    {line}" for line in _dollars(each))
     count = len(done.findings)
     pairs = f", {done.pairs:,} of them beside the one before" if done.pairs else ""
+    if done.others:
+        yield f"not read: {_count(done.others, 'file')} without JSON"
     for why, times in done.unchecked.items():
         yield f"not checked in {_count(times, 'request')}: lengths of prefixes ({why})"
     yield f"{_count(count, 'finding')} in {_count(done.requests, 'request')}{pairs}"
@@ -68,6 +70,7 @@ def as_json(done: Linted, *, text: bool = False) -> dict[str, Any]:
     return {
         "requests": done.requests,
         "pairs": done.pairs,
+        "other_files": done.others,
         "findings": [_finding(each, text=text) for each in done.findings],
         "unchecked": dict(done.unchecked),
         "unread": [each._asdict() for each in done.unread],

@@ -118,3 +118,4 @@ class Plan(msgspec.Struct, frozen=True):
     since: str
     until: str
     notes: list[str]
+    faults: list[str]  # lines of --bodies that could not be read

@@ -52,7 +52,7 @@ def _model(book: Book, load: Load, before: Choice, after: Choice) -> Change:
     new = called(book, platform, after.model, routing)
     data = {**_where(load), "to_model": after.model, "model_id": new}
     if _claude_code(load):
-        pin = "ANTHROPIC_DEFAULT_{}_MODEL".format(_alias(load.lot.model))
+        pin = f"ANTHROPIC_DEFAULT_{_alias(load.lot.model)}_MODEL"
         return Change(
             "settings",
             "pin the model in the settings of Claude Code (~/.claude/settings.json, or managed for all)",
@@ -107,6 +107,7 @@ def _cache(book: Book, load: Load, before: Choice, after: Choice) -> Change:
     policy, today = POLICIES[after.policy], load.stages[""].traffic.today
     data = {
         **_where(load), "policy": after.policy,
+        "was": next((name for name, one in POLICIES.items() if one == today), ""),
         "system_ttl": _ttl(policy.system_ttl_us), "end_ttl": _ttl(policy.end_ttl_us),
     }  # fmt: skip
     if _claude_code(load):

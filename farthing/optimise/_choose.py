@@ -160,9 +160,9 @@ def _least(book: Book, load: Load, choice: Choice) -> int:
 
 
 def _models(book: Book, load: Load) -> Iterator[Option]:
-    sku = _sku(load)
+    sku = main_sku(load)
     named = load.workload
-    allowed = _canonical(book, named, sku)
+    allowed = canonical(book, named, sku)
     for model in dict.fromkeys([*allowed, *suggested(book, sku)]):
         if model == load.lot.model or model not in book.models:
             continue
@@ -189,7 +189,7 @@ def _models(book: Book, load: Load) -> Iterator[Option]:
         yield Option("model", choice, tuple(doubts))
 
 
-def _canonical(book: Book, named: Workload | None, sku: Sku) -> list[str]:
+def canonical(book: Book, named: Workload | None, sku: Sku) -> list[str]:
     found = []
     for name in named.models if named else ():
         place = book.resolve(name, platform=sku.platform)
@@ -201,7 +201,9 @@ def _canonical(book: Book, named: Workload | None, sku: Sku) -> list[str]:
 def unproved(book: Book, load: Load, named: Workload | None, model: str) -> str:
     """Why a change to this model is not final: "" if a verdict says that it is as good."""
     own, workload = load.lot.model, load.lot.workload
-    ask = f"farthing evaluate run QUESTIONS --from {own} --to {model} --workload {workload} --out verdict.json"
+    ask = (
+        f"farthing evaluate run QUESTIONS --from {own} --to {model} --workload {workload} --out verdict.json"
+    )
     if named is None or not named.gate:
         return f"its quality is not proved: {ask}"
     try:
@@ -311,7 +313,7 @@ def _endpoints(book: Book, load: Load) -> Iterator[Option]:
     yield Option("endpoint", choice, tuple(doubts))
 
 
-def _sku(load: Load) -> Sku:
+def main_sku(load: Load) -> Sku:
     """That of most of the money."""
     most = max(load.parts, key=lambda part: (part.cell.cost, str(part.cell.sku)))
     assert isinstance(most.cell.sku, Resolved)

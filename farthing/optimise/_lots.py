@@ -91,7 +91,10 @@ def loads(ledger: Ledger, question: Question) -> tuple[list[Load], int]:
     flags = [prompt >= nw.lit(least) for least in THRESHOLDS]
     found: dict[Lot, Load] = {}
     unpriced = 0
-    for where, in_session in ((Where("session", ("",), negated=True), True), (Where("session", ("",)), False)):
+    for where, in_session in (
+        (Where("session", ("",), negated=True), True),
+        (Where("session", ("",)), False),
+    ):
         asked = replace(question, where=(*question.where, where))
         for cell in cells(ledger, asked, keys, flags=flags, beside=lambda sku: _beside(question.book, sku)):
             if not isinstance(cell.price, Card) or not isinstance(cell.sku, Resolved):
@@ -246,7 +249,9 @@ def load_ratio(load: Load, choice: Choice) -> _replay.Ratio:
 
 def _cacheable(model: Model, cell: Cell) -> bool:
     """Whether prompts of the cell reach the model's minimum; where that is not published, 1,024 is assumed."""
-    least = model.cache_minimum(cell.price.sku.platform if isinstance(cell.price, Card) else "", cell.at.date())
+    least = model.cache_minimum(
+        cell.price.sku.platform if isinstance(cell.price, Card) else "", cell.at.date()
+    )
     flags: Sequence[bool] = cell.flags
     return all(flag for flag, size in zip(flags, THRESHOLDS, strict=True) if size <= (least or 1_024))
 

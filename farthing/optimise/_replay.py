@@ -104,7 +104,7 @@ class Stage:
         What a policy learns it learns as the trace goes, from the past alone, so there is nothing fitted to refit.
         """
         before, after = self.today(), self.play(policy)
-        sums = [np.bincount(self.traffic.cluster, weights=one.each) for one in (before.each, after.each)]
+        sums = [np.bincount(self.traffic.cluster, weights=one.each) for one in (before, after)]
         drawn = _resampled(sums)
         low, high = np.quantile(drawn, [0.025, 0.975])
         whole = before.cost

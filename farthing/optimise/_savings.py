@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from farthing.cache import BEST, DOCUMENTED
+from farthing.book import Resolved
+from farthing.cache import DOCUMENTED
 from farthing.cells import Question
 from farthing.ledger import Ledger
+from farthing.money import show
 from farthing.optimise import _replay, _rules
 from farthing.optimise._advice import LEVERS_IN_ORDER, Advice, Interval, Plan, Step, Worked
 from farthing.optimise._changes import change
@@ -19,17 +23,20 @@ from farthing.optimise._choose import (
     Option,
     Taken,
     best,
+    canonical,
     floor,
     interval,
+    main_sku,
     options,
     percent,
     saved,
     steps,
 )
-from farthing.optimise._lots import Choice, Load, cost, loads, suggested
+from farthing.optimise._lots import Choice, Load, cost, limit, loads, suggested
+from farthing.optimise._says import risk, sentence
+from farthing.optimise._scenarios import find
 from farthing.optimise._traffic import Lot, Traffic, from_bodies, from_counts
 from farthing.traces import Source
-from farthing.usage import Sku
 
 SEMANTICS = (
     "as documented: entries last from the start of the request that writes or reads them, a read refreshes them free, "
@@ -73,13 +80,13 @@ def savings(
     """The cheapest plan that the owners of workloads allow. `billed` is what a statement says that all of it cost."""
     found, unpriced = loads(ledger, question)
     notes = [f"{unpriced:,} calls without a price are left out"] if unpriced else []
+    faults: list[str] = []
     traffic = from_counts(ledger, question, {load.lot.workload for load in found})
-    bodies = list(bodies)
     if bodies:
         told, bad, left = from_bodies(ledger, question, bodies, key)
         traffic |= told
         notes += [f"{count:,} requests of --bodies left out: {why}" for why, count in left.most_common()]
-        notes += bad
+        faults += bad
     used = ledger.days()
     since, until = question.span()
     since, until = (max(since, used[0]), min(until, used[1])) if used else (since, until)
@@ -95,7 +102,7 @@ def savings(
     _scale(plans, computed, computed if billed is None else billed)
     for planned in plans:
         _advise(question, planned)
-    return _plan(question, plans, computed, billed, heading, (since, last), notes)
+    return _plan(question, plans, computed, billed, heading, (since, last), notes, faults)
 
 
 def _set_stage(question: Question, load: Load, traffic: Mapping[Lot, Traffic], last: datetime) -> None:
@@ -103,26 +110,24 @@ def _set_stage(question: Question, load: Load, traffic: Mapping[Lot, Traffic], l
     told = traffic.get(load.lot)
     if told is None:
         return
-    endpoint = "global"
-    for model in ("", *suggested(question.book, Sku(load.lot.platform, load.lot.model, "global", "", "on_demand"))):
-        sku = Sku(load.lot.platform, model or load.lot.model, endpoint, "", "on_demand")
-        made = _replay.stage(question.book, told, sku, last)
-        if made is None:
-            made = _replay.stage(question.book, told, sku._replace(endpoint="regional"), last)
+    book, sku = question.book, main_sku(load)._replace(mode="on_demand", zone="")
+    for model in dict.fromkeys(("", *canonical(book, load.workload, sku), *suggested(book, sku))):
+        of = sku._replace(model=model or sku.model)
+        made = _replay.stage(book, told, of, last) or _replay.stage(
+            book, told, of._replace(endpoint="global"), last
+        )
         if made is not None:
             load.stages[model] = made
-    own = load.stages.get("")
-    if own is None:
-        load.stages.clear()
-        return
-    sync = Load(load.lot, None, [part for part in load.parts if part.cell.price.sku.mode == "on_demand"])
-    billed = own.billed().cost
-    ours = sum(_at_global(question, part) for part in sync.parts)
-    load.share = (min(billed, ours), ours) if ours else (0, 1)
-
-
-def _at_global(question: Question, part: object) -> int:
-    return 0
+        elif not model:
+            return
+    whole = 0
+    for part in load.parts:
+        cell = part.cell
+        if isinstance(cell.sku, Resolved) and cell.sku.sku.mode == "on_demand":
+            card = find(book, sku, cell.at, cell.prompt, cell.tokens.cached > 0)
+            whole += cell.tokens @ card.rates if card else cell.cost
+    traced = load.stages[""].billed().cost
+    load.share = (min(traced, whole), whole) if whole else (0, 1)
 
 
 def _scale(plans: Sequence[Planned], computed: int, billed: int) -> None:
@@ -134,3 +139,269 @@ def _scale(plans: Sequence[Planned], computed: int, billed: int) -> None:
             planned.billed = after * billed // computed - before * billed // computed
         planned.scale = (billed, computed)
         before = after
+
+
+# --- the advice of a lot -------------------------------------------------------------------------------------------
+
+
+def _advise(question: Question, planned: Planned) -> None:
+    book, load = question.book, planned.load
+    planned.bound = min(planned.billed, planned.money(floor(book, load, planned.options)))
+    planned.advised = _less(planned, interval(book, load, planned.chosen))
+    everything = best(book, load, planned.options, forced=True)
+    planned.worth = _less(planned, interval(book, load, everything, forced=True), 0)
+    for one in planned.taken:
+        planned.advice.append(_taken(question, planned, one))
+    planned.advice += _not_taken(question, planned)
+
+
+def _less(planned: Planned, found: Interval, least: int | None = None) -> Interval:
+    """A level in billed money: what was billed, less what is saved. No end of what is allowed is below the bound."""
+    computed, bound = planned.load.billed, planned.bound if least is None else least
+    low, mid, high = (
+        max(bound, planned.billed - planned.money(computed - level))
+        for level in (found.low, found.mid, found.high)
+    )
+    return Interval(low, mid, high)
+
+
+def _taken(question: Question, planned: Planned, one: Taken) -> Advice:
+    load = planned.load
+    step = planned.spread(saved(question.book, load, one))
+    advised = _less(planned, interval(question.book, load, one.after))
+    return _made(question, planned, one, step, advised, ())
+
+
+def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:
+    """What each other lever would be worth on top of the plan, at its best setting; none that is worth nothing."""
+    book, load, plan = question.book, planned.load, planned.chosen
+    done = {lever for one in planned.taken for lever in one.levers}
+    for lever in LEVERS_IN_ORDER:
+        found = [one for one in planned.options if one.lever == lever and one.doubts]
+        settings = [(_with(plan, one.choice, lever), one) for one in found if lever not in done]
+        priced = [
+            (cost(book, load, plan) - cost(book, load, after, forced=True), at, after, one)
+            for at, (after, one) in enumerate(settings)
+            if not after.policy or after.model in load.stages
+        ]
+        if not priced:
+            continue
+        worth, _, after, one = max(priced, key=lambda each: (each[0], -each[1]))
+        if worth > 0:
+            taken = Taken((lever,), plan, after)
+            withheld = any(doubt.kind == "calibrated" for doubt in one.doubts)
+            step = None if withheld else planned.spread(saved(book, load, taken, forced=True))
+            advised = None if withheld else _less(planned, interval(book, load, after, forced=True), 0)
+            yield _made(question, planned, taken, step, advised, one.doubts)
+
+
+def _with(plan: Choice, choice: Choice, lever: str) -> Choice:
+    name = {"model": "model", "channel": "batch", "cache": "policy", "endpoint": "globe"}[lever]
+    return plan._replace(**{name: getattr(choice, name)})
+
+
+def _made(
+    question: Question,
+    planned: Planned,
+    one: Taken,
+    step: Interval | None,
+    advised: Interval | None,
+    doubts: Sequence[Doubt],
+) -> Advice:
+    load, lot = planned.load, planned.load.lot
+    kinds = {doubt.kind for doubt in doubts}
+    stage = load.stages.get("")
+    replayed = "cache" in one.levers
+    room = planned.billed - planned.bound
+    return Advice(
+        workload=lot.workload,
+        model=lot.model,
+        lever=" + ".join(one.levers),
+        says=sentence(load, one),
+        billed=planned.billed,
+        replayed=planned.money(_replayed(load)) if replayed and stage else None,
+        advised=advised,
+        saved=step,
+        bound=planned.bound,
+        captured=percent(step.mid, room) if step and room else "",
+        calibration=percent(*stage.error()) if replayed and stage else "",
+        resolved=not kinds & {"resolved", "calibrated"},
+        permitted="permitted" not in kinds,
+        final="final" not in kinds,
+        counts=not doubts,
+        why_not="; ".join(doubt.why for doubt in doubts),
+        exact=not replayed and (step is None or step.low == step.high),
+        semantics=SEMANTICS if replayed else "",
+        evidence=f"farthing by day,endpoint --where workload={_quoted(lot.workload)} --where model={lot.model}",
+        sessions=stage.traffic.sessions if replayed and stage else 0,
+        risk=risk(question.book, load, one),
+        change=change(question.book, load, one.levers[0], one.before, one.after),
+    )
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if set(name) & set(" *?()&;$") else name
+
+
+def _replayed(load: Load) -> int:
+    """Today's configuration: what its trace comes to when replayed, and the rest as it was billed."""
+    stage = load.stages.get("")
+    if stage is None:
+        return load.billed
+    part, whole = load.share
+    off, of = stage.error()
+    return load.billed + (load.billed * part * off // (whole * of) if of else 0)
+
+
+# --- sums ----------------------------------------------------------------------------------------------------------
+
+
+def _plan(
+    question: Question,
+    plans: Sequence[Planned],
+    computed: int,
+    billed: int | None,
+    heading: str,
+    span: tuple[datetime, datetime],
+    notes: list[str],
+    faults: list[str],
+) -> Plan:
+    advice = sorted(
+        (one for planned in plans for one in planned.advice),
+        key=lambda one: (not one.counts, -(one.saved.mid if one.saved else 0), one.workload, one.model),
+    )
+    whole = computed if billed is None else billed
+    rules = _rules.rules(question.book, [(planned.load, planned.options) for planned in plans])
+    return Plan(
+        heading=heading,
+        billed=whole,
+        computed=computed,
+        replayed=sum(planned.money(_replayed(planned.load)) for planned in plans),
+        advised=_sum(planned.advised for planned in plans),
+        bound=sum(planned.bound for planned in plans),
+        waterfall=_waterfall(advice),
+        advice=advice,
+        workloads=_workloads(question, plans),
+        rules=rules,
+        quarter=_rules.quarter(
+            whole, _sum(planned.advised for planned in plans), _sum(p.worth for p in plans)
+        ),
+        semantics=SEMANTICS,
+        since=f"{span[0]:%Y-%m-%d}",
+        until=f"{span[1]:%Y-%m-%d}",
+        notes=notes,
+        faults=faults,
+    )
+
+
+def _sum(found: Iterable[Interval]) -> Interval:
+    each = list(found)
+    return Interval(sum(one.low for one in each), sum(one.mid for one in each), sum(one.high for one in each))
+
+
+def _waterfall(advice: Iterable[Advice]) -> list[Step]:
+    """In the order of the levers; what pays only together stands under the first of them."""
+    steps_: dict[str, list[Interval]] = defaultdict(list)
+    for one in advice:
+        if one.counts and one.saved:
+            steps_[one.lever].append(one.saved)
+    order = {name: at for at, name in enumerate(LEVERS_IN_ORDER)}
+    return [
+        Step(lever, _sum(found))
+        for lever, found in sorted(
+            steps_.items(), key=lambda item: [order[name] for name in item[0].split(" + ")]
+        )
+    ]
+
+
+def _workloads(question: Question, plans: Sequence[Planned]) -> list[Worked]:
+    groups: dict[str, list[Planned]] = defaultdict(list)
+    for planned in plans:
+        groups[planned.load.lot.workload].append(planned)
+    return sorted(
+        (_worked(question, name, found) for name, found in groups.items()),
+        key=lambda one: (-one.billed, one.workload),
+    )
+
+
+def _worked(question: Question, name: str, found: Sequence[Planned]) -> Worked:
+    named = question.config.workloads.get(name)
+    traced = sum(planned.load.billed * planned.load.share[0] // planned.load.share[1] for planned in found)
+    untraced = [planned for planned in found if not planned.load.stages]
+    notes = []
+    if untraced:
+        most = sum(
+            planned.billed - planned.money(planned.load.billed - _read(question, planned))
+            for planned in untraced
+        )
+        notes.append(
+            f"cache: not resolved: no prefixes known of {', '.join(p.load.lot.model for p in untraced)}; were every prompt "
+            f"read from a cache, it would come to {show(most)}: give the logs with bodies, --bodies PATH"
+        )
+    notes += [
+        note
+        for planned in found
+        for stage in [planned.load.stages.get("")]
+        if stage
+        for note in stage.traffic.notes
+    ]
+    return Worked(
+        workload=name,
+        owner=named.owner if named else "",
+        named=named is not None,
+        calls=sum(planned.load.calls for planned in found),
+        models=[planned.load.lot.model for planned in found],
+        billed=sum(planned.billed for planned in found),
+        replayed=sum(planned.money(_replayed(planned.load)) for planned in found),
+        advised=_sum(planned.advised for planned in found),
+        bound=sum(planned.bound for planned in found),
+        worth=_sum(planned.worth for planned in found),
+        traced=percent(traced, sum(planned.load.billed for planned in found)),
+        notes=notes,
+        allow=_allow(question, name, found),
+    )
+
+
+def _read(question: Question, planned: Planned) -> int:
+    return limit(question.book, planned.load, TODAY, free=True)
+
+
+def _allow(question: Question, name: str, found: Sequence[Planned]) -> str:
+    """The lines of farthing.toml that permit what is not permitted."""
+    wanted: dict[str, Advice] = {}
+    models = []
+    for planned in found:
+        for one in planned.advice:
+            if not one.permitted or not one.final:
+                wanted.setdefault(one.lever, one)
+                if one.lever == "model":
+                    models.append(one.change.data["to_model"])
+    if not wanted:
+        return ""
+    lines = []
+    if name not in question.config.workloads:
+        kind, _, member = name.partition(":")
+        members = {
+            "profile": "profiles",
+            "project": "projects",
+            "role": "principals",
+            "principal": "principals",
+        }
+        member = f"*:assumed-role/{member}/*" if kind == "role" else member
+        lines.append(f"[workloads.{_bare(member or kind)}]")
+        lines.append(f'{members.get(kind, "accounts")} = ["{member}"]')
+    else:
+        lines.append(f"[workloads.{_bare(name)}]")
+    lines += ['deadline = "24h"'] if "channel" in wanted else []
+    lines += ['allow = ["global"]'] if "endpoint" in wanted else []
+    if models:
+        lines += [f"models = {json.dumps(sorted(set(models)))}", 'gate = "verdict.json"']
+    return "\n".join(lines)
+
+
+def _bare(name: str) -> str:
+    """A key of TOML: the last word of a name."""
+    short = re.sub(
+        r"[^A-Za-z0-9_-]+", "-", name.replace("*", "").strip("/").rpartition("/")[2] or name
+    ).strip("-")
+    return short or "unnamed"

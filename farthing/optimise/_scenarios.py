@@ -93,9 +93,7 @@ def rated(
     if card is None:
         return None
     for rewrite in rewrites:
-        if (made := rewrite(sku, tokens)) and (
-            sold := find(book, made[0], at, prompt, made[1].cached > 0)
-        ):
+        if (made := rewrite(sku, tokens)) and (sold := find(book, made[0], at, prompt, made[1].cached > 0)):
             (sku, tokens), card = made, sold
     return tokens @ card.rates, sku, tokens
 

@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
 from farthing.book import Book
 from farthing.config import Config
-from farthing.money import usd
+from farthing.policy._advised import Advised, Skipped, entries_of
 from farthing.policy._decide import (
     APPLIED,
     REFUSED,
@@ -38,16 +38,15 @@ from farthing.policy._file import (
     Policy,
     PolicyError,
     Selectors,
-    entry_faults,
     instant,
     load,
 )
+from farthing.policy._periods import Period, Span, periods
 from farthing.policy._write import (
     Act,
     Version,
     Written,
     adopting,
-    digest,
     history_of,
     is_kept,
     restoring,
@@ -60,54 +59,11 @@ from farthing.policy._write import (
 )
 
 __all__ = [
-    "APPLIED", "LEVERS", "LIVE", "NAME", "REFUSED", "SHADOWED", "Decide", "Decided", "Entry", "Estimate", "Loaded",
-    "Marker", "Policy", "PolicyError", "Request", "Selectors", "Skipped", "Version", "Written", "adopt", "decide",
-    "decider", "default_path", "draw", "entries_of", "history_of", "instant", "load", "reload", "undo", "versions",
-    "write",
+    "APPLIED", "LEVERS", "LIVE", "NAME", "REFUSED", "SHADOWED", "Advised", "Decide", "Decided", "Entry", "Estimate",
+    "Loaded", "Marker", "Period", "Policy", "PolicyError", "Request", "Selectors", "Skipped", "Span", "Version",
+    "Written", "adopt", "decide", "decider", "default_path", "draw", "entries_of", "history_of", "instant",
+    "load", "periods", "reload", "undo", "versions", "write",
 ]  # fmt: skip
-
-_LEVER_OF = {
-    "profile": "endpoint",
-    "model": "model",
-    "batch": "batch",
-    "cache_markers": "cache",
-    "ttl": "ttl",
-}
-_SAYS = {
-    "endpoint": ("endpoint", "was"),
-    "model": ("use", "verdict", "was"),
-    "batch": ("deadline", "was"),
-    "cache": ("place", "markers", "was"),
-    "ttl": ("ttl", "was"),
-}
-
-
-class Advised(Protocol):
-    """What is asked of an advice: farthing.optimise.Advice has it."""
-
-    @property
-    def workload(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def counts(self) -> bool: ...
-    @property
-    def why_not(self) -> str: ...
-    @property
-    def billed(self) -> int: ...
-    @property
-    def saved(self) -> Any: ...  # low, mid, high; or None
-    @property
-    def calibration(self) -> str: ...
-    @property
-    def change(self) -> Any: ...  # kind, says, data
-
-
-class Skipped(NamedTuple):
-    """An advice that no entry was made of, and why."""
-
-    name: str
-    why: str
 
 
 def default_path(config: Config) -> Path:
@@ -151,59 +107,6 @@ def reload(path: Path | str, book: Book, before: Loaded | None = None) -> Loaded
 # --- writing it ------------------------------------------------------------------------------------------------------
 
 
-def entries_of(
-    advices: Iterable[Advised],
-    *,
-    approver: str,
-    expires: str,
-    now: datetime,
-    reason: str = "",
-    state: str = "on",
-    share: int = 100,
-    keys: Sequence[str] = (),
-    book: str = "",
-) -> tuple[list[Entry], list[Skipped]]:
-    """An entry for each advice that counts; the others, and what no policy can change, with the reason."""
-    at = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    entries: dict[str, Entry] = {}
-    skipped = []
-    for advice in advices:
-        lever = _LEVER_OF.get(advice.change.kind, "")
-        name = "/".join(filter(None, (advice.workload, advice.model, lever or advice.change.kind)))
-        if not advice.counts:
-            skipped.append(Skipped(name, advice.why_not or "it does not count"))
-            continue
-        if not lever:
-            skipped.append(
-                Skipped(name, f"{advice.change.kind} are changed where they are: {advice.change.says}")
-            )
-            continue
-        said = {key: advice.change.data[key] for key in _SAYS[lever] if advice.change.data.get(key)}
-        if "markers" in said:
-            said["markers"] = tuple(msgspec.convert(marker, Marker) for marker in said["markers"])
-        if name in entries:
-            skipped.append(Skipped(name, "an advice of the same name stands before it"))
-            continue
-        entry = Entry(
-            advice.workload, lever, advice.model, state, share, tuple(keys), **said,
-            approver=approver, approved_at=at if approver else "", expires=expires if approver else "",
-            reason=reason or advice.change.says, estimate=_estimate(advice), calibration=advice.calibration,
-            evidence=digest(advice), book=book,
-        )  # fmt: skip
-        if faults := [f"{key} {says}" for key, says in entry_faults(entry)]:
-            skipped.append(Skipped(name, faults[0]))
-        else:
-            entries[name] = entry
-    return list(entries.values()), skipped
-
-
-def _estimate(advice: Advised) -> Estimate:
-    if advice.saved is None:
-        return Estimate(of=usd(advice.billed))
-    low, mid, high = (usd(picos) for picos in (advice.saved.low, advice.saved.mid, advice.saved.high))
-    return Estimate(low, mid, high, usd(advice.billed))
-
-
 def write(
     advices: Iterable[Advised],
     path: Path | str,
@@ -226,7 +129,7 @@ def write(
     if approver:
         _check_expiry(expires, now)
     entries, skipped = entries_of(
-        advices, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share, keys=keys,
+        advices, config, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share, keys=keys,
         book=book,
     )  # fmt: skip
     workloads = {name: selectors(made) for name, made in (config or Config()).workloads.items()}

@@ -7,7 +7,6 @@ sees the old file or the new one, and a writer that is killed leaves either. Wha
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -336,8 +335,3 @@ def _put(file: Path, text: str) -> None:
 def selectors(made: Members) -> Selectors:
     """What farthing.toml says of whose calls they are, and nothing else of it."""
     return Selectors(made.tags, made.profiles, made.principals, made.projects, made.accounts)
-
-
-def digest(value: Any) -> str:
-    """Twelve characters that name what an advice said."""
-    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:12]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from farthing.book import Book, Card
-from farthing.cells import Cell, Question, cells
+from farthing.cells import Cell, Question
 from farthing.ledger import Ledger
 from farthing.meters import METERS, Vector
+from farthing.reports._contract import beside, priced
 from farthing.reports._table import Table, footer, grouped, heading, report
 
 STEPS = (
@@ -17,27 +18,37 @@ STEPS = (
     ("batch", "Batch saved"),
     ("long_prompt", "Long prompts"),
     ("fast", "Fast mode"),
+    ("contract", "Private offers saved"),
+    ("volume", "Volume tiers saved"),
+    ("shortfall", "Shortfall of commitments"),
 )
 
 
 @report("The bill: from list price to what it comes to, layer by layer; then by model.", adds_up=True)
 def bill(ledger: Ledger, question: Question) -> Table:
     """The steps sum to the total exactly. Rows are models; `waterfall` has the steps."""
-    found = cells(ledger, question, ("model",))
+    found, costs = priced(ledger, question, ("model",))
     steps = dict.fromkeys((name for name, _ in STEPS), 0)
     for cell in found:
         if isinstance(cell.price, Card):
             for name, cost in layers(question.book, cell, cell.price).items():
                 steps[name] += cost
-    total = sum(cell.cost for cell in found)
+    rows = sorted(grouped(found, ("model",)), key=lambda row: (-(row["usd"] or 0), row["model"]))
+    columns = ("model", "calls", "tokens", *METERS, "usd")
+    table = Table("The bill", heading(found), columns, rows, footer(ledger, question, found))
+    table = beside(table, costs, ("model",), ledger, question)
+    if costs:
+        amounts = {row["cost"]: row["usd"] for row in table.parts["costs"]}
+        short = amounts.get("shortfall", 0)
+        steps["contract"] = amounts["ContractedCost"] - amounts["ListCost"]
+        steps["volume"] = amounts["EffectiveCost"] - short - amounts["ContractedCost"]
+        steps["shortfall"] = short
+    total = sum(cell.cost for cell in found) + sum(steps[name] for name in ("contract", "volume", "shortfall"))
     waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in STEPS]
     waterfall = [step for step in waterfall if step["usd"] or step["step"] == "list"]
     waterfall.append({"step": "total", "label": "Comes to", "usd": total})
-    rows = sorted(grouped(found, ("model",)), key=lambda row: (-(row["usd"] or 0), row["model"]))
-    columns = ("model", "calls", "tokens", *METERS, "usd")
-    return Table(
-        "The bill", heading(found), columns, rows, footer(ledger, question, found), {"waterfall": waterfall}
-    )
+    table.parts = {"waterfall": waterfall, **table.parts}
+    return table
 
 
 def layers(book: Book, cell: Cell, card: Card) -> dict[str, int]:

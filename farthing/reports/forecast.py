@@ -61,7 +61,7 @@ def forecast(ledger: Ledger, question: Question, month: str = "", by: str = "") 
     whole = _row({"month": f"{first:%Y-%m}"}, found[()])
     parts: dict[str, Any] = {"total": [whole]} if keys else {}
     parts["price_events"] = [_event(event) for event in price_events(made, last)]
-    parts["notes"] = [{"note": note} for note in _notes(made, found[()], first, last, now)]
+    parts["notes"] = _notes(made, found[()], first, last, now)
     told = f"{heading(made.cells)}; {COVERED} % interval; usage until {end.astimezone(question.zone):%Y-%m-%d %H:%M}"
     under = footer(ledger, question, made.cells)
     return Table(f"{title} of {first:%Y-%m}", told, columns, rows if keys else [whole], under, parts)

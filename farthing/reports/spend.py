@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from farthing.book import Card
-from farthing.cells import TIME_KEYS, Cell, Question, cells, check_key
+from farthing.cells import TIME_KEYS, Cell, Question, check_key
 from farthing.ledger import Ledger
 from farthing.meters import METERS
+from farthing.reports._contract import beside, priced
 from farthing.reports._table import Table, footer, grouped, heading, report
 
 
@@ -17,16 +18,16 @@ def by(ledger: Ledger, question: Question, keys: Sequence[str]) -> Table:
     """One row a group, dearest first; groups of time in order of time."""
     keys = tuple(dict.fromkeys(check_key(key) for key in keys))
     stored = tuple(key for key in keys if key != "meter")
-    found = cells(ledger, question, stored, by_meter="meter" in keys)
+    found, costs = priced(ledger, question, stored, by_meter="meter" in keys)
     rows = _by_meter(found, keys) if "meter" in keys else grouped(found, keys)
     if keys and keys[0] in TIME_KEYS:
         rows.sort(key=lambda row: (row[keys[0]], -(row["usd"] or 0), *(str(row[key]) for key in keys)))
     else:
         rows.sort(key=lambda row: (-(row["usd"] or 0), *(str(row[key]) for key in keys)))
     columns = (*keys, "calls", "tokens") + (() if "meter" in keys else METERS) + ("usd",)
-    return Table(
-        f"Spend by {', '.join(keys)}", heading(found), columns, rows, footer(ledger, question, found)
-    )
+    under = footer(ledger, question, found)
+    table = Table(f"Spend by {', '.join(keys)}", heading(found), columns, rows, under)
+    return beside(table, costs, keys, ledger, question)
 
 
 def _by_meter(found: Iterable[Cell], keys: Sequence[str]) -> list[dict[str, Any]]:

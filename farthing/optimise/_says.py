@@ -1,0 +1,129 @@
+"""What an advice says, and what could go wrong with it."""
+
+from __future__ import annotations
+
+from farthing.book import Book, Card, Resolved
+from farthing.cache import BEST, POLICIES, Policy
+from farthing.money import show
+from farthing.optimise._choose import Taken, percent
+from farthing.optimise._lots import Load, kappas
+from farthing.optimise._scenarios import find
+
+_POLICY = {
+    "none": "place no markers",
+    "end_5m": "mark the end of each prompt, for five minutes",
+    "end_1h": "mark the end of each prompt, for an hour",
+    "system_end_5m": "mark system and the end of each prompt, for five minutes",
+    "system_end_1h": "mark system and the end of each prompt, for an hour",
+}
+
+
+def sentence(load: Load, one: Taken) -> str:
+    """What to do, in a line."""
+    parts = {
+        "model": f"use {one.after.model} for {load.lot.model}",
+        "channel": "send what can wait as a batch",
+        "cache": _POLICY.get(one.after.policy, one.after.policy),
+        "endpoint": "call the global endpoint",
+    }
+    return ", and ".join(parts[lever] for lever in one.levers)
+
+
+def risk(book: Book, load: Load, one: Taken) -> str:
+    """What it may cost otherwise: quality, tokens, cache hits, waiting."""
+    parts = {"model": _model, "channel": _batch, "cache": _cache, "endpoint": _endpoint}
+    return " ".join(filter(None, (parts[lever](book, load, one) for lever in one.levers)))
+
+
+def _model(book: Book, load: Load, one: Taken) -> str:
+    least, _, most = kappas(book, load.lot.model, one.after.model)
+    said = ["Quality: a verdict of `farthing evaluate` is wanted."]
+    if least != most:
+        said.append(
+            f"Its tokenizer makes {least[0] / least[1]:g} to {most[0] / most[1]:g} tokens of one; how long answers get is not known."
+        )
+    reads = sum(part.cell.tokens.cache_read for part in load.parts)
+    if reads and (switch := _cold(book, load, one.after.model)):
+        said.append(
+            f"Caches are per model: the first prompt of each running session is written anew, about {show(switch, 4)} each."
+        )
+    minimum = book.models[one.after.model].cache_minimum(load.lot.platform, load.parts[0].cell.at.date())
+    if minimum:
+        said.append(
+            f"It caches from {minimum:,} tokens on; prompts below that are counted here as sent plain."
+        )
+    return " ".join(said)
+
+
+def _cold(book: Book, load: Load, model: str) -> int:
+    """What writing a mean prompt costs more than reading it, on the other model."""
+    calls = max(1, load.calls)
+    part = load.parts[0].cell
+    if not isinstance(part.sku, Resolved):
+        return 0
+    card = find(book, part.sku.sku._replace(model=model, zone=""), part.at, part.prompt, cached=True)
+    if card is None:
+        return 0
+    reads = sum(one.cell.tokens.cache_read for one in load.parts) // calls
+    return int(reads * (card.rates.cache_write_5m - card.rates.cache_read))
+
+
+def _batch(book: Book, load: Load, one: Taken) -> str:
+    said = "Answers come within 24 hours, and a batch on Bedrock has no cache."
+    model = one.after.model or load.lot.model
+    for part in load.parts:
+        if isinstance(part.cell.sku, Resolved):
+            sku = part.cell.sku.sku._replace(model=model, mode="batch")
+            card = find(book, sku, part.cell.at, part.cell.prompt, cached=False)
+            if card and "batch_rate" in card.assumed:
+                return (
+                    f"{said} No batch price of {model} has been seen in the price list yet: half is assumed."
+                )
+    return said
+
+
+def _cache(book: Book, load: Load, one: Taken) -> str:
+    stage = load.stages[one.after.model]
+    today, after = stage.today().cost, stage.play(POLICIES[one.after.policy]).cost
+    adaptive = stage.play(POLICIES[BEST]).cost
+    said = []
+    if one.after.policy != "none" and stage.traffic.today != Policy():
+        losing = _losing(load, one)
+        if losing:
+            said.append(losing)
+    if adaptive < after:
+        said.append(
+            f"Decided call by call ({BEST}) it would be {percent(today - adaptive, today)} less than today instead of "
+            f"{percent(today - after, today)}: that needs a gateway."
+        )
+    return " ".join(said)
+
+
+def _losing(load: Load, one: Taken) -> str:
+    """How many sessions come to more, and by how much the worst of them does."""
+    import numpy as np
+
+    stage = load.stages[one.after.model]
+    before = np.bincount(stage.traffic.cluster, weights=stage.today().each)
+    after = np.bincount(stage.traffic.cluster, weights=stage.play(POLICIES[one.after.policy]).each)
+    more = after - before
+    worse = int((more > 0).sum())
+    if not worse:
+        return ""
+    return f"{worse:,} of {len(more):,} sessions come to more, the worst by {show(int(more.max()))}."
+
+
+def _endpoint(book: Book, load: Load, one: Taken) -> str:
+    """By how many points the share of prompts that is read from a cache may fall before nothing is saved."""
+    reads = sum(part.cell.tokens.cache_read for part in load.parts)
+    prompt = sum(part.cell.tokens.prompt for part in load.parts)
+    rates = next((p.cell.price.rates for p in load.parts if isinstance(p.cell.price, Card)), None)
+    if not reads or rates is None or rates.cache_write_5m <= rates.cache_read:
+        return "It may run in any region."
+    regional = sum(part.cell.cost for part in load.parts)
+    # a tenth more for regional: 1/11 of it is saved, and each token written instead of read takes some of that
+    tokens = regional // 11 // (10 * (rates.cache_write_5m - rates.cache_read) // 11)
+    return (
+        "It may run in any region, and caches may be met less often there: if reads fall from "
+        f"{percent(reads, prompt)} of the prompt by {percent(tokens, prompt)}, nothing is saved."
+    )
