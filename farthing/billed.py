@@ -16,7 +16,7 @@ from farthing.cells import Cell
 from farthing.levers import LEVERS
 from farthing.meters import CACHE_METERS, METERS, Vector
 from farthing.reports import Table
-from farthing.reports.bills import STEPS, layers
+from farthing.reports.bills import OFFER_STEPS, STEPS, layers
 from farthing.reports.levers import score
 from farthing.statement import Billed, Statement
 
@@ -108,7 +108,8 @@ def bill_beside(computed: Table, statement: Statement) -> Table:
     """`farthing bill` of a ledger, with what was billed for the same days beside it."""
     billed = {row["step"]: row for row in waterfall(statement)}
     ours = {row["step"]: row for row in computed.parts["waterfall"]}
-    order = [name for name in (*dict(STEPS), _BEYOND_STEP, _NO_RATE_STEP, "total") if name in billed | ours]
+    known = (*dict(STEPS + OFFER_STEPS), _BEYOND_STEP, _NO_RATE_STEP, "total")
+    order = [name for name in known if name in billed | ours]
     steps = [
         {
             "step": name,

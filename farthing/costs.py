@@ -1,7 +1,7 @@
 """List, contracted and effective cost of the same usage: what an account's offers make of the ledger's cells.
 
 Contracted is by the rates of the offers. Effective is that less what volume tiers give back, each period's rebate
-spread over its spend. A commitment adds no cost to a call: its shortfall is an amount of the period, due when that is over.
+spread over its spend. A commitment adds no cost to a call: its shortfall is one amount, due when the period is over.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Period(NamedTuple):
         return max(0, committed - self.spent)
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
     """Accounts with the same offers, the book that they have, and how they are told from the others."""
 
     held: tuple[Offer, ...]
@@ -63,14 +63,19 @@ def offers_of(question: Question) -> list[Offer]:
 
 
 def costed(
-    ledger: Ledger, question: Question, keys: Sequence[str] = (), *, by_meter: bool = False
+    ledger: Ledger,
+    question: Question,
+    keys: Sequence[str] = (),
+    *,
+    by_meter: bool = False,
+    offers: Sequence[Offer] | None = None,
 ) -> list[Costed]:
-    """The ledger's cells, each with what it comes to by the offers that its account has."""
-    offers = offers_of(question)
+    """The ledger's cells, each with what it comes to by the offers that its account has: those of farthing.toml."""
+    offers = offers_of(question) if offers is None else offers
     back = periods(ledger, question, offers, volume=True)
     counted: dict[Period, int] = {}
     found = []
-    for group in _groups(ledger, question, offers):
+    for group in groups(ledger, question, offers):
         asked = replace(question, book=group.book, where=(*question.where, *group.where))
         for cell in cells(ledger, asked, keys, by_meter=by_meter):
             paid = spread = _by_meter(cell)
@@ -115,7 +120,7 @@ def periods(
     found = [Period(o, t.every, *span, 0) for o, t in terms for span in o.periods(t.every, last)]
     spent = [0] * len(found)
     everything = replace(question, since=None, until=None, where=(), tz="UTC")
-    for group in _groups(ledger, question, offers):
+    for group in groups(ledger, question, offers):
         for cell in cells(ledger, replace(everything, book=group.book, where=group.where)):
             counting = _counting(cell, group.held)
             for i, period in enumerate(found):
@@ -137,7 +142,7 @@ def due(ledger: Ledger, question: Question, today: date) -> tuple[int, int]:
     return back, short
 
 
-def _groups(ledger: Ledger, question: Question, offers: Sequence[Offer]) -> list[_Group]:
+def groups(ledger: Ledger, question: Question, offers: Sequence[Offer]) -> list[Group]:
     """The ledger's accounts by the offers they have. Cells of their books lie in one period of each offer."""
     used = ledger.days()
     accounts: dict[tuple[int, ...], list[str]] = {}
@@ -150,7 +155,7 @@ def _groups(ledger: Ledger, question: Question, offers: Sequence[Offer]) -> list
         book = contracted(question.book, held_offers, names[0])
         book = split(book, _edges(held_offers, used[1].date())) if used else book
         where = (Where("account", tuple(names)),) if len(accounts) > 1 else ()
-        found.append(_Group(held_offers, book, where))
+        found.append(Group(held_offers, book, where))
     return found
 
 

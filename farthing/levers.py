@@ -153,11 +153,11 @@ def family(model: str) -> str:
     return words[0] if words else ""
 
 
-def batch_pays(reads: Vector, own: Vector, batched: Vector) -> bool:
-    """Whether these calls cost less in a batch, which forfeits the cache: in exact integers.
+def batch_pays(tokens: Vector, own: Vector, batched: Vector) -> bool:
+    """Whether these calls cost less in a batch, which forfeits the cache, at these rates: in exact integers.
 
-    With reads at 0.1, writes at 1.25 and a batch at half price that is phi < 0.556 + 2.78 O/I, for phi the share of
-    the prompt that is read and what else is cached being written.
+    With reads at a tenth, output at five times input and batches at half price that is phi < 0.556 + 2.78 O/I, where
+    phi is the share of the prompt that is read, and the rest is sent plain.
     """
-    plain = Vector(input=reads.prompt, output=reads.output)
-    return bool(plain @ batched < reads @ own)
+    plain = Vector(input=tokens.prompt, output=tokens.output)
+    return bool(plain @ batched < tokens @ own)

@@ -77,6 +77,23 @@ def test_usage_types_of_every_grammar(usage_type, product, expected):
     assert (found.kind, found.model, found.endpoint, found.mode, found.meter, found.scale) == expected
 
 
+@pytest.mark.parametrize(
+    "usage_type",
+    [
+        "USE1-MP:USE1_InputTokenCount_LCtx_Global-Units",
+        "USE1-MP:USE1_CacheWrite1hInputTokenCount_Global_LongContext-Units",
+        "APN1-MP:APN1_cache_read_tokens_long_ctx_global_standard-Units",
+        "USE1-Claude4.5Sonnet-output-tokens-long-context-cross-region-global",
+    ],
+)
+def test_long_prompts_in_every_grammar(usage_type):
+    found = about(NAMES, usage_type, product_name="Claude Sonnet 4.5 (Amazon Bedrock Edition)")
+    assert (found.kind, found.model, found.endpoint, found.long_prompt) == (
+        "tokens", "claude-sonnet-4-5", "global", True,
+    )  # fmt: skip
+    assert not about(NAMES, "USE1-MP:USE1_InputTokenCount_Global-Units").long_prompt
+
+
 def test_every_model_of_the_book_is_known_by_its_name():
     for model in default_book().models.values():
         product = f"{model.data.get('name', model.id)} (Amazon Bedrock Edition)"

@@ -30,8 +30,9 @@ LAYERS = [
     {"why"},
     {"importers", "exporters", "reports", "statement", "traces", "profiles"},
     {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"}
-    | {"reconcile", "billed", "allocate", "optimise", "evaluate", "lint"},
-    {"sync", "doctor", "teach", "close"},
+    | {"reconcile", "billed", "allocate", "optimise", "evaluate", "lint", "pricelist"}
+    | {"commitment", "reprice", "platforms"},
+    {"sync", "doctor", "teach", "close", "pytest_plugin"},
     {"watch"},
     {"cli"},
 ]

@@ -15,6 +15,7 @@ from farthing.cli._shared import OUTPUT, ledger_to_read, load_config, write_json
 
 if TYPE_CHECKING:
     from farthing.cells import Question
+    from farthing.ledger import Ledger
     from farthing.lint import How, Unread
 
 MOST_TOLD = 5  # files that could not be read
@@ -112,3 +113,65 @@ def _tell_unread(unread: list[Unread]) -> None:
         print(f"farthing: {each.place}: {each.reason}", file=sys.stderr)
     if len(unread) > MOST_TOLD:
         print(f"farthing: and {len(unread) - MOST_TOLD:,} more that could not be read", file=sys.stderr)
+
+
+# --- two sets --------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def diff(
+    base: Annotated[str, Parameter(help="Requests as they were: a file or a folder.")],
+    head: Annotated[str, Parameter(help="Requests as they shall be.")],
+    *, model: _Model = "", platform: _Platform = "", at: _At = "", gap: _Gap = 60,
+    output: Annotated[int | None, Parameter(group=_PRICED, help="Tokens of an answer, where nothing tells.")] = None,
+    calls_per_day: Annotated[int, Parameter(group=_PRICED, help="For the cost of a month.")] = 0,
+    ledger: _Ledger = "", where: _Where = None,
+    fail_above: Annotated[str, Parameter(help="Exit 1 if a call costs more than so much above: 5%.")] = "5%",
+    markdown: Annotated[Path | None, Parameter(group=OUTPUT, help="Write a pull-request comment here.")] = None,
+    json: _Json = False,
+) -> int:  # fmt: skip
+    """What a change of requests does to cost: tokens, cache hits, dollars a call and a month, and what changed.
+
+    Requests are matched by file name, recordId, custom_id or id, else by their order. A prompt file (.md, .txt) stands
+    for a system prompt with a breakpoint behind it. Exit 1 if cost rises, or a request would be refused.
+    """
+    from farthing.lint import comment_json, compare, markdown_of, read_requests, table
+
+    percent = _percent(fail_above)
+    done = compare(
+        read_requests([base], model), read_requests([head], model), _how(platform, at, 100, gap), output
+    )
+    if not done.rows and not done.unread:
+        raise BadInput(f"{base} and {head}: no requests in them")
+    per_day = calls_per_day
+    if ledger and not per_day:
+        with ledger_to_read(ledger) as held:
+            per_day = _calls_per_day(held, _question(where))
+    if markdown:
+        markdown.write_text(markdown_of(done, per_day), encoding="utf-8")
+    if json:
+        write_json(comment_json(done, per_day))
+    else:
+        print("\n".join(table(done, per_day)))
+    _tell_unread(done.unread)
+    return 2 if done.unread else int(done.risen(percent))
+
+
+def _percent(text: str) -> int:
+    number = text.strip().removesuffix("%").strip()
+    if not number.isdigit():
+        raise BadInput(f"--fail-above {text!r}: write whole percents, such as 5%")
+    return int(number)
+
+
+def _calls_per_day(ledger: Ledger, question: Question) -> int:
+    """Calls of the ledger by the days from its first to its last, rounded."""
+    from farthing.cells import cells
+
+    days: dict[str, int] = {}
+    for cell in cells(ledger, question, ("day",)):
+        days[cell.keys[0]] = days.get(cell.keys[0], 0) + cell.calls
+    if not days:
+        raise BadInput("no calls in the ledger that fit: give --calls-per-day")
+    span = (date.fromisoformat(max(days)) - date.fromisoformat(min(days))).days + 1
+    return max(1, round(sum(days.values()) / span))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from farthing.cli._app import app
+from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
 from farthing.cli._opened import hashing_key, sources
 from farthing.cli._shared import Asked, console, ledger_to_read, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
     from farthing.optimise import Advice, Interval, Plan, Worked
 
-MOST_SHOWN = 8  # pieces of advice, and workloads, on the screen; --all and --json have all
+MOST_SHOWN = 6  # pieces of advice, and workloads, on the screen; --all and --json have all
 MOST_TOLD = 5  # lines that could not be read
 
 group = App(name="savings", help="The cheapest plan that the owners of workloads allow, with its proof.")
@@ -43,11 +46,12 @@ def savings(
 
     question = asked.question()
     wrong: list[str] = []
-    billed, heading, code = None, "computed at list prices, not yet proved against a bill", 0
-    if statement:
-        found = read_statement(statement, "unblended", "", days=(question.since, question.until))
-        billed, heading, code = found.billed_picos, "billed by AWS; advice in the same dollars", faults(found)
+    billed, heading, code = None, "", 0
     with ledger_to_read(asked.ledger, question.config) as ledger:
+        if statement:
+            found = read_statement(statement, "unblended", "", days=_days(ledger, question))
+            billed, code = found.billed_picos, faults(found)
+            heading = "billed by AWS, and each part of it in the same proportion"
         opened = sources(bodies, wrong) if bodies else ()
         plan = plan_of(ledger, question, bodies=opened, key=hashing_key(), billed=billed, heading=heading)
     if asked.json:
@@ -60,6 +64,16 @@ def savings(
     if len(wrong) > MOST_TOLD:
         print(f"farthing: and {len(wrong) - MOST_TOLD:,} lines more", file=sys.stderr)
     return 2 if wrong else code
+
+
+def _days(ledger: Ledger, question: Question) -> tuple[date | None, date | None]:
+    """The days of the bill that the ledger has calls of: what else was billed is no part of the plan."""
+    if question.where:
+        raise BadInput("--statement has all calls of these days, and --where some: leave one of them out")
+    used = ledger.days()
+    if used is None:
+        return question.since, question.until
+    return question.since or used[0].date(), question.until or (used[1] - timedelta(microseconds=1)).date()
 
 
 # --- as JSON -------------------------------------------------------------------------------------------------------
@@ -124,38 +138,38 @@ def _worked(one: Worked) -> dict[str, Any]:
 
 def _print(plan: Plan, *, whole: bool) -> None:
     out = console()
-    saving = plan.billed - plan.advised.mid
-    out.print(f"Savings, {plan.since} to {plan.until} ({plan.heading})\n")
-    out.print(f"  {show(plan.billed):>14}  now")
-    out.print(
-        f"  {show(plan.advised.mid):>14}  with what is allowed: {show(saving)} less ({_share(saving, plan.billed)})"
-        + _between(plan.advised)
-    )
-    allowed = sum(one.worth.mid for one in plan.workloads)
-    if allowed < plan.advised.mid:
-        out.print(
-            f"  {show(allowed):>14}  if owners allowed, and proved, all of it: {show(plan.billed - allowed)} less "
-            f"({_share(plan.billed - allowed, plan.billed)})"
-        )
-    out.print(f"  {show(plan.bound):>14}  bound: no plan of those that are allowed is below it\n")
-    if plan.waterfall:
-        out.print("What is allowed, step by step:")
-        for step in plan.waterfall:
-            out.print(f"  {show(step.saved.mid):>14}  {step.lever}{_between(step.saved)}")
-        out.print()
-    _print_advice([one for one in plan.advice if one.counts], "Advice", out, whole=whole)
-    _print_advice(
-        [one for one in plan.advice if not one.counts], "Not in the plan, each by itself", out, whole=whole
-    )
-    _print_workloads(plan, out, whole=whole)
-    out.print("Four rules of thumb, each alone on this traffic (they overlap):")
+    out.print(f"Savings, {plan.since} to {plan.until}: {plan.heading}\n")
+    _print_money(plan, out)
+    done, open_ = ([one for one in plan.advice if one.counts is counts] for counts in (True, False))
+    _print_advice(done, "What to do", out, whole=whole)
+    _print_advice(open_, "Worth asking for, each by itself", out, whole=whole)
+    _print_next(plan, open_, out, whole=whole)
+    out.print("Four rules of thumb, each alone on this traffic (they overlap)")
     for rule in plan.rules:
         out.print(
-            f"  {show(rule.worth.mid):>14}  {rule.rule}; {show(rule.permitted.mid)} of it allowed: {rule.note}"
+            f"  {show(rule.worth.mid):>13}  {rule.rule}: {show(rule.permitted.mid)} of it allowed; {rule.note}"
         )
-    out.print(f"  Under a quarter? {plan.quarter}")
-    for note in plan.notes[:MOST_TOLD]:
-        out.print(f"  note: {note}")
+    out.print(f"  {'':>13}  under a quarter? {plan.quarter}")
+    for note in plan.notes if whole else plan.notes[:1]:
+        out.print(f"note: {note}", style="dim", markup=False)
+
+
+def _print_money(plan: Plan, out: Any) -> None:
+    worth = sum(one.worth.mid for one in plan.workloads)
+    rows = [
+        (plan.billed, "now", None),
+        (plan.advised.mid, "with all that is allowed", plan.advised),
+        (worth, "if owners allowed, and proved, the rest too", None),
+        (plan.bound, "bound: the least of any caching, with what is allowed", None),
+    ]
+    for picos, says, ends in rows:
+        less = plan.billed - picos
+        told = f", {_share(less, plan.billed)} less" if less else ""
+        out.print(f"  {show(picos):>13}  {says}{told}{_between(ends) if ends else ''}")
+    out.print()
+    if plan.waterfall:
+        parts = [f"{step.lever} {show(step.saved.mid)}" for step in plan.waterfall]
+        out.print(f"  {show(plan.billed)} less " + ", ".join(parts) + f" is {show(plan.advised.mid)}\n")
 
 
 def _share(part: int, whole: int) -> str:
@@ -163,57 +177,84 @@ def _share(part: int, whole: int) -> str:
 
 
 def _between(found: Interval) -> str:
-    return "" if found.low == found.high else f" (between {show(found.low)} and {show(found.high)})"
+    return "" if found.low == found.high else f" ({show(found.low)} to {show(found.high)})"
 
 
 def _print_advice(found: list[Advice], title: str, out: Any, *, whole: bool) -> None:
     if not found:
         return
     shown = found if whole else found[:MOST_SHOWN]
-    out.print(f"{title}:")
+    out.print(title, style="bold")
     for one in shown:
         worth = show(one.saved.mid) if one.saved else "withheld"
-        out.print(f"  {worth:>14}  {one.workload}: {one.says}" + (_between(one.saved) if one.saved else ""))
-        if one.why_not:
-            out.print(f"  {'':>14}  not yet: {one.why_not}", style="dim")
-        if whole or one.counts:
+        ends = _between(one.saved) if one.saved else ""
+        needs = "" if one.counts else f"  [{', '.join(_needs(one))}]"
+        out.print(f"  {worth:>13}  {one.workload}: {one.says}{ends}{needs}", markup=False)
+        if whole:
             _print_proof(one, out)
+        elif one.counts:
+            after = one.change.after.splitlines()
+            out.print(
+                f"{' ' * 17}+ {after[0]}{' ...' if len(after) > 1 else ''}", style="green", markup=False
+            )
     if len(found) > len(shown):
         rest = sum(one.saved.mid for one in found[len(shown) :] if one.saved)
-        out.print(f"  {show(rest):>14}  in {len(found) - len(shown):,} more: --all")
+        out.print(f"  {show(rest):>13}  in {len(found) - len(shown):,} more")
     out.print()
 
 
+def _needs(one: Advice) -> list[str]:
+    """What stands against an advice, in a word or two each."""
+    return [
+        said
+        for said, holds in (
+            ("not allowed", not one.permitted),
+            ("quality not proved", not one.final),
+            ("replay is off the bill", one.saved is None),
+            ("not resolved", one.saved is not None and not one.resolved),
+        )
+        if holds
+    ]
+
+
 def _print_proof(one: Advice, out: Any) -> None:
-    indent = " " * 18
+    indent = " " * 17
+    if one.why_not:
+        out.print(f"{indent}not yet: {one.why_not}", markup=False)
     if one.calibration:
         out.print(
-            f"{indent}replay of today is {one.calibration} off what was billed ({one.sessions:,} sessions); captures "
-            f"{one.captured or 'none'} of what any plan could save"
+            f"{indent}replay of today against the bill: {one.calibration} off; {one.sessions:,} sessions"
         )
-    for line in one.change.before.splitlines():
-        out.print(f"{indent}- {line}", style="red", markup=False)
-    for line in one.change.after.splitlines():
-        out.print(f"{indent}+ {line}", style="green", markup=False)
+    if one.captured and one.counts:
+        out.print(f"{indent}takes {one.captured} of what any plan could save")
+    for sign, style, text in (("-", "red", one.change.before), ("+", "green", one.change.after)):
+        for line in text.splitlines():
+            out.print(f"{indent}{sign} {line}", style=style, markup=False)
     if one.risk:
         out.print(f"{indent}{one.risk}", markup=False)
     out.print(f"{indent}{one.evidence}", style="dim", markup=False)
 
 
-def _print_workloads(plan: Plan, out: Any, *, whole: bool) -> None:
-    unnamed = [one for one in plan.workloads if one.allow]
-    if unnamed:
-        out.print("To allow more, in farthing.toml:")
-        for one in unnamed if whole else unnamed[:1]:
+def _print_next(plan: Plan, open_: list[Advice], out: Any, *, whole: bool) -> None:
+    """What to do to have more of it: the lines that allow, the verdicts, the bodies."""
+    said = [one for one in plan.workloads if one.allow]
+    out.print("Next", style="bold")
+    if any(one.counts for one in plan.advice) and not whole:
+        out.print("  farthing savings --all            every change, with its proof and the rows behind it")
+    if said:
+        out.print("  to allow what is not, in farthing.toml:")
+        for one in said if whole else said[:1]:
             for line in one.allow.splitlines():
-                out.print(f"  {line}", markup=False)
-        if not whole and len(unnamed) > 1:
-            out.print(f"  ... and {len(unnamed) - 1:,} workloads more: --all")
-        out.print()
+                out.print(f"      {line}", markup=False)
+        if not whole and len(said) > 1:
+            out.print(f"      ... and {len(said) - 1:,} workloads more: --all")
     untraced = [one for one in plan.workloads if any("no prefixes known" in note for note in one.notes)]
     if untraced:
         money = sum(one.billed for one in untraced)
         out.print(
-            f"Caching is not resolved for {len(untraced):,} workloads ({show(money)}): no prefixes known. "
-            "Give the logs with bodies: --bodies PATH\n"
+            f"  farthing savings --bodies LOGS    caching of {len(untraced):,} workloads ({show(money)}) is not resolved: "
+            "no prefixes known"
         )
+    if not any(one.final for one in open_) and open_:
+        out.print("  farthing evaluate                 proves that a cheaper model is as good")
+    out.print()

@@ -25,7 +25,7 @@ _BLANK = re.compile(r"(?<!\n)(?=\n\n)")
 _JSON = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]|" + _STAMP.pattern)
 _PROMPT_FILES = (".md", ".txt", ".prompt")
 _TIMES = ("timestamp", "at", "time", "created_at")
-_NAMES = ("recordId", "custom_id", "name", "id", "requestId")
+_NAMES = ("recordId", "custom_id", "name", "id")
 
 
 class Unread(NamedTuple):
@@ -91,7 +91,7 @@ def _of_file(path: str, source: Source) -> Iterator[Sent | Unread]:
 def _of_line(line: bytes, path: str, number: int, beside: Callable[[str], Any]) -> Iterator[Sent | Unread]:
     place = f"{path}:{number}"
     try:
-        record = msgspec.json.decode(_STAMP.sub(b"", line.strip().removeprefix(b"\xef\xbb\xbf"), 1))
+        record = msgspec.json.decode(_bare(line))
     except UNREADABLE as error:
         yield Unread(place, reason(error))
         return
@@ -101,6 +101,13 @@ def _of_line(line: bytes, path: str, number: int, beside: Callable[[str], Any]) 
             yield _sent(one, here, beside)
         except Rejected as error:
             yield Unread(here, str(error))
+
+
+def _bare(line: bytes) -> bytes:
+    """Without the mark of its encoding, and the time that a CloudWatch export writes before each line."""
+    line = line.strip().removeprefix(b"\xef\xbb\xbf")
+    stamp = _STAMP.match(line)
+    return line[stamp.end() :] if stamp else line
 
 
 def _beside(path: str) -> Callable[[str], Any]:
@@ -203,7 +210,6 @@ def _logged(record: dict[str, Any], place: str, beside: Callable[[str], Any]) ->
     form = CONVERSE if "Converse" in str(record.get("operation")) else ""
     found = sent_of(body, place, form=form, usage=_counts(record))
     return found._replace(
-        name=str(record.get("requestId") or ""),
         model=str(record["modelId"]),
         at_us=_at_us(record),
         region=str(record.get("region") or ""),

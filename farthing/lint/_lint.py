@@ -96,7 +96,7 @@ def lint(requests: Iterable[Sent | Unread | Other], how: How, *, pair: bool = Fa
         kind = () if pair else workload(sent)
         held = before.get(kind)
         _add(known, sent, how, "", faults)
-        done.unchecked.update(_unchecked(_terms(sent, how)))
+        done.unchecked.update(_unchecked(terms_of(sent, how)))
         if held:
             done.pairs += 1
             _add(known, sent, how, held.place, partial(_beside, held, pair))
@@ -109,7 +109,7 @@ def lint(requests: Iterable[Sent | Unread | Other], how: How, *, pair: bool = Fa
     return done
 
 
-def _terms(sent: Sent, how: How, mode: str = "") -> Terms:
+def terms_of(sent: Sent, how: How, mode: str = "") -> Terms:
     """Those of its day; those asked for, where the model had none then."""
     day = day_of(sent, how.day)
     found = terms(how.book, sent, day, how.platform, mode)
@@ -136,7 +136,7 @@ def _add(
     beside: str,
     rule: Callable[[Sent, Terms], Iterator[Found]],
 ) -> None:
-    held = _terms(sent, how)
+    held = terms_of(sent, how)
     for found in rule(sent, held):
         key = (found.rule, _INDEX.sub("[*]", found.where), sent.model, beside and "pair")
         if key in known:
@@ -175,7 +175,7 @@ def _batch_loss(found: Found, sent: Sent, how: How) -> tuple[Loss | None, str]:
     from farthing.lint._billing import billed
     from farthing.lint._rules import scenario
 
-    now, batch = _terms(sent, how, "on_demand"), _terms(sent, how, "batch")
+    now, batch = terms_of(sent, how, "on_demand"), terms_of(sent, how, "batch")
     if not isinstance(now.card, Card) or not isinstance(batch.card, Card) or now.minimum is None:
         return None, batch.reason or now.reason
     plays = scenario(sent).play(how.calls, how.gap_s * 1_000_000)

@@ -312,31 +312,28 @@ TOKENS: dict[str, re.Pattern[str]] = {
     ),
     "counter": re.compile(r"\d+"),
 }
-_SUSPECT = ("clock", "id")
+SUSPECT = ("clock", "id")
 MOST_SEARCHED = 1 << 20  # characters of one text
 
 
-def _suspects(sent: Sent, terms: Terms) -> Iterator[Found]:
-    """A clock or an id in the part of the prefix that does not change otherwise. One request cannot prove it."""
+def changing(sent: Sent) -> Iterator[tuple[int, str, str, re.Match[str]]]:
+    """Clocks and ids in the marked part of a system prompt: the part, the kind, the path and where it stands."""
     last = max((at for at, _ in sent.marks), default=-1)
     for at, part in enumerate(sent.parts[: last + 1]):
-        if part.tier != "system":
-            continue
-        for path, text in leaves(part.value, part.path):
-            for kind in _SUSPECT:
+        for path, text in leaves(part.value, part.path) if part.tier == "system" else ():
+            for kind in SUSPECT:
                 if match := TOKENS[kind].search(text, 0, MOST_SEARCHED):
-                    whole = scenario(sent, frozenset({at}))
-                    yield Found(
-                        kind,
-                        path,
-                        f"{KINDS[kind]} at character {match.start():,}: does it change from call to call?",
-                        moved(sent, path, kind),
-                        whole,
-                        scenario(sent),
-                        NOTE,
-                        (f"that the {KINDS[kind].split()[-1]} changes",),
-                        (match[0],),
-                    )
+                    yield at, kind, path, match
+
+
+def _suspects(sent: Sent, terms: Terms) -> Iterator[Found]:
+    """One request cannot prove that they change."""
+    for at, kind, path, match in changing(sent):
+        what = f"{KINDS[kind]} at character {match.start():,}: does it change from call to call?"
+        whole = scenario(sent, frozenset({at}))
+        assumed = (f"that the {KINDS[kind].split()[-1]} changes",)
+        mend = moved(sent, path, kind)
+        yield Found(kind, path, what, mend, whole, scenario(sent), NOTE, assumed, (match[0],))
 
 
 KINDS = {"clock": "a time", "date": "a day", "id": "an id", "counter": "a number"}

@@ -8,6 +8,7 @@ from farthing.book import Book
 from farthing.cache import HOUR_US, POLICIES, Policy
 from farthing.optimise._advice import Change
 from farthing.optimise._lots import Choice, Load
+from farthing.optimise._replay import BY_CLIENT
 
 _GEOGRAPHY = "geo:"
 
@@ -104,10 +105,10 @@ def _batch(book: Book, load: Load, before: Choice, after: Choice) -> Change:
 
 
 def _cache(book: Book, load: Load, before: Choice, after: Choice) -> Change:
-    policy, today = POLICIES[after.policy], load.stages[""].traffic.today
+    policy, today = BY_CLIENT[after.policy], load.stages[""].traffic.today
     data = {
         **_where(load), "policy": after.policy,
-        "was": next((name for name, one in POLICIES.items() if one == today), ""),
+        "was": next((name for name, one in (POLICIES | BY_CLIENT).items() if one == today), ""),
         "system_ttl": _ttl(policy.system_ttl_us), "end_ttl": _ttl(policy.end_ttl_us),
     }  # fmt: skip
     if _claude_code(load):

@@ -269,18 +269,18 @@ def _policies(load: Load) -> Iterator[Option]:
         )
     own = load.sources() == {"claude_code"}
     for name in _replay.BY_SETTINGS if own else _replay.BY_CLIENT:
-        if _replay.policy_of(name, stage.traffic) == stage.traffic.today:
-            continue
         choice = Choice(policy=name)
         ratio = load_ratio(load, choice)
-        if ratio.mid >= ratio.whole:
+        if ratio.mid >= ratio.whole:  # today's own, or worse
             continue
         doubts = list(owner)
-        if ratio.high >= ratio.whole and stage.traffic.sessions < _replay.ENOUGH:
+        clusters = len(set(stage.traffic.cluster.tolist()))
+        if clusters < _replay.FEWEST or ratio.high >= ratio.whole:
+            seen = f"{stage.traffic.sessions:,} sessions" if stage.traffic.sessions else f"{clusters:,} hours"
             doubts.append(
                 Doubt(
                     "resolved",
-                    f"not resolved: on {stage.traffic.sessions:,} sessions it may as well cost more; {_replay.ENOUGH} would tell",
+                    f"not resolved: on {seen} it may as well cost more; {_replay.ENOUGH} would tell more",
                 )
             )
         yield Option("cache", choice, tuple(doubts))

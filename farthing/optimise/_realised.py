@@ -7,7 +7,7 @@ played on the traces of the sessions. Each lever is taken back by itself, the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -91,8 +91,13 @@ def realised(
     adopted: Sequence[Period],
     now: datetime,
     since: datetime | None = None,
+    bodies: Mapping[Lot, Traffic] | None = None,
 ) -> list[Realised]:
-    """Each entry that is, or was, in force; for those that never were, why."""
+    """Each entry that is, or was, in force; for those that never were, why.
+
+    Traces are those of `bodies`, where a workload has some; else those that the counts of its sessions tell.
+    """
+    told = _Told(ledger, question, bodies or {})
     clipped = [
         made._replace(
             spans=tuple(
@@ -106,7 +111,7 @@ def realised(
     found = dict(zip((made.entry.name for made in live), sorted_out, strict=True))
     uses = _uses(made.entry for made in adopted)
     return [
-        _one(ledger, question, made, found[made.entry.name], uses(made.entry), now)
+        _one(told, made, found[made.entry.name], uses(made.entry), now)
         if made.spans
         else _idle(made, 0, 0, _never(made.entry, now))
         for made in clipped
@@ -143,9 +148,20 @@ def _idle(made: Period, calls: int, billed: int, says: str) -> Realised:
 # --- one entry -------------------------------------------------------------------------------------------------------
 
 
-def _one(
-    ledger: Ledger, question: Question, made: Period, kept: _Kept, models: frozenset[str], now: datetime
-) -> Realised:
+class _Told(NamedTuple):
+    """What there is to tell by."""
+
+    ledger: Ledger
+    question: Question
+    bodies: Mapping[Lot, Traffic]
+
+    def traces(self, workload: str, spans: Sequence[Span]) -> Mapping[Lot, Traffic]:
+        of_bodies = {lot: one for lot, one in self.bodies.items() if lot.workload == workload}
+        days = replace(self.question, since=spans[0][0].date(), until=spans[-1][1].date(), tz="UTC")
+        return of_bodies or from_counts(self.ledger, days, [workload])
+
+
+def _one(told: _Told, made: Period, kept: _Kept, models: frozenset[str], now: datetime) -> Realised:
     entry = made.entry
     mine = [cell for cell in kept.after if _is_of(cell, models)]
     calls, billed = sum(cell.calls for cell in mine), sum(cell.cost for cell in mine)
@@ -153,9 +169,9 @@ def _one(
         return _idle(made, 0, 0, f"no call of {entry.workload} since {made.spans[0][0]:%Y-%m-%d %H:%M} UTC")
     replayed = entry.lever == "ttl" or (entry.lever == "cache" and entry.was not in ("", "none"))
     if replayed:
-        worth = _replayed(ledger, question, made, mine, now)
+        worth = _replayed(told, made, mine, now)
     else:
-        worth = _rated(question, entry, mine, [cell for cell in kept.before if _is_of(cell, models)])
+        worth = _rated(told.question, entry, mine, [cell for cell in kept.before if _is_of(cell, models)])
     if isinstance(worth, str):
         return _idle(made, calls, billed, worth)
     saved = Interval(*(each - worth.billed for each in _ends(worth.without)))
@@ -324,18 +340,15 @@ def _retold(
 # --- by replay -------------------------------------------------------------------------------------------------------
 
 
-def _replayed(
-    ledger: Ledger, question: Question, made: Period, mine: list[Cell], now: datetime
-) -> _Worth | str:
+def _replayed(told: _Told, made: Period, mine: list[Cell], now: datetime) -> _Worth | str:
     """The sessions' traces under the cache policy of before; their bill is scaled to that of all calls."""
     entry = made.entry
-    days = replace(question, since=made.spans[0][0].date(), until=made.spans[-1][1].date(), tz="UTC")
-    lots = {lot: part for lot, one in from_counts(ledger, days, [entry.workload]).items()
+    lots = {lot: part for lot, one in told.traces(entry.workload, made.spans).items()
             if (part := _inside(one, made.spans)) and entry.model in ("", lot.model)}  # fmt: skip
-    stages = [each for lot, one in lots.items() if (each := _stage(question, lot, one, mine, now))]
+    stages = [each for lot, one in lots.items() if (each := _stage(told.question, lot, one, mine, now))]
     if not stages:
         return "no session of it tells how prompts grew: only traces show what another cache policy comes to"
-    old = POLICIES[entry.was or "end_5m"]
+    old = POLICIES[entry.was or ("end_1h" if entry.ttl == "5m" else "end_5m")]
     billed, played = [each.billed() for each in stages], [each.play(old) for each in stages]
     whole, replayed = sum(each.cost for each in billed), sum(each.cost for each in played)
     shift = int(np.max([len(each.traffic.cluster) for each in stages]) + 1)
@@ -353,7 +366,11 @@ def _replayed(
     unresolved = f"the replay was {percent} % off, and more than {GATE[0]} % claims no dollars" if far else ""
     sessions = sum(each.traffic.sessions for each in stages)
     calls = sum(cell.calls for cell in mine)
-    return _Worth(without, calls, costs, sessions, percent, ("prefixes are told by counts",), unresolved)
+    return _Worth(without, calls, costs, sessions, percent, _by(lots.values()), unresolved)
+
+
+def _by(traffics: Iterable[Traffic]) -> tuple[str, ...]:
+    return tuple(sorted({f"prefixes are told by {each.told_by}" for each in traffics}))
 
 
 def _inside(traffic: Traffic, spans: Sequence[Span]) -> Traffic | None:

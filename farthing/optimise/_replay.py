@@ -10,6 +10,8 @@ import numpy as np
 
 from farthing.book import Book
 from farthing.cache import (
+    FIVE_US,
+    HOUR_US,
     POLICIES,
     Cards,
     Policy,
@@ -25,11 +27,17 @@ from farthing.optimise._traffic import Traffic
 from farthing.usage import Sku
 
 GATE = (3, 100)  # of what was billed: a replay that is further off claims no dollars
-ENOUGH = 100  # sessions; with fewer, only an interval that does not span zero counts
+ENOUGH = 100  # sessions, to tell what an hour's cache is worth (docs/decisions/0072-what-counts.md)
+FEWEST = 10  # sessions, or hours, for an interval to mean anything
 RESAMPLES = 400
 SEED = 20_260
-# What a client can do by marking its prompts, and what needs the gateway or the hooks, which see all calls.
-BY_CLIENT = ("none", "end_5m", "end_1h", "system_end_5m", "system_end_1h")
+# What a client can do by marking its prompts; what decides call by call (farthing.cache.BEST) needs a gateway.
+BY_CLIENT: dict[str, Policy] = {
+    **{name: POLICIES[name] for name in ("none", "end_5m", "end_1h", "system_end_5m", "system_end_1h")},
+    "system_5m": Policy(system_ttl_us=FIVE_US),
+    "system_1h": Policy(system_ttl_us=HOUR_US),
+    "system_1h_end_5m": Policy(system_ttl_us=HOUR_US, end_ttl_us=FIVE_US),
+}
 BY_SETTINGS = ("end_5m", "end_1h")  # Claude Code marks by itself: only how long it asks for can be set
 AS_IS = ""
 
@@ -133,4 +141,10 @@ def stage(book: Book, traffic: Traffic, sku: Sku, at: datetime) -> Stage | None:
 
 
 def policy_of(name: str, traffic: Traffic) -> Policy:
-    return traffic.today if name == AS_IS else POLICIES[name]
+    return traffic.today if name == AS_IS else BY_CLIENT[name]
+
+
+def off(found: Stage) -> float:
+    """How far the replay of today is from the bill, whichever way: to choose between two traces of the same calls."""
+    part, whole = found.error()
+    return abs(part) / whole if whole else 0.0

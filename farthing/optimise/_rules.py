@@ -56,7 +56,6 @@ def quarter(billed: int, advised: Interval, worth: Interval) -> str:
         return "nothing was billed"
 
     def said(level: int) -> str:
-        under = "under a quarter" if level * 4 < billed else "not under a quarter"
-        return f"{percent(level, billed)} of what it costs now ({under})"
+        return f"{percent(level, billed)}{'' if level * 4 < billed else ', which is not'}"
 
-    return f"the plan comes to {said(advised.mid)}; with all that owners could allow, {said(worth.mid)}"
+    return f"the plan comes to {said(advised.mid)}; with all that owners could allow to {said(worth.mid)}"

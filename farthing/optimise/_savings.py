@@ -75,16 +75,16 @@ def savings(
     bodies: Iterable[Source] = (),
     key: bytes = b"",
     billed: int | None = None,
-    heading: str = "computed, unproven",
+    heading: str = "",
 ) -> Plan:
     """The cheapest plan that the owners of workloads allow. `billed` is what a statement says that all of it cost."""
     found, unpriced = loads(ledger, question)
     notes = [f"{unpriced:,} calls without a price are left out"] if unpriced else []
     faults: list[str] = []
-    traffic = from_counts(ledger, question, {load.lot.workload for load in found})
+    traffic = [from_counts(ledger, question, {load.lot.workload for load in found})]
     if bodies:
         told, bad, left = from_bodies(ledger, question, bodies, key)
-        traffic |= told
+        traffic.append(told)
         notes += [f"{count:,} requests of --bodies left out: {why}" for why, count in left.most_common()]
         faults += bad
     used = ledger.days()
@@ -105,21 +105,28 @@ def savings(
     return _plan(question, plans, computed, billed, heading, (since, last), notes, faults)
 
 
-def _set_stage(question: Question, load: Load, traffic: Mapping[Lot, Traffic], last: datetime) -> None:
-    """The lot's trace under the rates of its own model, and of those that it could be moved to."""
-    told = traffic.get(load.lot)
-    if told is None:
-        return
+def _set_stage(
+    question: Question, load: Load, traffic: Sequence[Mapping[Lot, Traffic]], last: datetime
+) -> None:
+    """The lot's trace under the rates of its own model, and of those that it could be moved to.
+
+    Of two traces it is the one whose replay is nearer to the bill.
+    """
     book, sku = question.book, main_sku(load)._replace(mode="on_demand", zone="")
-    for model in dict.fromkeys(("", *canonical(book, load.workload, sku), *suggested(book, sku))):
+
+    def play(told: Traffic, model: str) -> _replay.Stage | None:
         of = sku._replace(model=model or sku.model)
-        made = _replay.stage(book, told, of, last) or _replay.stage(
-            book, told, of._replace(endpoint="global"), last
-        )
-        if made is not None:
+        made = _replay.stage(book, told, of, last)
+        return made or _replay.stage(book, told, of._replace(endpoint="global"), last)
+
+    found = [play(told[load.lot], "") for told in traffic if load.lot in told]
+    played = [stage for stage in found if stage]
+    if not played:
+        return
+    own = load.stages[""] = min(played, key=_replay.off)
+    for model in dict.fromkeys((*canonical(book, load.workload, sku), *suggested(book, sku))):
+        if made := play(own.traffic, model):
             load.stages[model] = made
-        elif not model:
-            return
     whole = 0
     for part in load.parts:
         cell = part.cell
@@ -219,7 +226,7 @@ def _made(
         lever=" + ".join(one.levers),
         says=sentence(load, one),
         billed=planned.billed,
-        replayed=planned.money(_replayed(load)) if replayed and stage else None,
+        replayed=planned.money(_replayed(load)) if replayed and stage and stage.calibrated() else None,
         advised=advised,
         saved=step,
         bound=planned.bound,
@@ -244,9 +251,9 @@ def _quoted(name: str) -> str:
 
 
 def _replayed(load: Load) -> int:
-    """Today's configuration: what its trace comes to when replayed, and the rest as it was billed."""
+    """Today's configuration: what its trace comes to when replayed. What has none that can be believed, as billed."""
     stage = load.stages.get("")
-    if stage is None:
+    if stage is None or not stage.calibrated():
         return load.billed
     part, whole = load.share
     off, of = stage.error()
@@ -273,7 +280,7 @@ def _plan(
     whole = computed if billed is None else billed
     rules = _rules.rules(question.book, [(planned.load, planned.options) for planned in plans])
     return Plan(
-        heading=heading,
+        heading=heading or _heading(plans),
         billed=whole,
         computed=computed,
         replayed=sum(planned.money(_replayed(planned.load)) for planned in plans),
@@ -291,6 +298,17 @@ def _plan(
         until=f"{span[1]:%Y-%m-%d}",
         notes=notes,
         faults=faults,
+    )
+
+
+def _heading(plans: Sequence[Planned]) -> str:
+    """How far the money is to be believed: transcripts of the direct API may be a subscription's."""
+    listed = {
+        planned.load.sources() == {"claude_code"} and planned.load.lot.platform == "anthropic"
+        for planned in plans
+    }
+    return (
+        "list value, not billed" if listed == {True} else "computed at list prices, not proved against a bill"
     )
 
 

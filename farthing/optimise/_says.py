@@ -5,14 +5,18 @@ from __future__ import annotations
 from farthing.book import Book, Card, Resolved
 from farthing.cache import BEST, POLICIES, Policy
 from farthing.money import show
-from farthing.optimise._choose import Taken, percent
+from farthing.optimise._choose import Taken, percent, unproved
 from farthing.optimise._lots import Load, kappas
+from farthing.optimise._replay import BY_CLIENT
 from farthing.optimise._scenarios import find
 
 _POLICY = {
     "none": "place no markers",
     "end_5m": "mark the end of each prompt, for five minutes",
     "end_1h": "mark the end of each prompt, for an hour",
+    "system_5m": "mark system alone, for five minutes",
+    "system_1h": "mark system alone, for an hour",
+    "system_1h_end_5m": "mark system for an hour and the end of each prompt for five minutes",
     "system_end_5m": "mark system and the end of each prompt, for five minutes",
     "system_end_1h": "mark system and the end of each prompt, for an hour",
 }
@@ -37,7 +41,10 @@ def risk(book: Book, load: Load, one: Taken) -> str:
 
 def _model(book: Book, load: Load, one: Taken) -> str:
     least, _, most = kappas(book, load.lot.model, one.after.model)
-    said = ["Quality: a verdict of `farthing evaluate` is wanted."]
+    missing = unproved(book, load, load.workload, one.after.model)
+    said = [
+        "Quality: a verdict of `farthing evaluate` is wanted." if missing else "Quality: proved not inferior."
+    ]
     if least != most:
         said.append(
             f"Its tokenizer makes {least[0] / least[1]:g} to {most[0] / most[1]:g} tokens of one; how long answers get is not known."
@@ -84,7 +91,7 @@ def _batch(book: Book, load: Load, one: Taken) -> str:
 
 def _cache(book: Book, load: Load, one: Taken) -> str:
     stage = load.stages[one.after.model]
-    today, after = stage.today().cost, stage.play(POLICIES[one.after.policy]).cost
+    today, after = stage.today().cost, stage.play(BY_CLIENT[one.after.policy]).cost
     adaptive = stage.play(POLICIES[BEST]).cost
     said = []
     if one.after.policy != "none" and stage.traffic.today != Policy():
@@ -105,7 +112,7 @@ def _losing(load: Load, one: Taken) -> str:
 
     stage = load.stages[one.after.model]
     before = np.bincount(stage.traffic.cluster, weights=stage.today().each)
-    after = np.bincount(stage.traffic.cluster, weights=stage.play(POLICIES[one.after.policy]).each)
+    after = np.bincount(stage.traffic.cluster, weights=stage.play(BY_CLIENT[one.after.policy]).each)
     more = after - before
     worse = int((more > 0).sum())
     if not worse:
@@ -115,15 +122,20 @@ def _losing(load: Load, one: Taken) -> str:
 
 def _endpoint(book: Book, load: Load, one: Taken) -> str:
     """By how many points the share of prompts that is read from a cache may fall before nothing is saved."""
-    reads = sum(part.cell.tokens.cache_read for part in load.parts)
-    prompt = sum(part.cell.tokens.prompt for part in load.parts)
-    rates = next((p.cell.price.rates for p in load.parts if isinstance(p.cell.price, Card)), None)
+    moved = [
+        part
+        for part in load.parts
+        if isinstance(part.cell.price, Card) and part.cell.price.sku.endpoint != "global"
+    ]
+    reads = sum(part.cell.tokens.cache_read for part in moved)
+    prompt = sum(part.cell.tokens.prompt for part in moved)
+    rates = next((part.cell.price.rates for part in moved if isinstance(part.cell.price, Card)), None)
     if not reads or rates is None or rates.cache_write_5m <= rates.cache_read:
         return "It may run in any region."
-    regional = sum(part.cell.cost for part in load.parts)
+    regional = sum(part.cell.cost for part in moved)
     # a tenth more for regional: 1/11 of it is saved, and each token written instead of read takes some of that
     tokens = regional // 11 // (10 * (rates.cache_write_5m - rates.cache_read) // 11)
     return (
         "It may run in any region, and caches may be met less often there: if reads fall from "
-        f"{percent(reads, prompt)} of the prompt by {percent(tokens, prompt)}, nothing is saved."
+        f"{percent(reads, prompt)} of the prompt by {percent(tokens, prompt).removesuffix(' %')} points, nothing is saved."
     )

@@ -129,8 +129,8 @@ def write(
     if approver:
         _check_expiry(expires, now)
     entries, skipped = entries_of(
-        advices, config, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share, keys=keys,
-        book=book,
+        advices, config, approver=approver, expires=expires, now=now, reason=reason, state=state, share=share,
+        keys=keys, book=book,
     )  # fmt: skip
     workloads = {name: selectors(made) for name, made in (config or Config()).workloads.items()}
     change = adopting(entries, workloads if entries else {})

@@ -36,6 +36,7 @@ _OWN = {  # what an entry of each lever says, besides what all do
     "ttl": ("ttl",),
     "endpoint": ("endpoint",),
 }
+_WAS = {"endpoint": ("regional", "geo_us"), "batch": ("on_demand",), "cache": LIVE, "ttl": LIVE}
 
 
 class PolicyError(ValueError):
@@ -203,6 +204,9 @@ def entry_faults(entry: Entry) -> Iterator[tuple[str, str]]:
     for key, lever in others.items():
         if getattr(entry, key):
             yield key, f"belongs to the lever {lever}, not {entry.lever}: take it away"
+    known = _WAS.get(entry.lever)
+    if entry.was and known and entry.was not in known:
+        yield "was", f"{entry.was!r} is not what it can have been: write one of {', '.join(known)}"
     yield from _OF_LEVER[entry.lever](entry)
     yield from _approval(entry)
     yield from _amounts(entry)

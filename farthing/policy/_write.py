@@ -6,11 +6,11 @@ sees the old file or the new one, and a writer that is killed leaves either. Wha
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,7 +22,6 @@ import msgspec
 from farthing.config import Members
 from farthing.policy._file import Entry, Policy, PolicyError, Selectors, is_ours, load, parse, sign
 
-_HEADER = re.compile(r"\s*(?:\[\[\s*(entries)\s*\]\]|\[\s*workloads\s*\.\s*(.+?)\s*\])\s*(?:#.*)?")
 _HEAD = """# Levers that gateway and hooks apply before a call: docs/policy.md says what each key means.
 # Entries with `made` are farthing's. Change one, and it is yours: `farthing savings --apply` leaves it alone.
 """
@@ -115,9 +114,9 @@ def _blocks(policy: Policy, text: str) -> list[Block]:
     found: list[tuple[str, list[str]]] = []
     loose: list[str] = []  # comments that may belong to the table that follows
     for line in text.splitlines():
-        header = _HEADER.fullmatch(line)
-        if header:
-            found.append(("" if header[1] else header[2].strip("\"'"), [*loose, line]))
+        header = _header(line)
+        if header is not None:
+            found.append((header, [*loose, line]))
             loose = []
         elif line.lstrip().startswith("#"):
             loose.append(line)
@@ -138,6 +137,24 @@ def _blocks(policy: Policy, text: str) -> list[Block]:
         mend = "write each entry under [[entries]] and each workload under [workloads.NAME]"
         raise PolicyError(f"{policy.path}: its tables are laid out in another way: {mend}")
     return blocks
+
+
+def _header(line: str) -> str | None:
+    """The workload whose table begins here; "" where an entry does, None where neither."""
+    if not line.lstrip().startswith("["):
+        return None
+    try:
+        said = tomllib.loads(line)
+    except ValueError:
+        return None
+    if said == {"entries": [{}]}:
+        return ""
+    named = said.get("workloads")
+    return (
+        next((name for name, table in named.items() if table == {}), None)
+        if isinstance(named, dict)
+        else None
+    )
 
 
 def _name(made: Entry | Selectors, workload: str) -> str:
@@ -197,16 +214,20 @@ def adopting(entries: Sequence[Entry], workloads: Mapping[str, Selectors]) -> Ch
                 blocks.append(new)
             elif is_ours(old.made):
                 blocks[at[new.name]] = new
-            elif msgspec.structs.replace(old.made, made="") != msgspec.structs.replace(new.made, made=""):
-                conflicts.append(
-                    f"{new.name} was written by hand and stays as it is: delete it to have farthing's"
-                )
+            else:
+                if unsigned(old.made) != unsigned(new.made):
+                    mend = "delete it to have farthing's"
+                    conflicts.append(f"{new.name} was written by hand and stays as it is: {mend}")
                 continue
             if old is None or old.made != new.made:
                 written.append(new.name)
         return blocks, written, conflicts
 
     return change
+
+
+def unsigned(made: Entry | Selectors) -> Entry | Selectors:
+    return msgspec.structs.replace(made, made="")
 
 
 def switching(is_meant: Callable[[Entry], bool], state: str) -> Change:
@@ -302,6 +323,8 @@ def is_kept(file: Path, number: int) -> bool:
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """One writer at a time; the lock of one that is killed is gone with it."""
+    import fcntl  # which not every system has, and who only reads does not need
+
     folder = history_of(file)
     try:
         folder.mkdir(parents=True, exist_ok=True)

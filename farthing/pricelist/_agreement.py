@@ -2,27 +2,107 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from farthing.aws import Access, AwsError, client
+from farthing.aws import Access, explained, session
 from farthing.book import Book
-from farthing.pricelist._lines import PriceListError, Reading, Unmatched, read_line
+from farthing.pricelist._lines import PriceListError, Quote, Reading, Unmatched, read_line
 from farthing.pricelist._open import read_json
 from farthing.statement._usage_type import by_name
 
 NAME = "agreement offers"
+_CODE = re.compile(r"[A-Z]{2,3}\d?(?=_)")
+_NONE = (
+    "ValidationException",
+    "ResourceNotFoundException",
+)  # no agreement for this model, or none in this region
 
 
 def read_agreements(places: Iterable[str], book: Book) -> Reading:
-    """Files of answers: one, a list of them, or `{"offers": {MODEL: answer}}`."""
-    return _read(((place, answer) for place in places for answer in _answers(place, read_json(place))), book)
+    """Files of answers: one each, or a list of them."""
+    found = Reading(NAME)
+    for place in places:
+        for answer in _answers(place):
+            try:
+                _add(found, answer, book, place)
+            except (AttributeError, TypeError) as error:
+                raise PriceListError(f"{place}: not as Bedrock answers: {error}") from error
+    if not (found.quotes or found.unmatched):
+        raise PriceListError(f"{', '.join(places)}: no rate of Claude's tokens in its rate cards")
+    return found
 
 
-def live_offers(book: Book, access: Access, region: str, models: Iterable[str] = ()) -> Reading:
+def live_offers(book: Book, access: Access, models: Iterable[str] = ()) -> Reading:
     """Asked of the account, in one region; of every model of the book that Bedrock offers, if none is named."""
-    bedrock = client(access, "bedrock", region)
     wanted = list(models) or [
         name for model in book.models.values() for name in model.ids if name.startswith("anthropic.")
     ]
-    return _read(((name, _ask(bedrock, name)) for name in wanted), book)
+    bedrock = session(access).client(
+        "bedrock", region_name=access.region or None, endpoint_url=access.endpoint_url or None
+    )
+    found = Reading(NAME)
+    for name in wanted:
+        _add(found, _ask(bedrock, name, access), book, name)
+    if not (found.quotes or found.unmatched):
+        raise PriceListError(
+            f"no agreement offers in {access.region or 'this region'} for {len(wanted)} models"
+        )
+    return found
+
+
+def _ask(bedrock: Any, model: str, access: Access) -> Mapping[str, Any]:
+    """The answer, without offers where the account has none for the model."""
+    try:
+        answer: Mapping[str, Any] = bedrock.list_foundation_model_agreement_offers(
+            modelId=model, offerType="ALL"
+        )
+    except Exception as error:
+        told = explained(error, "bedrock:ListFoundationModelAgreementOffers", model, access)
+        if told.code in _NONE:
+            return {"modelId": model, "offers": []}
+        raise told from error
+    return answer
+
+
+def _answers(place: str) -> Iterator[Mapping[str, Any]]:
+    document = read_json(place)
+    answers = document if isinstance(document, list) else [document]
+    for answer in answers:
+        if not isinstance(answer, dict) or not isinstance(answer.get("offers"), list):
+            raise PriceListError(
+                f"{place}: no answer of ListFoundationModelAgreementOffers: it has no `offers`"
+            )
+        if not answer.get("modelId"):
+            raise PriceListError(
+                f"{place}: an answer without modelId: which model its rates are of is not told"
+            )
+        yield answer
+
+
+def _add(found: Reading, answer: Mapping[str, Any], book: Book, place: str) -> None:
+    """Every rate of every offer; of the same rate in two offers, `compare` sees whether they agree."""
+    names = by_name(book)
+    for offer in answer["offers"]:
+        term = (offer.get("termDetails") or {}).get("usageBasedPricingTerm") or {}
+        for row in term.get("rateCard") or ():
+            if not isinstance(row, dict) or not row.get("dimension"):
+                raise PriceListError(f"{place}: a row of a rate card without its dimension")
+            line = _line(row, str(answer["modelId"]), book, names)
+            found.add(line)
+
+
+def _line(row: Mapping[str, Any], model: str, book: Book, names: Any) -> Quote | Unmatched | str:
+    dimension = str(row["dimension"])
+    code = _CODE.match(dimension)
+    line = read_line(
+        book,
+        names,
+        usage_type=f"{code[0]}-MP:{dimension}" if code else f"MP:{dimension}",
+        product=model,
+        unit=str(row.get("unit") or "Units"),  # it counts millions, with the unit or without
+        price=str(row.get("price") or ""),
+        description=str(row.get("description") or ""),
+    )
+    return line if isinstance(line, str) else line._replace(said=dimension)

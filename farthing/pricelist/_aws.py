@@ -24,8 +24,11 @@ def read_price_lists(places: Iterable[str], book: Book) -> Reading:
     for place, document in _documents(places):
         code = _offer_code(place, document)
         before = whole.lines - whole.skipped.total()
-        for line in _lines(document, code, book, names):
-            whole.add(line)
+        try:
+            for line in _lines(document, code, book, names):
+                whole.add(line)
+        except (AttributeError, TypeError) as error:
+            raise PriceListError(f"{place}: not as AWS writes its offer files: {error}") from error
         if whole.lines - whole.skipped.total() == before and not whole.skipped:
             raise PriceListError(f"{place}: no products in it: is it the whole file?")
         said.append(code)
@@ -45,7 +48,9 @@ def _documents(places: Iterable[str]) -> Iterator[tuple[str, Any]]:
         if not isinstance(regions, dict):
             yield place, document
         elif not is_url(place):
-            raise PriceListError(f"{place}: an index of regions, no prices: give the files that it names, or its address")
+            raise PriceListError(
+                f"{place}: an index of regions, no prices: give the files that it names, or its address"
+            )
         else:
             for region in regions.values():
                 url = urljoin(place, str(region.get("currentVersionUrl", "")))
@@ -56,7 +61,9 @@ def _offer_code(place: str, document: Any) -> str:
     products = document.get("products") if isinstance(document, dict) else None
     terms = document.get("terms") if isinstance(document, dict) else None
     if not isinstance(products, dict) or not isinstance(terms, dict):
-        raise PriceListError(f"{place}: no offer file of the AWS Price List: it has no `products` and `terms`")
+        raise PriceListError(
+            f"{place}: no offer file of the AWS Price List: it has no `products` and `terms`"
+        )
     code = str(document.get("offerCode") or "AmazonBedrock")
     if not code.startswith("AmazonBedrock"):
         raise PriceListError(f"{place}: the price list of {code}; Claude's prices are in {_OFFERS}")
@@ -106,5 +113,4 @@ def _lines(document: Mapping[str, Any], code: str, book: Book, names: Mapping[Na
 
 def _dimensions(terms: Any) -> Iterator[Mapping[str, Any]]:
     for term in (terms or {}).values():
-        for step in (term.get("priceDimensions") or {}).values():
-            yield step
+        yield from (term.get("priceDimensions") or {}).values()

@@ -49,7 +49,9 @@ class Reading:
     name: str
     published: date | None = None
     quotes: list[Quote] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)  # by class: reserved, provisioned, another model ...
+    skipped: Counter[str] = field(
+        default_factory=Counter
+    )  # by class: reserved, provisioned, another model ...
     unmatched: list[Unmatched] = field(default_factory=list)
 
     @property
@@ -67,11 +69,23 @@ class Reading:
 
 
 _WORDS = frozenset(
-    "input output token tokens count cache read write 1h 5m global geo regional batch standard units unit mantle mp "
-    "million lctx long ctx context claude anthropic on demand v".split()
-)
+    ("input", "output", "token", "tokens", "count", "cache", "read", "write", "1h", "5m", "global", "geo", "regional",
+     "batch", "standard", "unit", "units", "mantle", "mp", "million", "l", "long", "ctx", "context", "on", "demand",
+     "claude", "anthropic", "v")
+)  # fmt: skip
 _UNITS = frozenset(
-    ("unit", "units", "token", "tokens", "1k tokens", "1m tokens", "1000 tokens", "1000000 tokens", "1k", "1m")
+    (
+        "unit",
+        "units",
+        "token",
+        "tokens",
+        "1k tokens",
+        "1m tokens",
+        "1000 tokens",
+        "1000000 tokens",
+        "1k",
+        "1m",
+    )
 )
 _CODE = re.compile(r"^[A-Z]{2,3}\d?[-_]")
 

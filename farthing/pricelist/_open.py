@@ -34,7 +34,9 @@ def read_json(place: str) -> Any:
         return json.loads(text, parse_float=Decimal)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
-        says = "the file ends in the middle: get it again" if cut and text.strip() else f"no JSON: {error.msg}"
+        says = (
+            "the file ends in the middle: get it again" if cut and text.strip() else f"no JSON: {error.msg}"
+        )
         raise PriceListError(f"{place}:{error.lineno}: {says}") from error
     except RecursionError as error:
         raise PriceListError(f"{place}: no price list: nested without end") from error

@@ -18,6 +18,8 @@ STEPS = (
     ("batch", "Batch saved"),
     ("long_prompt", "Long prompts"),
     ("fast", "Fast mode"),
+)
+OFFER_STEPS = (  # from list price on, where there are private offers
     ("contract", "Private offers saved"),
     ("volume", "Volume tiers saved"),
     ("shortfall", "Shortfall of commitments"),
@@ -28,7 +30,7 @@ STEPS = (
 def bill(ledger: Ledger, question: Question) -> Table:
     """The steps sum to the total exactly. Rows are models; `waterfall` has the steps."""
     found, costs = priced(ledger, question, ("model",))
-    steps = dict.fromkeys((name for name, _ in STEPS), 0)
+    steps = dict.fromkeys((name for name, _ in STEPS + OFFER_STEPS), 0)
     for cell in found:
         if isinstance(cell.price, Card):
             for name, cost in layers(question.book, cell, cell.price).items():
@@ -43,8 +45,8 @@ def bill(ledger: Ledger, question: Question) -> Table:
         steps["contract"] = amounts["ContractedCost"] - amounts["ListCost"]
         steps["volume"] = amounts["EffectiveCost"] - short - amounts["ContractedCost"]
         steps["shortfall"] = short
-    total = sum(cell.cost for cell in found) + sum(steps[name] for name in ("contract", "volume", "shortfall"))
-    waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in STEPS]
+    total = sum(cell.cost for cell in found) + sum(steps[name] for name, _ in OFFER_STEPS)
+    waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in STEPS + OFFER_STEPS]
     waterfall = [step for step in waterfall if step["usd"] or step["step"] == "list"]
     waterfall.append({"step": "total", "label": "Comes to", "usd": total})
     table.parts = {"waterfall": waterfall, **table.parts}

@@ -127,7 +127,7 @@ def _of_claude(
     if why:
         return About(UNDECODED, "bedrock", model, region=region, why=why)
     endpoint = "global" if "global" in words else "govcloud" if region.startswith("us-gov-") else "regional"
-    long_prompt = {"lctx", "long"} & set(words) != set() or "longcontext" in "".join(words)
+    long_prompt = re.search("long|lctx", "".join(words)) is not None  # LCtx is two words
     return About(
         TOKENS, "bedrock", model, endpoint, _mode(words), meter, long_prompt, "mantle" in words, region, scale
     )

@@ -1,0 +1,143 @@
+"""How an offer does: what it saves, how far its commitment is drawn down, and what a month earlier is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
+
+from farthing.cells import Question, Where
+from farthing.costs import Period, costed, groups, periods
+from farthing.ledger import Ledger
+from farthing.offers import Offer, months_later
+from farthing.reports._spending import forecasts, known_until, spending
+
+DAY = timedelta(days=1)
+
+
+class Coming(NamedTuple):
+    """What a period's spend will come to, in picodollars: between low and high by the errors of the past."""
+
+    low: int
+    middle: int
+    high: int
+    method: str
+
+
+class Drawn(NamedTuple):
+    """A period of a commitment. `coming` is None where nothing is left to come, or nothing is known."""
+
+    period: Period
+    committed: int
+    over: bool
+    coming: Coming | None
+
+    def shortfall(self, spent: int) -> int:
+        return max(0, self.committed - spent)
+
+
+class Earlier(NamedTuple):
+    """What the offer had saved, had it held `since` .. `until` too. `stands_in`: other days, for want of usage then."""
+
+    since: date
+    until: date  # the first day after
+    saved: int
+    stands_in: tuple[date, date] | None
+
+
+class Told(NamedTuple):
+    offer: Offer
+    listed: int  # of its days, accounts and platforms
+    contracted: int
+    drawn: list[Drawn]
+    volume: list[Period]
+    earlier: Earlier | None  # None where there is no usage to tell by
+
+
+def told(ledger: Ledger, question: Question, offers: Sequence[Offer], now: datetime) -> list[Told]:
+    """Of each offer, in order of their first day. The question's days and filter do not matter."""
+    question = replace(question, since=None, until=None, where=(), tz="UTC")
+    today = now.date()
+    drawn = periods(ledger, question, offers, until=today + DAY)
+    volume = periods(ledger, question, offers, volume=True, until=today + DAY)
+    found = []
+    for offer in offers:
+        span = offer.starts, offer.span[1].date()
+        found.append(
+            Told(
+                offer,
+                _cost(ledger, question, offer, (), span),
+                _cost(ledger, question, offer, offers, span),
+                [_drawn(ledger, question, offers, p, now) for p in drawn if p.offer is offer],
+                [p for p in volume if p.offer is offer],
+                earlier(ledger, question, offers, offer),
+            )
+        )
+    return found
+
+
+def _drawn(
+    ledger: Ledger, question: Question, offers: Sequence[Offer], period: Period, now: datetime
+) -> Drawn:
+    assert period.offer.commitment
+    over = period.ends <= now.date()
+    coming = None if over else _coming(ledger, question, offers, period, now)
+    return Drawn(period, period.offer.commitment.picos, over, coming)
+
+
+def _coming(
+    ledger: Ledger, question: Question, offers: Sequence[Offer], period: Period, now: datetime
+) -> Coming | None:
+    """The sum of forecasts of the groups of accounts that have the offer, each at its own rates."""
+    low = middle = high = 0
+    methods = []
+    for group in groups(ledger, question, offers):
+        if period.offer not in group.held:
+            continue
+        asked = replace(question, book=group.book, where=(*group.where, _platforms(period.offer)))
+        end = known_until(ledger, asked, now)
+        if end is None:
+            return None
+        made = spending(ledger, asked, (), end, period.starts)
+        found = forecasts(made, period.starts, period.ends - DAY, ())[()]
+        low, middle, high = low + found.low, middle + found.total, high + found.high
+        if found.rest:
+            methods.append(found.rest.method + ("" if found.rest.tried else ", wide interval"))
+    return Coming(low, middle, high, ", ".join(dict.fromkeys(methods)) or "it is over") if methods else None
+
+
+def earlier(
+    ledger: Ledger, question: Question, offers: Sequence[Offer], offer: Offer, months: int = 1
+) -> Earlier | None:
+    """What starting so many months earlier is worth: by the usage of those days, else by as many of the last days.
+
+    No offer is retroactive: this is what a month of waiting costs, and not what can be claimed.
+    """
+    used = ledger.days()
+    if used is None or not offer.rules:
+        return None
+    since, until = months_later(offer.starts, -months), offer.starts
+    first, beyond = used[0].date(), used[1].date()
+    window, known = (since, until), first <= since and until <= beyond
+    if not known:
+        window = max(first, beyond - (until - since)), beyond
+    shifted = replace(offer, signed=min(offer.signed, window[0]), starts=window[0], ends=window[1])
+    before = _cost(ledger, question, offer, offers if known else (), window)
+    after = _cost(ledger, question, offer, (shifted, *(offers if known else ())), window)
+    return Earlier(since, until, before - after, None if known else window)
+
+
+def _cost(
+    ledger: Ledger, question: Question, offer: Offer, by: Sequence[Offer], span: tuple[date, date]
+) -> int:
+    """What the usage that the offer is of comes to, on these days, by the rates of some offers."""
+    where: tuple[Where, ...] = (_platforms(offer),)
+    where += (Where("account", tuple(sorted(offer.accounts))),) if offer.accounts else ()
+    asked = replace(question, tz="UTC", since=span[0], until=span[1] - DAY, where=where)
+    rates_alone = [replace(one, volume=None, commitment=None) for one in by]
+    return sum(sum(made.contracted) for made in costed(ledger, asked, offers=rates_alone))
+
+
+def _platforms(offer: Offer) -> Where:
+    return Where("platform", tuple(sorted(offer.platforms)))

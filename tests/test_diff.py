@@ -1,0 +1,175 @@
+"""`farthing diff`: what a change of requests does to cost, as a table, a pull-request comment and an exit code."""
+
+import json
+
+import pytest
+
+from farthing.cli import main
+from tests.prompts import DAY, FIVE, MODEL, SENTENCE, body, converse, save, with_
+
+
+def run(*argv):
+    with pytest.raises(SystemExit) as ended:
+        main([str(arg) for arg in argv])
+    return ended.value.code
+
+
+@pytest.fixture
+def diff(tmp_path, capsys):
+    """diff(base, head, ...): the exit code and the answer; a dict of bodies is a folder."""
+
+    def place(name, bodies):
+        if not isinstance(bodies, dict):
+            return save(tmp_path / f"{name}.jsonl", *bodies)
+        (tmp_path / name).mkdir()
+        for each, sent in bodies.items():
+            save(tmp_path / name / each, sent)
+        return tmp_path / name
+
+    def check(base, head, *more):
+        code = run(
+            "diff", place("base", base), place("head", head), "--model", MODEL, "--at", DAY, "--json", *more
+        )
+        return code, json.loads(capsys.readouterr().out)
+
+    return check
+
+
+def test_the_same_requests_cost_the_same(diff):
+    code, found = diff({"a.json": body()}, {"a.json": body()})
+    assert code == 0
+    assert found["base"] == found["head"]
+    assert found["requests"][0]["changes"] == []
+
+
+def test_a_breakpoint_pays(diff):
+    """A hundred calls a minute apart: one write, then reads at a tenth; the question is always new."""
+    code, found = diff({"a.json": body(mark=None)}, {"a.json": body()}, "--output", "200")
+    assert code == 0
+    head = found["requests"][0]["head"]
+    tokens = head["tokens"]
+    assert tokens["cache_read"] == 99 * tokens["cache_write_5m"]
+    assert tokens["output"] == 100 * 200
+    rates = {"input": 3_000_000, "output": 15_000_000, "cache_read": 300_000, "cache_write_5m": 3_750_000,
+             "cache_write_1h": 6_000_000}  # fmt: skip
+    picos = sum(rates[meter] * tokens[meter] for meter in rates)
+    assert head["usd"] == f"{picos / 10**12:.12f}".rstrip("0")
+    assert found["requests"][0]["changes"] == ["breakpoints: none, then system[0] (5m)"]
+    assert found["base"]["cache_hit"] == 0
+
+
+def test_a_clock_in_the_prompt_fails_the_build(diff):
+    clock = body(system="Now 2026-11-22T10:11:12Z. " + SENTENCE * 60)
+    code, found = diff({"a.json": body()}, {"a.json": clock})
+    assert code == 1
+    assert found["head"]["cache_hit"] == 0
+    assert any("a time" in change for change in found["requests"][0]["changes"])
+    assert "that times and ids in a system prompt change from call to call" in found["assumed"]
+
+
+def test_a_longer_prompt_fails_only_above_the_limit(diff):
+    longer = body(system=SENTENCE * 63)  # five in a hundred longer, all of it read from the cache
+    assert diff({"a.json": body()}, {"a.json": longer}, "--fail-above", "10%")[0] == 0
+
+
+def test_a_longer_prompt_fails_at_zero(diff):
+    assert diff({"a.json": body()}, {"a.json": body(system=SENTENCE * 63)}, "--fail-above", "0")[0] == 1
+
+
+def test_a_request_that_is_refused_fails_and_is_not_free(diff):
+    bad = body()
+    for each in (*bad["tools"], *bad["messages"][0]["content"]):
+        each["cache_control"] = FIVE
+    code, found = diff({"a.json": body(), "b.json": converse()}, {"a.json": bad, "b.json": converse()})
+    assert code == 1
+    assert found["requests"][0]["head"]["usd"] is None
+    assert found["requests"][0]["head"]["unpriced"].startswith("refused: 5 breakpoints")
+
+
+def test_requests_without_names_are_matched_by_order(diff):
+    _, found = diff([body("a?"), body("b?")], [body("a?"), body("b?", mark=None)])
+    assert [each["name"] for each in found["requests"]] == ["request 1", "request 2"]
+    assert [bool(each["changes"]) for each in found["requests"]] == [False, True]
+
+
+def test_what_came_and_went(diff):
+    _, found = diff({"a.json": body(), "old.json": body()}, {"a.json": body(), "new.json": body()})
+    assert {each["name"]: each["changes"] for each in found["requests"]} == {
+        "a.json": [],
+        "old.json": ["gone"],
+        "new.json": ["new"],
+    }
+
+
+def record(sent, minute, answer=40):
+    return {
+        "modelId": MODEL, "timestamp": f"2026-11-22T10:{minute:02}:00Z", "requestId": f"r{minute}", "operation": "x",
+        "input": {"inputBodyJson": sent, "inputTokenCount": 2_000}, "output": {"outputTokenCount": answer},
+    }  # fmt: skip
+
+
+def test_requests_with_times_are_replayed_as_they_were_sent(diff):
+    """Two calls four minutes apart: a write and a read; ten minutes apart: two writes."""
+    _, found = diff([record(body(), 0), record(body(), 4)], [record(body(), 0), record(body(), 10)])
+    assert found["replayed"]
+    assert found["base"]["tokens"]["cache_read"] > 0
+    assert found["head"]["tokens"]["cache_read"] == 0
+    assert found["head"]["tokens"]["output"] == 80
+    assert found["assumed"] == []
+
+
+def test_another_model_is_another_price(diff):
+    opus = {"a.json": with_(body(), model="global.anthropic.claude-opus-4-5-20251101-v1:0")}
+    code, found = diff({"a.json": with_(body(), model=MODEL)}, opus)
+    assert code == 1
+    assert found["requests"][0]["changes"][0].startswith(
+        f"model: {MODEL}, then global.anthropic.claude-opus-4-5"
+    )
+
+
+def test_prompt_files_stand_for_a_system_prompt(tmp_path, capsys):
+    for name, text in (("old.md", SENTENCE * 60), ("new.md", SENTENCE * 120)):
+        (tmp_path / name).write_text(text)
+    assert run("diff", tmp_path / "old.md", tmp_path / "new.md", "--model", MODEL, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["head"]["tokens"]["cache_read"] > 1.9 * found["base"]["tokens"]["cache_read"]
+
+
+def test_the_comment(tmp_path, capsys, diff):
+    out = tmp_path / "comment.md"
+    diff({"a|b.json": body(mark=None)}, {"a|b.json": body()}, "--markdown", out, "--calls-per-day", "1000")
+    said = out.read_text()
+    heading = "Cost per call $0.0048 → $0.0006 (-88.1 %), -$126.10 a month at 1,000 calls a day"
+    assert said.startswith(f"<!-- farthing diff -->\n### {heading}\n")
+    assert "| a\\|b.json |" in said
+    assert "0.0 % → 9" in said
+    assert "quick agent" not in said  # no text of a prompt
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--fail-above", "much"), "whole percents"),
+        (("--at", "soon"), "is no day"),
+        (("--gap", "-1"), "--gap"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path, capsys, more, says):
+    place = save(tmp_path / "a.json", body())
+    assert run("diff", place, place, *more) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys):
+    assert run("diff", tmp_path / "no", save(tmp_path / "a.json", body()), "--model", MODEL) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_calls_a_day_come_from_the_ledger(tmp_path, capsys, diff):
+    log = save(tmp_path / "log.jsonl", *(record(None, minute) for minute in range(6)))
+    assert run("import", log, "--ledger", tmp_path / "ledger") == 0
+    capsys.readouterr()
+    _, found = diff({"a.json": body()}, {"a.json": body()}, "--ledger", tmp_path / "ledger")
+    assert found["calls_per_day"] == 6

@@ -1,0 +1,391 @@
+"""`farthing lint`: each fault is found, named with its place, priced and mended; what is well is left alone."""
+
+import copy
+import json
+
+import pytest
+
+from farthing.cli import main
+from tests.prompts import DAY, FIVE, HOUR, MODEL, SENTENCE, body, converse, results, save, with_
+
+
+def run(*argv):
+    with pytest.raises(SystemExit) as ended:
+        main([str(arg) for arg in argv])
+    return ended.value.code
+
+
+@pytest.fixture
+def lint(tmp_path, capsys):
+    """lint(body, ...): the exit code and the findings; two bodies are a pair, a list is one file."""
+
+    def check(*bodies, more=(), model=MODEL):
+        paths = [
+            save(tmp_path / f"{at}.jsonl", *(each if isinstance(each, list) else [each]))
+            for at, each in enumerate(bodies)
+        ]
+        chosen = ["--model", model] if model else []
+        code = run("lint", *paths, *chosen, "--at", DAY, "--json", *more)
+        return code, json.loads(capsys.readouterr().out)["findings"]
+
+    return check
+
+
+def rules(found):
+    return [each["rule"] for each in found[1]]
+
+
+# --- one request -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("good", [body(), converse(), results(10), body(mark=HOUR)])
+def test_a_request_that_caches_well_is_left_alone(lint, good):
+    if good["system"][0].get("text") and len(good["messages"]) > 1:
+        good["system"][0]["cache_control"] = FIVE
+    assert lint(good) == (0, [])
+
+
+def test_a_fifth_breakpoint_is_an_error_and_the_idle_ones_go(lint):
+    bad = body()
+    for each in (*bad["tools"], *bad["messages"][0]["content"]):
+        each["cache_control"] = FIVE
+    code, found = lint(bad)
+    assert (code, found[0]["rule"], found[0]["severity"]) == (1, "breakpoints", "error")
+    assert found[0]["mend"] == ["- tools[0].cache_control"]  # 104 tokens deep: it never did anything
+    assert found[0]["refused"]
+    assert found[0]["usd"] is None  # refused is not $0
+
+
+def test_an_hour_after_five_minutes_is_an_error(lint):
+    bad = body()
+    bad["messages"][0]["content"][0]["cache_control"] = HOUR
+    _, found = lint(bad)
+    assert (found[0]["rule"], found[0]["where"]) == ("ttl-order", "system[0].cache_control")
+    assert found[0]["mend"][1] == '+ system[0].cache_control = {"type": "ephemeral", "ttl": "1h"}'
+
+
+def test_a_breakpoint_on_nothing_or_on_thinking_is_refused(lint):
+    bad = body()
+    bad["messages"] += [
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "hm", "signature": "x", "cache_control": FIVE}],
+        },
+        {"role": "user", "content": [{"type": "text", "text": "", "cache_control": FIVE}]},
+    ]
+    found = [each for each in lint(bad)[1] if each["rule"] == "empty-marker"]
+    assert [each["count"] for each in found] == [2]
+
+
+def test_automatic_caching_is_refused_by_invokemodel_and_by_no_other(lint):
+    assert rules(lint(with_(body(mark=None), cache_control=FIVE))) == ["automatic"]
+    direct = with_(body(mark=None), cache_control=FIVE, model="claude-sonnet-4-6")
+    del direct["anthropic_version"]
+    assert rules(lint(direct, model="")) == []
+
+
+def test_under_the_minimum_the_breakpoint_moves_further_or_the_prefix_grows(lint):
+    early = body(mark=None)
+    early["tools"][2]["cache_control"] = FIVE
+    _, found = lint(early)
+    assert [each["rule"] for each in found] == ["under-minimum"]
+    assert found[0]["mend"] == [
+        "- tools[2].cache_control",
+        '+ system[0].cache_control = {"type": "ephemeral"}',
+    ]
+    short = with_(body(system=SENTENCE * 10), tools=[])
+    assert "tokens more that never change" in lint(short)[1][0]["mend"][0]
+
+
+def test_padding_that_costs_more_than_it_saves_is_not_advised(lint):
+    tiny = with_(body(system="Be brief."), tools=[])
+    code, found = lint(tiny)
+    assert (code, found[0]["severity"], found[0]["mend"]) == (0, "note", ["- system[0].cache_control"])
+
+
+def test_the_minimum_is_that_of_the_model(lint):
+    haiku = "global.anthropic.claude-haiku-4-5-20251001-v1:0"  # caches from 4,096 tokens on
+    assert rules(lint(body())) == []
+    assert rules(lint(body(), model=haiku)) == ["under-minimum"]
+
+
+def test_batches_on_bedrock_forfeit_the_cache(lint):
+    code, found = lint({"recordId": "r", "modelInput": body()})
+    assert (code, found[0]["rule"]) == (1, "batch")
+    assert found[0]["mend"][0] == "- system[0].cache_control"
+
+
+def test_a_long_prefix_without_breakpoint_is_priced(lint):
+    """Fifty calls a minute apart: one write and 49 reads of the prefix, instead of 50 times in full."""
+    _, found = lint(body(mark=None), more=("--calls", "50"))
+    (one,) = found
+    assert (one["rule"], one["mend"]) == ("unmarked", ['+ system[0].cache_control = {"type": "ephemeral"}'])
+    prefix = int(one["what"].split()[0].replace(",", ""))
+    saved = 50 * prefix * 3_000_000 - prefix * (3_750_000 + 49 * 300_000)
+    assert one["usd"]["lost"] == f"{saved / 10**12:.12f}".rstrip("0")
+
+
+def test_a_turn_of_many_blocks_loses_the_prefix(lint):
+    """The breakpoint at the end looks back over 20 blocks, and the one before it stands 26 away."""
+    assert rules(lint(results(12))) == []
+    code, found = lint(results(25))
+    assert (code, found[0]["rule"]) == (1, "lookback")
+    assert found[0]["mend"] == ['+ messages[2].content[17].cache_control = {"type": "ephemeral"}']
+    lost = found[0]["usd"]
+    assert float(lost["mended"]) < 0.2 * float(lost["with_fault"])
+
+
+def test_a_model_without_cache(lint):
+    assert rules(lint(body(), model="anthropic.claude-3-haiku-20240307-v1:0")) == ["no-caching"]
+
+
+def test_a_clock_in_one_request_is_a_suspicion(lint):
+    code, found = lint(body(system="Now 2026-11-22T10:11:12Z. " + SENTENCE * 60))
+    assert (code, found[0]["rule"], found[0]["severity"]) == (0, "clock", "note")
+    assert "that the time changes" in found[0]["assumed"]
+    assert lint(body(system="Now 2026-11-22T10:11:12Z. " + SENTENCE * 60), more=("--fail-on", "note"))[0] == 1
+
+
+# --- two requests ----------------------------------------------------------------------------------------------------
+
+
+def twice(first, second):
+    return tuple(body(question, text + SENTENCE * 60) for question, text in (("a?", first), ("b?", second)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "second"),
+    [
+        ("clock", "Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. "),
+        ("clock", "At 9:59 am. ", "At 10:01 am. "),
+        ("clock", "ts=1763805601 ", "ts=1763805664 "),
+        ("date", "Today is 2026-11-21. ", "Today is 2026-11-22. "),
+        ("id", "Session 3f2b8c1e-9d4a-4c7b-8e21-0a1b2c3d4e5f. ", "Session 9a1b2c3d-1111-4c7b-8e21-0a1b2c3d4e00. "),
+        ("id", "req_011CSHoEeqs5C35K2UUqR7Fy ", "req_019CSHoEeqs5C35K2UUqR7Fz "),
+        ("counter", "Request number 41. ", "Request number 42. "),
+        ("whitespace", "Be  kind. ", "Be kind. "),
+        ("text", "You help Ann. ", "You help Bob. "),
+    ],
+)  # fmt: skip
+def test_what_differs_in_the_prefix_is_named(lint, rule, first, second):
+    _, found = lint(*twice(first, second))
+    (one,) = found
+    assert (one["rule"], one["where"]) == (rule, "system[0].text")
+    assert first.strip() not in json.dumps(found)  # no text of a prompt, unless it is asked for
+    _, shown = lint(*twice(first, second), more=("--show",))
+    assert shown[0]["shown"]
+
+
+def test_a_clock_costs_a_write_where_a_read_could_be(lint):
+    """Ten calls: with it ten writes; without, one write and nine reads."""
+    _, (one,) = lint(
+        *twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. "), more=("--calls", "10")
+    )
+    with_fault, mended = (round(float(one["usd"][name]) * 10**12) for name in ("with_fault", "mended"))
+    question = 10 * 3_000_000 * _last_tokens()
+    prefix, left = divmod(with_fault - question, 10 * 3_750_000)
+    assert left == 0
+    assert mended == question + prefix * (3_750_000 + 9 * 300_000)
+
+
+def _last_tokens():
+    """Tokens of the last message of the pair, as lint counts them: its share of the whole, rounded up."""
+    from farthing.lint import sent_of
+
+    return sent_of(twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. ")[1]).sizes[-1]
+
+
+def test_a_day_changes_once_a_day_and_is_a_note(lint):
+    assert lint(*twice("Today is 2026-11-21. ", "Today is 2026-11-22. "))[1][0]["usd"] is None
+
+
+def test_behind_the_last_breakpoint_anything_may_differ(lint):
+    pair = [body("a?"), body("b?")]
+    for at, each in enumerate(pair):
+        each["system"].append({"type": "text", "text": f"Now: 2026-11-22T10:00:0{at}Z"})
+    assert lint(*pair) == (0, [])
+
+
+def test_tools_in_another_order(lint):
+    other = body("b?")
+    other["tools"].reverse()
+    code, found = lint(body("a?"), other)
+    assert (code, found[0]["rule"], found[0]["where"]) == (1, "tool-order", "tools")
+
+
+def test_keys_in_another_order(lint):
+    other = body("b?")
+    other["tools"][1] = dict(reversed(other["tools"][1].items()))
+    assert [(each["rule"], each["where"]) for each in lint(body("a?"), other)[1]] == [
+        ("key-order", "tools[1]")
+    ]
+
+
+def test_the_description_of_a_tool_is_named_with_its_path(lint):
+    other = body("b?")
+    other["tools"][2]["description"] += " Build 2026-11-22T10:00:09Z"
+    first = body("a?")
+    first["tools"][2]["description"] += " Build 2026-11-21T10:00:09Z"
+    (one,) = lint(first, other)[1]
+    assert (one["rule"], one["where"]) == ("clock", "tools[2].description")
+
+
+def test_a_tool_that_comes_and_goes(lint):
+    other = body("b?")
+    other["tools"].pop()
+    assert rules(lint(body("a?"), other)) == ["tools-changed"]
+
+
+def chat(turns, **more):
+    """A conversation of so many turns, a breakpoint at its end."""
+    found = body()
+    found["messages"] = [
+        {"role": ("user", "assistant")[at % 2], "content": [{"type": "text", "text": f"{at} {SENTENCE * 3}"}]}
+        for at in range(turns)
+    ]
+    found["messages"][-1]["content"][0]["cache_control"] = FIVE
+    return found | more
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "after"),
+    [
+        ("tool-choice", {}, {"tool_choice": {"type": "any"}}),
+        ("thinking", {"thinking": {"type": "enabled", "budget_tokens": 1024}}, {}),
+        ("speed", {}, {"speed": "fast"}),
+    ],
+)
+def test_what_cached_messages_hang_on_must_stay(lint, rule, before, after):
+    assert rules(lint(chat(3, **before), chat(5, **after))) == [rule]
+    assert rules(lint(chat(3, **before), chat(5, **before))) == []
+
+
+def test_a_turn_that_is_changed_afterwards(lint):
+    later = chat(5)
+    later["messages"][1]["content"][0]["text"] = "summed up"
+    code, found = lint(chat(3), later)
+    assert (code, found[0]["rule"], found[0]["where"]) == (1, "history", "messages[1].content[0].text")
+
+
+def test_another_model_in_a_conversation(lint):
+    models = [chat(3, model="anthropic.claude-opus-5"), chat(5, model="anthropic.claude-sonnet-5")]
+    assert rules(lint(*models, model="")) == ["model"]
+
+
+# --- many requests ---------------------------------------------------------------------------------------------------
+
+
+def test_requests_of_a_file_are_put_beside_those_of_their_workload(lint):
+    asks = [body(f"{at}?", f"Call {at}. " + SENTENCE * 60) for at in range(20)]
+    others = [with_(body(f"{at}?", "You sort mail. " + SENTENCE * 60), tools=[]) for at in range(20)]
+    mixed = [each for pair in zip(asks, others, strict=True) for each in pair]
+    _, found = lint(mixed)
+    assert [(each["rule"], each["count"]) for each in found] == [("counter", 19)]
+
+
+def record(sent, at, prompt):
+    return {
+        "schemaType": "ModelInvocationLog",
+        "timestamp": f"2026-11-22T10:00:{at:02}Z",
+        "accountId": "111122223333",
+        "region": "eu-central-1",
+        "requestId": f"r{at}",
+        "operation": "InvokeModel",
+        "modelId": "eu.anthropic.claude-sonnet-4-6",
+        "input": {"inputBodyJson": sent, "inputTokenCount": prompt, "cacheWriteInputTokenCount": 0},
+        "output": {"outputTokenCount": 5},
+    }
+
+
+def test_log_records_have_billed_tokens_so_none_are_assumed(lint):
+    asks = [record(body("a?", f"Call {at}. " + SENTENCE * 60), at, 2_000) for at in (1, 2)]
+    _, (one,) = lint(asks, model="")
+    assert one["rule"] == "counter"
+    assert "tokens (four bytes each)" not in one["assumed"]
+
+
+def test_the_ledger_says_what_it_was_worth(lint, tmp_path):
+    """A thousand calls, all of them writes: at most the prefix of each could have been read at a tenth."""
+    log = tmp_path / "log.jsonl"
+    lines = []
+    for at in range(10):
+        one = record(None, at, 100) | {"modelId": MODEL}
+        one["input"] |= {"cacheWriteInputTokenCount": 1_400}
+        del one["input"]["inputBodyJson"]
+        lines.append(one)
+    save(log, *lines)
+    ledger = tmp_path / "ledger"
+    assert run("import", log, "--ledger", ledger) == 0
+    bodies = twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. ")
+    paths = [save(tmp_path / name, each) for name, each in zip(("a.json", "b.json"), bodies, strict=True)]
+    out = tmp_path / "out.sarif"
+    assert run("lint", *paths, "--model", MODEL, "--ledger", ledger, "--sarif", out, "--calls", "100") == 1
+    said = json.loads(out.read_text())["runs"][0]["results"][0]
+    assert said["ruleId"] == "clock"
+    # 14,000 written at $3.75 and some input at $3, at $0.30 instead
+    assert "in the ledger: at most $0.0" in said["message"]["text"]
+    assert said["locations"][0]["physicalLocation"]["region"]["startLine"] == 1
+
+
+# --- what is no request ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{oops", ":1: not JSON"),
+        ('{"a": 1}', ":1: no `messages` in it"),
+        ('{"messages": [3]}', "messages[0] is no object"),
+        ('{"messages": [{"role": "user", "content": [null]}]}', "messages[0].content[0] is no object"),
+        ("[1]", ":1[0]: no object"),
+        ("[" * 100_000, "not JSON"),
+        ('{"modelId": "x", "input": {"inputTokenCount": 5}}', "no body: logging of text is off"),
+        ('{"modelId": "x", "input": {"inputBodyJson": "{\\"mess"}}', "cut short"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, text, says):
+    (tmp_path / "x.jsonl").write_text(text)
+    assert run("lint", tmp_path / "x.jsonl") == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_a_good_request_beside_a_bad_one_still_counts(tmp_path, capsys):
+    good = save(tmp_path / "x.jsonl", body(mark=None))
+    good.write_text("{oops\n" + good.read_text())
+    assert run("lint", good, "--model", MODEL, "--json") == 2
+    assert [each["rule"] for each in json.loads(capsys.readouterr().out)["findings"]] == ["unmarked"]
+
+
+def test_without_a_model_lengths_are_not_checked_and_that_is_said(tmp_path, capsys):
+    assert run("lint", save(tmp_path / "x.json", body(mark=None))) == 0
+    assert "not checked in 1 request: lengths of prefixes (no model is named" in capsys.readouterr().out
+
+
+def test_files_of_a_folder_that_hold_no_json_are_counted(tmp_path, capsys):
+    save(tmp_path / "x.json", body())
+    (tmp_path / "LICENSE").write_text("MIT")
+    assert run("lint", tmp_path, "--model", MODEL) == 0
+    assert "not read: 1 file without JSON" in capsys.readouterr().out
+
+
+def test_unknown_fields_and_large_bodies_do_no_harm(tmp_path):
+    large = with_(body(), strange={"x": [1, None]})
+    large["messages"][0]["content"][0]["text"] = "word " * 3_000_000
+    other = copy.deepcopy(large)
+    other["messages"][0]["content"][0]["text"] += "more"
+    assert (
+        run("lint", save(tmp_path / "a.json", large), save(tmp_path / "b.json", other), "--model", MODEL) == 0
+    )
+
+
+def test_real_agent_traces_share_prefixes_that_nothing_marks(shared, capsys):
+    traces = shared / "data/lmcache_agent_traces"
+    if not traces.is_dir():
+        pytest.skip("no lmcache_agent_traces among the sample data")
+    one = min((traces / "miniswe").glob("*.jsonl"))
+    assert run("lint", one, "--model", MODEL, "--at", DAY, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [each["rule"] for each in found["findings"]] == ["unmarked"]
+    assert found["findings"][0]["count"] == found["pairs"]
