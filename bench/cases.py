@@ -25,7 +25,7 @@ DATA = ROOT / ".bench"
 RIVAL_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 CCUSAGE = "20.0.24"
 FARTHING = (sys.executable, "-m", "farthing")
-MORE_IS_BETTER = ("records/s", "rows/s")
+MORE_IS_BETTER = ("records/s", "rows/s", "accesses/s")
 
 
 @dataclass
@@ -87,10 +87,15 @@ class Sizes:
     many_rows: int
     log_bytes: int
     transcript_bytes: int
+    blocks: int  # rows of a log of prompt blocks
+    accesses: int  # of the cache machine
+    lines: int  # of a bill
 
 
-FULL = Sizes(12, 5, 3, 15, 5, 3.0, 10_000_000, 100_000_000, 2_000_000_000, 1_000_000_000)
-QUICK = Sizes(1, 1, 1, 1, 1, 0.2, 200_000, 400_000, 20_000_000, 16_000_000)
+FULL = Sizes(
+    12, 5, 3, 15, 5, 3.0, 10_000_000, 100_000_000, 2_000_000_000, 1_000_000_000, 90_000_000, 20_000_000, 10_000_000
+)  # fmt: skip
+QUICK = Sizes(1, 1, 1, 1, 1, 0.2, 200_000, 400_000, 20_000_000, 16_000_000, 500_000, 400_000, 100_000)
 
 CASES: dict[str, Callable[[Sizes], Result]] = {}
 
@@ -174,7 +179,7 @@ def _dollars(value: float | None) -> str:
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-def _made(kind: str, size: int) -> tuple[Path, dict[str, Any]]:
+def made(kind: str, size: int) -> tuple[Path, dict[str, Any]]:
     """The folder of made-up data of that kind and size, made if it is not there, and what it holds."""
     folder = DATA / f"{kind}-{size}"
     start = time.perf_counter()
@@ -185,7 +190,7 @@ def _made(kind: str, size: int) -> tuple[Path, dict[str, Any]]:
 
 
 def _group(name: str, rows: int, rounds: int, tries: int) -> Result:
-    folder, _ = _made("ledger", rows)
+    folder, _ = made("ledger", rows)
     runners: dict[str, Callable[[], Any]] = {"farthing": lambda: work("group", folder)}
     runners |= {variant: partial(work, "sql", folder, variant) for variant in VARIANTS}
     runners["floor"] = lambda: work("scan", folder)
@@ -235,7 +240,7 @@ def rate_group_100m(sizes: Sizes) -> Result:
 @case
 def rate_frame(sizes: Sizes) -> Result:
     """Rows a second of the ledger of 10 million, rated and grouped, beside the rivals' records a second."""
-    folder, _ = _made("ledger", sizes.rows)
+    folder, _ = made("ledger", sizes.rows)
     runners: dict[str, Callable[[], Any]] = {"farthing": lambda: work("group", folder)}
     taken = take_turns(sizes.few_rounds, runners | _rivals(sizes.seconds), sizes.tries)
     speed = sizes.rows / middle(taken["farthing"], "seconds")
@@ -294,7 +299,7 @@ def import_logs(sizes: Sizes) -> Result:
     The floor decompresses the same files with isal on two processes and does nothing else. The rival adds up
     the counts at the top of each record with DuckDB's JSON reader, and keeps nothing.
     """
-    folder, told = _made("logs", sizes.log_bytes)
+    folder, told = made("logs", sizes.log_bytes)
     rounds = sizes.few_rounds
     taken = take_turns(
         rounds,
@@ -315,7 +320,7 @@ def import_logs(sizes: Sizes) -> Result:
     )
     result.floor = middle(taken["floor"], "seconds")
     result.peers = {"DuckDB read_json": middle(taken["DuckDB read_json"], "seconds")}
-    result.peak_mb = _memory(taken, "farthing") | {
+    result.peak_mb = memory(taken, "farthing") | {
         "DuckDB read_json": highest(taken["DuckDB read_json"], "peak_mb")
     }
     result.notes = [_processor_seconds(taken)]
@@ -332,7 +337,7 @@ def _processor_seconds(taken: Mapping[str, list[Any]]) -> str:
     )
 
 
-def _memory(taken: Mapping[str, list[Any]], name: str) -> dict[str, float]:
+def memory(taken: Mapping[str, list[Any]], name: str) -> dict[str, float]:
     return {
         f"{name}, all processes": highest(taken[name], "together_mb"),
         f"{name}, largest process": highest(taken[name], "largest_mb"),
@@ -345,7 +350,7 @@ def import_transcripts(sizes: Sizes) -> Result:
 
     The rival is `ccusage daily --offline --json` on the same files. The floor reads every byte and counts lines.
     """
-    folder, told = _made("transcripts", sizes.transcript_bytes)
+    folder, told = made("transcripts", sizes.transcript_bytes)
     with _scratch() as home:
         env = {"CLAUDE_CONFIG_DIR": str(folder), "FARTHING_LEDGER": str(home / "none"), "HOME": str(home)}
         _check(json.loads(run([*FARTHING, "monthly", "--json"], env).out), told, "messages")
@@ -372,11 +377,11 @@ def import_transcripts(sizes: Sizes) -> Result:
     )
     result.floor = middle(taken["floor"], "seconds")
     result.notes.append(_processor_seconds(taken))
-    result.peak_mb = _memory(taken, "farthing")
+    result.peak_mb = memory(taken, "farthing")
     ratio = None
     if "ccusage" in taken:
         result.peers = {"ccusage": middle(taken["ccusage"], "seconds")}
-        result.peak_mb |= _memory(taken, "ccusage")
+        result.peak_mb |= memory(taken, "ccusage")
         ratio = ours / result.peers["ccusage"]
     result.targets = [
         Target("at most 0.7 times ccusage", ratio, 0.7),

@@ -105,6 +105,15 @@ class _Watch(threading.Thread):
             return 0
 
 
+def memory_mb() -> float:
+    """The peak of this program alone, without that of the one which started it; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), 0)
+
+
 def work(*argv: str | Path, python: str | Path = sys.executable) -> dict[str, Any]:
     """What a part of bench/work.py measured of itself, in a process of its own."""
     return script("work.py", *argv, python=python)

@@ -1,7 +1,7 @@
 """What is measured from within: each part runs in a process of its own and prints JSON as its last line.
 
 python bench/work.py rate 2 | ints 2 | group FOLDER | sql FOLDER VARIANT | scan FOLDER | gunzip FOLDER |
-read FOLDER | read_json FOLDER | make KIND FOLDER SIZE
+read FOLDER | read_json FOLDER | make KIND FOLDER SIZE; and those of bench/find_work.py
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import find_work
 from bench.calls import MODEL, NOW, blocks, per_second, probes
+from bench.measure import memory_mb
 
-PARTS: dict[str, Callable[..., dict[str, Any]]] = {}
+PARTS: dict[str, Callable[..., dict[str, Any]]] = dict(find_work.PARTS)
 KEYS = ("model", "tag:team", "day")
 
 
@@ -85,7 +87,7 @@ def group(folder: str) -> dict[str, Any]:
         [*(row[key] for key in KEYS), row["calls"], *(row[m] for m in meters), row["usd"]]
         for row in table.rows
     ]
-    return {"seconds": seconds, "memory_mb": _memory_mb(), **_digest(rows)}
+    return {"seconds": seconds, "memory_mb": memory_mb(), **_digest(rows)}
 
 
 @part
@@ -101,7 +103,7 @@ def sql(folder: str, variant: str) -> dict[str, Any]:
     rows = con.execute(VARIANTS[variant]).fetchall()
     seconds = time.perf_counter() - start
     shown = [[model, team, day.isoformat(), *map(int, rest)] for model, team, day, *rest in rows]
-    return {"seconds": seconds, "memory_mb": _memory_mb(), **_digest(shown)}
+    return {"seconds": seconds, "memory_mb": memory_mb(), **_digest(shown)}
 
 
 @part
@@ -115,7 +117,7 @@ def scan(folder: str) -> dict[str, Any]:
     con = duckdb.connect()
     con.execute(views(Path(folder)))
     con.execute(SCAN).fetchall()
-    return {"seconds": time.perf_counter() - start, "memory_mb": _memory_mb()}
+    return {"seconds": time.perf_counter() - start, "memory_mb": memory_mb()}
 
 
 def _digest(rows: Iterable[list[Any]]) -> dict[str, Any]:
@@ -124,15 +126,6 @@ def _digest(rows: Iterable[list[Any]]) -> dict[str, Any]:
     text = json.dumps(ordered)
     picos = sum(row[-1] for row in ordered)
     return {"rows": len(ordered), "picos": picos, "digest": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _memory_mb() -> float:
-    """The peak of this program alone, without that of the one which started it; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM")), 0)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -201,6 +194,10 @@ def make(kind: str, folder: str, size: str) -> dict[str, Any]:
         from bench.logs_data import make_logs
 
         return make_logs(Path(folder), int(size))
+    if kind in ("blocks", "bill"):
+        from bench.find_data import make_bill, make_blocks
+
+        return (make_blocks if kind == "blocks" else make_bill)(Path(folder), int(size))
     from bench.transcripts_data import make_transcripts
 
     return make_transcripts(Path(folder), int(size))

@@ -129,6 +129,20 @@ def periods(
     return [period._replace(spent=picos) for period, picos in zip(found, spent, strict=True)]
 
 
+def notes(ledger: Ledger, question: Question) -> list[str]:
+    """What stays at list price though an offer may be meant for it."""
+    offers = offers_of(question)
+    seen = {account for (account,) in ledger.contexts().project("account").distinct().fetchall()}
+    said = [
+        f"offer {offer.name!r}: the ledger has no calls of its accounts"
+        for offer in offers
+        if offer.accounts and not offer.accounts & seen
+    ]
+    if "" in seen and any(offer.accounts for offer in offers):
+        said.append("calls of no known account are at list price where an offer names accounts")
+    return said
+
+
 def due(ledger: Ledger, question: Question, today: date) -> tuple[int, int]:
     """(rebates, shortfalls) of the periods that end within the days asked for, and are over: what an invoice has."""
     offers = offers_of(question)

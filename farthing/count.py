@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from math import ceil
 from typing import Any, NamedTuple
@@ -49,8 +50,9 @@ def count(text: str, model: str, book: Book, client: Any = None) -> Count:
         return Count(_ask(client, text, model), ONLINE, f"counted by AWS as one message to {model}")
     tokenizer = book.models[_name(book, model)]
     if offline := _ctok():
-        tokens = offline.token_count(text, _version(tokenizer.id))
-        return Count(int(tokens), OFFLINE, "reconstructed offline by ctok, unofficial: text only")
+        with suppress(NotImplementedError):  # of models before Claude 3
+            tokens = offline.token_count(text, _version(tokenizer.id))
+            return Count(int(tokens), OFFLINE, "reconstructed offline by ctok, unofficial: text only")
     return _by_ratio(text, str(tokenizer.data["tokenizer"]))
 
 
@@ -70,6 +72,8 @@ def measure(
         )
     old = [count(piece, source[1 if client else 0], book, client) for piece in pieces]
     new = [count(piece, target[1 if client else 0], book, client) for piece in pieces]
+    if {one.method for one in (*old, *new)} == {OFFLINE, RATIO}:
+        raise CountError(f"ctok knows no tokenizer of {source[0]} or {target[0]}")
     ratios = [Fraction(b.tokens, a.tokens) for a, b in zip(old, new, strict=True) if a.tokens]
     if not ratios:
         raise CountError("the sample came to no tokens")

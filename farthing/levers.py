@@ -124,8 +124,8 @@ def endpoint(sku: Sku, tokens: Vector) -> Rewritten:
 
 Ratio = tuple[int, int]
 SAME: Ratio = (1, 1)
-# Tokens of the newer tokenizer for one of the older: Anthropic says 1.0 to 1.35, and about 30 % more. Nobody knows it for
-# a given text without counting, so plans carry all three.
+# Tokens of the newer tokenizer for one of the older: Anthropic says 1.0 to 1.35, and about 30 % more. For a given text
+# nobody knows it without counting, so plans carry all three.
 KAPPA: tuple[Ratio, Ratio, Ratio] = (SAME, (13, 10), (27, 20))
 
 

@@ -7,17 +7,18 @@ charge long prompts otherwise. What was paid is as it was; the new model is rate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from farthing.book import ANY_PROMPT, Book, Card, Resolved, Unpriced
 from farthing.cells import Question, Where, cells
 from farthing.ledger import Ledger
 from farthing.levers import KAPPA, family
 from farthing.meters import Vector
+from farthing.money import show
 from farthing.rating import columns
 from farthing.usage import Sku
 
@@ -32,6 +33,11 @@ OUTPUT = (
 )  # answers of another model, where the tokenizer stays
 _ONE = (Fraction(1), Fraction(1), Fraction(1))
 _ENDS = ("retirement", "eol", "eol_by")
+_PHASES = {
+    "extended_access": "extended access since",
+    "legacy": "legacy since",
+    "legacy_by": "legacy by",
+}
 _NO_MINIMUM = 0
 Three = tuple[Fraction, Fraction, Fraction]
 
@@ -62,11 +68,6 @@ class Move(NamedTuple):
     output: Three
     endpoint: str = ""
     measured: str = ""
-
-    @property
-    def open(self) -> bool:
-        """Whether anything of the range is assumed."""
-        return not self.measured
 
 
 class Migration(NamedTuple):
@@ -212,6 +213,15 @@ class _Rater:
             before = round(total)
         return tuple(found)
 
+    def worldwide(self) -> Fraction | None:
+        """The middle on the global endpoint, where some calls are not on it and nothing was asked."""
+        if self.move.endpoint or all(part.sku.endpoint == "global" for part in self.parts):
+            return None
+        try:
+            return self.cost(1, endpoint="global")
+        except MigrationError:
+            return None
+
     def _sku(self, sku: Sku, endpoint: str) -> Sku:
         """The new model at the same kind of endpoint, else at the one it has; batch only where it is sold."""
         offered = self.book.models[self.move.target].platform(sku.platform)
@@ -255,6 +265,8 @@ def _notes(move: Move, parts: Sequence[Part], rater: _Rater) -> Iterable[str]:
         yield "both models count alike; the length of the new answers is open, and assumed within 10 %: --output-factor"
     elif move.output == _ONE:
         yield "answers are taken to be as long as today's: --output-factor says otherwise"
+    if (worldwide := rater.worldwide()) is not None:
+        yield f"on the global endpoint it would be {show(round(worldwide))}: --endpoint global"
     if rater.no_batch:
         yield f"{move.target} has no such batch SKU: {rater.no_batch:,} batched calls are taken to go on demand"
     short = [sum(part.calls for part in parts if part.short[at]) for at in range(3)]
@@ -358,37 +370,48 @@ def part_of(
 
 def legacy(ledger: Ledger, question: Question, now: datetime) -> list[Legacy]:
     """The ledger's models that have ended, are legacy, or end within SOON_DAYS: dearest first."""
-    sums: dict[tuple[str, str], list[int]] = {}
+    sums: dict[tuple[str, str, str], list[int]] = {}
     for cell in cells(ledger, question):
         if isinstance(cell.sku, Resolved):
-            pair = sums.setdefault((cell.sku.sku.model, cell.sku.sku.platform), [0, 0])
+            sku = cell.sku.sku
+            pair = sums.setdefault((sku.model, sku.platform, sku.zone), [0, 0])
             pair[0] += cell.calls
             pair[1] += cell.cost
-    found = []
-    for (model, platform), (calls, paid) in sums.items():
-        status = _status(question.book.models[model].platform(platform).get("lifecycle", {}), now.date())
+    found: dict[tuple[str, str], Legacy] = {}
+    for (model, platform, zone), (calls, paid) in sums.items():
+        status = _status(question.book, Sku(platform, model, "regional", zone, "on_demand"), now.date())
         if status and calls:
-            found.append(
-                Legacy(model, platform, *status, calls, paid, successor(question.book, model, platform, now))
+            one = Legacy(
+                model, platform, *status, calls, paid, successor(question.book, model, platform, now)
             )
-    return sorted(found, key=lambda one: (-one.paid, one.model, one.platform))
+            if other := found.get((model, platform)):  # of another zone: the dearer tells its status
+                one = max(one, other, key=lambda each: each.paid)._replace(
+                    calls=calls + other.calls, paid=paid + other.paid
+                )
+            found[model, platform] = one
+    return sorted(found.values(), key=lambda one: (-one.paid, one.model, one.platform))
 
 
-def _status(cycle: Mapping[str, Any], day: date) -> tuple[str, date] | None:
-    """How far a model is on its way out, and since or until when."""
+def _status(book: Book, sku: Sku, day: date) -> tuple[str, date] | None:
+    """How far a model is on its way out, and since or until when.
+
+    Where its platform publishes no day, a price of extended access tells, or that its maker has retired it.
+    """
+    model = book.models[sku.model]
+    cycle = model.platform(sku.platform).get("lifecycle", {})
     end = next((cycle[name] for name in _ENDS if name in cycle), None)
     if end and end <= day:
         return "ended", end
     if end and (end - day).days <= SOON_DAYS:
         return "ends", end
-    for name, said in (
-        ("extended_access", "extended access since"),
-        ("legacy", "legacy since"),
-        ("legacy_by", "legacy by"),
-    ):
+    for name, said in _PHASES.items():
         if name in cycle and cycle[name] <= day:
             return said, cycle[name]
-    return None
+    if sku.zone == "extended":
+        starts = max(card.starts.date() for card in book.cards(sku))
+        return _PHASES["extended_access"], starts
+    retired = model.platform("anthropic").get("lifecycle", {}).get("retirement")
+    return ("retired by its maker on", retired) if retired and retired <= day else None
 
 
 def successor(book: Book, model: str, platform: str, now: datetime) -> str:

@@ -82,7 +82,7 @@ MONTHS = {"month": 1, "quarter": 3, "year": 12}  # of the periods; a term is all
 
 
 @dataclass(frozen=True, slots=True)
-class Commitment:
+class Committed:
     """So much is spent in every period, or the rest is paid all the same."""
 
     picos: int
@@ -115,7 +115,7 @@ class Offer:
     sources: tuple[str, ...] = ()
     file: str = ""
     lines: tuple[int, ...] = ()  # of the file: the offer's, then those of its rules
-    commitment: Commitment | None = None
+    commitment: Committed | None = None
     volume: Volume | None = None
 
     @property
@@ -391,7 +391,7 @@ class _Reader:
     def _with_terms(self, offer: Offer, table: Mapping[str, Any], heads: Mapping[str, int]) -> Offer:
         if "commitment" in table:
             said, line = self._term(table, "commitment", ("usd", "every"), heads, offer)
-            commitment = Commitment(self._dollars(said, "usd", line), said.get("every", "term"))
+            commitment = Committed(self._dollars(said, "usd", line), said.get("every", "term"))
             if commitment.picos == 0:
                 raise self.fail(line, "usd", "a commitment is more than nothing")
             offer = replace(offer, commitment=commitment)

@@ -1,19 +1,21 @@
 """The same usage on Amazon Bedrock, on Anthropic's own API and on Claude Platform on AWS, and what each has and lacks.
 
-Claude Platform on AWS is paid in CCU (Claude Consumption Units) of a cent: usage is rated in dollars at the direct price,
-a discount is taken off first, and each hour is metered. No rule is published for the rest of an hour that makes no whole
-CCU; ours is `carry` (see `metered`), and what another rule could add or take is told beside it.
+Claude Platform on AWS is paid in CCU (Claude Consumption Units) of a cent: usage is rated in dollars at the direct
+price, a discount is taken off first, and each hour is metered. No rule is published for the rest of an hour that makes
+no whole CCU; ours is `carry` (see `metered`), and what another rule could add or take is told beside it.
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from farthing.book import Book, Card, Resolved, Unpriced, midnight
+from farthing.book import Book, Card, Unpriced, midnight
 from farthing.cells import Cell, Question, cells
 from farthing.ledger import Ledger
 from farthing.meters import Vector
@@ -86,7 +88,7 @@ def metered(hours: Sequence[int], rule: str = "carry") -> list[int]:
 
 def _half_even(above: int, below: int) -> int:
     whole, rest = divmod(above, below)
-    return whole + (rest * 2 > below or (rest * 2 == below and whole % 2))
+    return whole + int(rest * 2 > below or (rest * 2 == below and whole % 2 == 1))
 
 
 class CcuLine(NamedTuple):
@@ -122,80 +124,113 @@ def ccu_lines(hourly: Mapping[tuple[str, datetime], int], rule: str = "carry") -
 
 @dataclass
 class Side:
-    """What the usage comes to on one platform, in picodollars; what has no price there is in neither."""
+    """What the usage comes to on one platform, in picodollars.
+
+    The sums are of the calls that all platforms have a price for. What it alone, or it and one other, could take is
+    `alone`; what it has no price for is in neither.
+    """
 
     platform: str
     calls: int = 0
     listed: int = 0
     discounted: int = 0
+    alone_calls: int = 0
+    alone: int = 0
     unpriced: dict[str, int] = field(default_factory=dict)  # reason -> calls
     unconfined: int = 0  # calls that stay in a geography today, and would not there
     uncached: int = 0  # calls whose cache a batch there forfeits
-    hourly: dict[tuple[str, datetime], int] = field(default_factory=dict)
+    hourly: dict[tuple[str, datetime], int] = field(default_factory=dict)  # by account and UTC hour
 
 
 class _Moved(NamedTuple):
     sku: Sku
     tokens: Vector
-    confined: bool
-    uncached: bool
+    confined: bool = True
+    uncached: bool = False
+
+
+class _Costs(NamedTuple):
+    listed: int
+    discounted: int
+    moved: _Moved
 
 
 def compare(ledger: Ledger, question: Question) -> list[Side]:
-    """The question's usage on each platform: the same tokens, models and modes. Only what all of them price compares."""
+    """The question's usage on each platform: the same tokens, models and modes, at the offers of each account."""
     of = books(question.book, load_offers(question.config.contracts, question.book))
-    sides = {platform: Side(platform) for platform in PLATFORMS}
+    sides = [Side(platform) for platform in PLATFORMS]
     asked = replace(question, tz="UTC")
     for cell in cells(ledger, asked, _KEYS, flags=_hour(), beside=_anywhere):
         day, account, *_ = cell.keys
-        for side in sides.values():
-            _add(side, cell, question.book, of(account), date.fromisoformat(day), account)
-    return list(sides.values())
+        at = midnight(date.fromisoformat(day))
+        hour = account, at + timedelta(hours=sum(1 << i for i, flag in enumerate(cell.flags) if flag))
+        costs = [_costs(cell, side.platform, question.book, of(account), at) for side in sides]
+        everywhere = all(isinstance(cost, _Costs) for cost in costs)
+        for side, cost in zip(sides, costs, strict=True):
+            _add(side, cell, cost, hour, everywhere=everywhere)
+    return sides
 
 
-def _add(side: Side, cell: Cell, book: Book, own: Book, day: date, account: str) -> None:
-    if isinstance(cell.sku, Unpriced):
-        return _unpriced(side, cell, cell.sku.reason)
-    at = midnight(day)
-    moved = _move(cell, cell.sku, side.platform, book, at)
-    cached = moved.tokens.cached > 0
-    card, paid = (found.find(moved.sku, at, cell.prompt, cached=cached) for found in (book, own))
-    if not isinstance(card, Card) or not isinstance(paid, Card):
-        return _unpriced(side, cell, card.reason if isinstance(card, Unpriced) else "no price by the offers")
-    cost = moved.tokens @ paid.rates
+def _add(side: Side, cell: Cell, cost: _Costs | str, hour: tuple[str, datetime], *, everywhere: bool) -> None:
+    if isinstance(cost, str):
+        side.unpriced[cost] = side.unpriced.get(cost, 0) + cell.calls
+        return
+    if not everywhere:
+        side.alone_calls += cell.calls
+        side.alone += cost.discounted
+        return
     side.calls += cell.calls
-    side.listed += moved.tokens @ card.rates
-    side.discounted += cost
-    side.unconfined += 0 if moved.confined else cell.calls
-    side.uncached += cell.calls if moved.uncached else 0
-    hour = (account, at + timedelta(hours=sum(1 << i for i, flag in enumerate(cell.flags) if flag)))
-    side.hourly[hour] = side.hourly.get(hour, 0) + cost
-    return None
+    side.listed += cost.listed
+    side.discounted += cost.discounted
+    side.unconfined += 0 if cost.moved.confined else cell.calls
+    side.uncached += cell.calls if cost.moved.uncached else 0
+    side.hourly[hour] = side.hourly.get(hour, 0) + cost.discounted
 
 
-def _unpriced(side: Side, cell: Cell, reason: str) -> None:
-    side.unpriced[reason] = side.unpriced.get(reason, 0) + cell.calls
+def _costs(cell: Cell, platform: str, book: Book, own: Book, at: datetime) -> _Costs | str:
+    """By the list and by the account's own book; or why there is no price."""
+    if isinstance(cell.sku, Unpriced):
+        return cell.sku.reason
+    if cell.sku.sku.endpoint == "govcloud" and platform != "bedrock":
+        return f"GovCloud has no like on {NAMES[platform]}"
+    if cell.sku.sku.platform != platform and (
+        retired := retired_on(book, cell.sku.sku.model, platform, at.date())
+    ):
+        return f"{cell.sku.sku.model} was retired on {NAMES[platform]} on {retired}"
+    moved = _move(cell, cell.sku.sku, platform, book, at)
+    card, paid = (
+        found.find(moved.sku, at, cell.prompt, cached=moved.tokens.cached > 0) for found in (book, own)
+    )
+    if isinstance(card, Unpriced):
+        return card.reason
+    assert isinstance(paid, Card)  # an offer changes a card, and takes none away
+    return _Costs(moved.tokens @ card.rates, moved.tokens @ paid.rates, moved)
 
 
-def _move(cell: Cell, place: Resolved, platform: str, book: Book, at: datetime) -> _Moved:
+def retired_on(book: Book, model: str, platform: str, day: date) -> date | None:
+    """The day from which the model no longer answered there, if that was by then."""
+    cycle = book.models[model].platform(platform).get("lifecycle", {})
+    ends = [cycle[stage] for stage in ("retirement", "eol") if stage in cycle and cycle[stage] <= day]
+    return min(ends, default=None)
+
+
+def _move(cell: Cell, sku: Sku, platform: str, book: Book, at: datetime) -> _Moved:
     """Where the usage would run there, and what it loses: a geography, or the cache of a batch."""
-    sku, tokens = place.sku, cell.tokens
+    tokens = cell.tokens
     if sku.platform == platform:
-        return _Moved(sku, tokens, confined=True, uncached=False)
-    endpoint, confined = "global", sku.endpoint == "global"
+        return _Moved(sku, tokens)
+    there = Sku(platform, sku.model, "global", "", sku.mode)
+    confined = sku.endpoint == "global" or cell.keys[3] in ("", "unknown")  # nobody knows that it was
     if platform == "bedrock" and sku.endpoint == "geo_us":
-        endpoint, confined = "regional", True
+        there, confined = there._replace(endpoint="regional"), True
     elif platform != "bedrock" and (sku.endpoint == "geo_us" or _in_us(cell, sku)):
-        there = sku._replace(platform=platform, endpoint="geo_us", zone="")
-        if isinstance(book.find(there, at, cell.prompt), Card):
-            endpoint, confined = "geo_us", True
-    if sku.platform == "bedrock" and "bedrock" in (platform, sku.platform) and sku.endpoint == "regional":
-        confined = confined or place.routing in ("", "unknown")  # nobody knows that it was
+        in_us = there._replace(endpoint="geo_us")
+        if isinstance(book.find(in_us, at, cell.prompt), Card):
+            there, confined = in_us, True
     uncached = platform == "bedrock" and sku.mode == "batch" and tokens.cached > 0
     if uncached:
         tokens = Vector(input=tokens.prompt, output=tokens.output)
-    there = Sku(platform, sku.model, endpoint, "", sku.mode)
-    return _Moved(there, tokens, confined=confined, uncached=uncached)
+    return _Moved(there, tokens, confined, uncached)
 
 
 def _in_us(cell: Cell, sku: Sku) -> bool:
@@ -252,8 +287,9 @@ class Use(NamedTuple):
     kind: str
     at: datetime
     ms: int = 0
-    count: int = 0
+    searches: int = 0
     free: bool = False  # a session that was not running, a search that failed, code run for web tools
+    account: str = ""
 
 
 class Entry(NamedTuple):
@@ -263,6 +299,7 @@ class Entry(NamedTuple):
     at: datetime
     quantity: int
     picos: int
+    account: str = ""
 
 
 def entries(uses: Iterable[Use], rates: Rates) -> list[Entry]:
@@ -276,20 +313,85 @@ def entries(uses: Iterable[Use], rates: Rates) -> list[Entry]:
     for use in sorted(uses, key=lambda use: (use.at, use.kind)):
         if use.kind == "session":
             ms = 0 if use.free else use.ms
-            found.append(Entry(use.kind, use.at, ms, _half_even(ms * rates.session_hour, HOUR_MS)))
+            found.append(
+                Entry(use.kind, use.at, ms, _half_even(ms * rates.session_hour, HOUR_MS), use.account)
+            )
         elif use.kind == "web_search":
-            count = 0 if use.free else use.count
-            found.append(Entry(use.kind, use.at, count, count * rates.search))
+            count = 0 if use.free else use.searches
+            found.append(Entry(use.kind, use.at, count, count * rates.search, use.account))
         else:
             ms = 0 if use.free else max(use.ms, rates.least_ms)
             month = f"{use.at:%Y-%m}"
             free = min(ms, left.get(month, rates.free_ms))
             left[month] = left.get(month, rates.free_ms) - free
-            found.append(Entry(use.kind, use.at, ms, _half_even((ms - free) * rates.container_hour, HOUR_MS)))
+            found.append(
+                Entry(
+                    use.kind, use.at, ms, _half_even((ms - free) * rates.container_hour, HOUR_MS), use.account
+                )
+            )
     return found
 
 
 def breakeven(rates: Rates, card: Card, output_percent: int) -> int:
     """Tokens in an hour of running at which they cost what the running does: with fewer, the runtime dominates."""
     percents = Vector(input=100 - output_percent, output=output_percent)
-    return rates.session_hour * 100 // (percents @ card.rates)
+    return int(rates.session_hour * 100 // (percents @ card.rates))
+
+
+# --- reading them --------------------------------------------------------------------------------------------------
+
+KINDS = ("session", "web_search", "code_execution")
+_KNOWN = ("kind", "at", "ms", "state", "searches", "failed", "with_web_tools", "account")
+
+
+class UseError(ValueError):
+    """A line is no use: file, line and mend."""
+
+
+def read_uses(path: Path) -> tuple[list[Use], list[str]]:
+    """The uses of a JSONL file, and a line for each that is none: a good one beside it counts."""
+    found, bad = [], []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UseError(
+            f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8: save it as UTF-8'}"
+        ) from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(_use(line))
+            except ValueError as error:
+                bad.append(f"{path}:{number}: {error}")
+    return found, bad
+
+
+def _use(line: str) -> Use:
+    try:
+        said = json.loads(line)
+    except ValueError as error:
+        raise UseError("no JSON: write one object a line") from error
+    if not isinstance(said, dict) or said.get("kind") not in KINDS:
+        raise UseError(f"kind is none of {', '.join(KINDS)}")
+    if unknown := [key for key in said if key not in _KNOWN]:
+        raise UseError(f"unknown key {unknown[0]!r}; known are {', '.join(_KNOWN)}")
+    try:
+        at = datetime.fromisoformat(str(said.get("at")))
+    except ValueError as error:
+        raise UseError("at is no time: write 2026-11-01T09:00:00Z") from error
+    if at.tzinfo is None:
+        raise UseError("at has no zone: write 2026-11-01T09:00:00Z")
+    kind, key = said["kind"], "searches" if said["kind"] == "web_search" else "ms"
+    count = said.get(key)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise UseError(f"{key} is no count: a {kind} wants a whole number, 0 or more")
+    if kind == "session" and "state" not in said:
+        raise UseError("a session wants its state: only running is billed")
+    free = {
+        "session": said.get("state") != "running",
+        "web_search": bool(said.get("failed")),
+        "code_execution": bool(said.get("with_web_tools")),
+    }[kind]
+    at = at.astimezone(UTC)
+    account = str(said.get("account", ""))
+    return Use(kind, at, **{key: count}, free=free, account=account)

@@ -38,10 +38,10 @@ expires = "2027-02-01"
 
 
 def advice(kind="profile", data=None, lever="endpoint", counts=True, **changed):
-    saved = Interval(10**12, 2 * 10**12, 3 * 10**12)
+    left, saved = Interval(*[18 * 10**12] * 3), Interval(10**12, 2 * 10**12, 3 * 10**12)
     change = Change(kind, "call the global profile", "", "", {"routing": "global"} if data is None else data)
     made = Advice(
-        "support", "claude-sonnet-4-6", lever, "says", 20 * 10**12, None, saved, saved, 0, "", "1.5", True, True, True,
+        "support", "claude-sonnet-4-6", lever, "says", 20 * 10**12, None, left, saved, 0, "", "1.5", True, True, True,
         counts, "" if counts else "its owner does not allow it", True, "", "", 0, "", change,
     )  # fmt: skip
     return msgspec.structs.replace(made, **changed)

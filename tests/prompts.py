@@ -2,6 +2,7 @@
 
 import copy
 import json
+from typing import Any
 
 MODEL = (
     "global.anthropic.claude-sonnet-4-6"  # $3 in, $3.75 and $0.30 for the cache; cached from 1,024 tokens on
@@ -48,7 +49,9 @@ def converse(system=SENTENCE * 60, question="hi"):
 
 def results(count, mark=True):
     """A conversation whose last turn brings so many tool results, a breakpoint on the last of them."""
-    blocks = [{"type": "tool_result", "tool_use_id": f"t{i}", "content": SENTENCE} for i in range(count)]
+    blocks: list[dict[str, Any]] = [
+        {"type": "tool_result", "tool_use_id": f"t{i}", "content": SENTENCE} for i in range(count)
+    ]
     if mark:
         blocks[-1]["cache_control"] = FIVE
     found = body(mark=None)

@@ -115,6 +115,21 @@ def key_of(key: str, call: Usage, facts: Facts, place: Resolved | Unpriced, day:
         return dict(call.tags).get("team") or "unassigned"
     if key == "profile":
         return parse_model_id(facts.model_id).profile
+    if key == "workload":  # nor are workloads, so each is called by what it is
+        made_by = parse_model_id(facts.model_id)
+        if made_by.profile and not made_by.base:
+            return f"profile:{made_by.profile.rpartition('/')[2]}"
+        if facts.project:
+            return f"project:{facts.project}"
+        if ":assumed-role/" in facts.principal:
+            return f"role:{facts.principal.split('/')[1]}"
+        return (
+            f"principal:{facts.principal}"
+            if facts.principal
+            else f"account:{facts.account}"
+            if facts.account
+            else "unassigned"
+        )
     if isinstance(place, Resolved):
         said: dict[str, str] = {**place.sku._asdict(), "routing": place.routing}
     else:  # what the source said

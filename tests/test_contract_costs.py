@@ -1,5 +1,6 @@
 """List, contracted and effective cost side by side: each by its own rates, and rebates shared out to the picodollar."""
 
+import csv
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,9 @@ from farthing import cli
 from farthing.cells import Question, parse_where
 from farthing.config import Config
 from farthing.costs import costed, periods
+from farthing.exporters.focus import export
 from farthing.ledger import Ledger
+from farthing.money import from_usd
 from farthing.offers import OfferError, Volume, load_offers, months_later, read_offers
 from farthing.reports import REPORTS
 from farthing.usage import EPOCH, Facts, Usage
@@ -82,9 +85,10 @@ def test_each_account_and_day_has_its_own_rates(asked):
         (OURS, "2026-08-31", 2 * ONE, 2 * ONE, 2 * ONE),
     ]
     assert table.footer["usd"] == 10 * ONE  # the book is the public one
-    costs = {row["cost"]: row["usd"] for row in table.parts["costs"]}
     paid = 10 * ONE - 3 * ONE // 10
-    assert costs == {"ListCost": 10 * ONE, "ContractedCost": paid, "EffectiveCost": paid, "BilledCost": paid}
+    assert table.parts == {
+        "list_usd": 10 * ONE, "contracted_usd": paid, "effective_usd": paid, "billed_usd": paid,
+    }  # fmt: skip
 
 
 def test_the_days_of_another_zone_do_not_move_the_first_day_of_an_offer(asked):
@@ -109,12 +113,22 @@ def test_what_has_no_price_has_no_contracted_one_either(asked):
     assert amounts(REPORTS["by"].make(*made, ("model",)), *THREE) == [(None, None, None)]
 
 
+def test_calls_that_an_offer_may_be_meant_for_are_told(asked):
+    made = asked(OFFER + TEN_OFF, calls("2026-09-02", 1, account=""), calls("2026-09-02", 1, account=THEIRS))
+    table = REPORTS["bill"].make(*made)
+    assert table.parts["contracted_usd"] == table.parts["list_usd"]
+    assert table.parts["notes"] == [
+        "offer 'ours': the ledger has no calls of its accounts",
+        "calls of no known account are at list price where an offer names accounts",
+    ]
+
+
 def test_without_offers_nothing_is_beside(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
     ledger.append(calls("2026-09-02", 1))
     table = REPORTS["by"].make(ledger, Question(), ("model",))
     assert "contracted_usd" not in table.columns
-    assert "costs" not in table.parts
+    assert not table.parts
 
 
 VOLUME = """
@@ -157,10 +171,10 @@ def test_the_bill_ends_in_what_is_effective_with_the_shortfall_that_fell_due(ask
     assert steps["volume"] == -back
     assert steps["shortfall"] == 30 * USD - contracted
     assert steps["total"] == sum(usd for name, usd in steps.items() if name != "total")
-    costs = {row["cost"]: row["usd"] for row in table.parts["costs"]}
-    assert costs["EffectiveCost"] == costs["BilledCost"] == steps["total"] == 30 * USD - back
+    assert table.parts["effective_usd"] == table.parts["billed_usd"] == steps["total"] == 30 * USD - back
+    assert table.parts["shortfall_usd"] == steps["shortfall"]
     table = REPORTS["bill"].make(made[0], Question(config=made[1].config, where=(parse_where("account=1*"),)))
-    assert "BilledCost" not in {row["cost"] for row in table.parts["costs"]}  # a commitment is of all usage
+    assert table.parts["billed_usd"] is None  # a commitment is of all usage
 
 
 def test_a_commitment_counts_all_that_its_accounts_spend_by_period(asked):
@@ -192,7 +206,7 @@ def test_the_command_takes_a_file_of_offers(asked, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["levers", *words])
     assert ended.value.code == 2
-    assert "--contract: levers is at list price" in capsys.readouterr().err
+    assert "--contract" in capsys.readouterr().err  # what is at list price does not take it and ignore it
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
@@ -282,3 +296,25 @@ def test_a_term_without_an_end_is_refused():
         read_offers(
             OFFER.replace("ends = 2026-12-01\n", "") + '[offers.commitment]\nusd = "5"\n', "offer.toml"
         )
+
+
+# --- FOCUS -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_focus_file_has_shortfalls_and_rebates_on_the_day_their_period_ends(asked, tmp_path):
+    commitment = '[offers.commitment]\nusd = "30"\nevery = "month"\n'
+    ledger, question = asked(OFFER + commitment + VOLUME + TEN_OFF, calls("2026-09-10", 400))
+    export(ledger, replace(question, until=date(2026, 9, 30)), tmp_path / "focus.csv")
+    with (tmp_path / "focus.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    contracted = 400 * ONE * 9 // 10
+    back = 2 * USD // 10 + (contracted - 3 * USD) // 2
+    terms = {row["ChargeCategory"]: row for row in rows if row["ChargeCategory"] != "Usage"}
+    assert {name: from_usd(row["BilledCost"]) for name, row in terms.items()} == {
+        "Adjustment": 30 * USD - contracted, "Credit": -back,
+    }  # fmt: skip
+    assert {row["ChargePeriodStart"] for row in terms.values()} == {"2026-09-30T00:00:00Z"}
+    assert {row["SubAccountId"] for row in terms.values()} == {OURS}
+    assert sum(from_usd(row["BilledCost"]) for row in rows) == 30 * USD - back  # as the bill has it
+    export(ledger, replace(question, until=date(2026, 9, 29)), tmp_path / "before.csv")
+    assert "Credit" not in (tmp_path / "before.csv").read_text()

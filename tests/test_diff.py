@@ -173,3 +173,65 @@ def test_calls_a_day_come_from_the_ledger(tmp_path, capsys, diff):
     capsys.readouterr()
     _, found = diff({"a.json": body()}, {"a.json": body()}, "--ledger", tmp_path / "ledger")
     assert found["calls_per_day"] == 6
+
+
+# --- settings of Claude Code -----------------------------------------------------------------------------------------
+
+
+def settings(tmp_path, name, **content):
+    return save(tmp_path / name, content)
+
+
+def session(*minutes):
+    """A session whose context grows by its answers, a call at each of these minutes."""
+    read, records = 0, []
+    for at in minutes:
+        written = 20_000 if not read else 2_000
+        records.append(
+            {
+                "type": "assistant", "sessionId": "s", "requestId": f"r{at}", "uuid": f"u{at}",
+                "timestamp": f"2026-11-22T10:{at:02}:00Z",
+                "message": {
+                    "id": f"m{at}", "model": "claude-sonnet-4-6", "role": "assistant", "content": [],
+                    "usage": {
+                        "input_tokens": 10, "output_tokens": 500, "cache_read_input_tokens": read,
+                        "cache_creation_input_tokens": written,
+                    },
+                },
+            }
+        )  # fmt: skip
+        read += written
+    return records
+
+
+def test_the_hour_pays_where_people_pause(tmp_path, capsys):
+    """Calls eight minutes apart: five minutes' cache is gone each time, an hour's is there."""
+    trace = save(tmp_path / "trace.jsonl", *session(0, 8, 16, 24, 32))
+    old = settings(tmp_path, "a.json", model=MODEL)
+    new = settings(tmp_path, "b.json", env={"ANTHROPIC_MODEL": MODEL, "ENABLE_PROMPT_CACHING_1H": "1"})
+    assert run("diff", old, new, "--trace", trace, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["requests"][0]["changes"] == ["ENABLE_PROMPT_CACHING_1H: off, then on"]
+    assert found["base"]["tokens"]["cache_read"] == 0
+    assert found["head"]["tokens"]["cache_read"] > 80_000
+    assert run("diff", new, old, "--trace", trace) == 1
+
+
+def test_settings_want_a_model(tmp_path, capsys):
+    trace = save(tmp_path / "trace.jsonl", *session(0, 1))
+    bare = settings(tmp_path, "a.json", env={})
+    assert run("diff", bare, bare, "--trace", trace) == 2
+    assert "the settings name no model: give --model" in capsys.readouterr().err
+    assert run("diff", bare, bare, "--trace", trace, "--model", MODEL) == 0
+
+
+def test_settings_on_real_sessions(shared, tmp_path, capsys):
+    """Mind the reference of the trace: $774.20 with five minutes, $688.47 with an hour."""
+    trace = shared / "data/claude_code_kv_traces/sessions.jsonl.gz"
+    if not trace.is_file():
+        pytest.skip("no claude_code_kv_traces among the sample data")
+    old = settings(tmp_path, "a.json", model=MODEL)
+    new = settings(tmp_path, "b.json", model=MODEL, env={"ENABLE_PROMPT_CACHING_1H": "1"})
+    assert run("diff", old, new, "--trace", trace, "--at", DAY, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (round(float(found["base"]["usd"]), 2), round(float(found["head"]["usd"]), 2)) == (774.20, 688.47)

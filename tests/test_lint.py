@@ -1,7 +1,10 @@
 """`farthing lint`: each fault is found, named with its place, priced and mended; what is well is left alone."""
 
 import copy
+import io
 import json
+import random
+from typing import Any
 
 import pytest
 
@@ -260,6 +263,20 @@ def test_what_cached_messages_hang_on_must_stay(lint, rule, before, after):
     assert rules(lint(chat(3, **before), chat(5, **before))) == []
 
 
+def test_a_conversation_that_grows_by_many_blocks(lint):
+    """A fault of the second call, though its own last turn is short: 24 blocks came since the first's breakpoint."""
+    assert rules(lint(chat(3), chat(21))) == []
+    code, found = lint(chat(3), chat(27))
+    assert (code, found[0]["rule"]) == (1, "lookback")
+    assert found[0]["mend"] == ['+ messages[21].content[0].cache_control = {"type": "ephemeral"}']
+
+
+def test_the_first_image(lint):
+    later = chat(5)
+    later["messages"][4]["content"].insert(0, {"type": "image", "source": {"type": "base64", "data": "aGk="}})
+    assert rules(lint(chat(3), later)) == ["images"]
+
+
 def test_a_turn_that_is_changed_afterwards(lint):
     later = chat(5)
     later["messages"][1]["content"][0]["text"] = "summed up"
@@ -304,27 +321,46 @@ def test_log_records_have_billed_tokens_so_none_are_assumed(lint):
     assert "tokens (four bytes each)" not in one["assumed"]
 
 
-def test_the_ledger_says_what_it_was_worth(lint, tmp_path):
-    """A thousand calls, all of them writes: at most the prefix of each could have been read at a tenth."""
-    log = tmp_path / "log.jsonl"
-    lines = []
+@pytest.fixture
+def ledger(tmp_path, capsys):
+    """Ten calls of 1,500 tokens: 1,400 of them written to the cache, none read."""
+    calls = []
     for at in range(10):
-        one = record(None, at, 100) | {"modelId": MODEL}
-        one["input"] |= {"cacheWriteInputTokenCount": 1_400}
-        del one["input"]["inputBodyJson"]
-        lines.append(one)
-    save(log, *lines)
-    ledger = tmp_path / "ledger"
-    assert run("import", log, "--ledger", ledger) == 0
-    bodies = twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. ")
-    paths = [save(tmp_path / name, each) for name, each in zip(("a.json", "b.json"), bodies, strict=True)]
+        call = record(None, at, 100) | {"modelId": MODEL}
+        call["input"] = {"inputTokenCount": 100, "cacheWriteInputTokenCount": 1_400}
+        calls.append(call)
+    assert run("import", save(tmp_path / "log.jsonl", *calls), "--ledger", tmp_path / "ledger") == 0
+    capsys.readouterr()
+    return tmp_path / "ledger"
+
+
+def test_the_ledger_says_what_it_was_worth_at_most(lint, ledger):
+    """A clock over a thousand calls: 999 times the prefix of 1,586 tokens could have been read, so nearly all of the
+    ledger's prompts: the 14,000 written tokens at $3.75 and the 1,000 others at $3 would have been $0.30."""
+    pair = twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. ")
+    _, (one,) = lint(*pair, more=("--ledger", ledger, "--calls", "1000"))
+    assert one["ledger"]["calls"] == 10
+    assert one["ledger"]["tokens"] == 15_000  # no more than were sent
+    assert one["ledger"]["at_most_usd"] == "0.051"  # (14,000 x 3.45 + 1,000 x 2.70) / 1M
+    assert one["ledger"]["assumed"] == ["all calls of the model are of this workload"]
+
+
+def test_of_the_ledger_only_what_is_asked_for(lint, ledger):
+    pair = twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. ")
+    _, (one,) = lint(*pair, more=("--ledger", ledger, "--where", "account=999999999999"))
+    assert one["ledger"]["calls"] == 0
+
+
+def test_sarif_for_a_code_host(lint, tmp_path):
     out = tmp_path / "out.sarif"
-    assert run("lint", *paths, "--model", MODEL, "--ledger", ledger, "--sarif", out, "--calls", "100") == 1
-    said = json.loads(out.read_text())["runs"][0]["results"][0]
-    assert said["ruleId"] == "clock"
-    # 14,000 written at $3.75 and some input at $3, at $0.30 instead
-    assert "in the ledger: at most $0.0" in said["message"]["text"]
-    assert said["locations"][0]["physicalLocation"]["region"]["startLine"] == 1
+    lint(*twice("Now: 2026-11-22T10:00:01Z. ", "Now: 2026-11-22T10:00:09Z. "), more=("--sarif", out))
+    said = json.loads(out.read_text())
+    (result,) = said["runs"][0]["results"]
+    assert (said["version"], result["ruleId"], result["level"]) == ("2.1.0", "clock", "warning")
+    assert [rule["id"] for rule in said["runs"][0]["tool"]["driver"]["rules"]] == ["clock"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"].endswith("1.jsonl")
+    assert place["region"] == {"startLine": 1}
 
 
 # --- what is no request ----------------------------------------------------------------------------------------------
@@ -367,7 +403,24 @@ def test_files_of_a_folder_that_hold_no_json_are_counted(tmp_path, capsys):
     save(tmp_path / "x.json", body())
     (tmp_path / "LICENSE").write_text("MIT")
     assert run("lint", tmp_path, "--model", MODEL) == 0
-    assert "not read: 1 file without JSON" in capsys.readouterr().out
+    assert "left out: 1 (files without JSON, models that are not Claude)" in capsys.readouterr().out
+
+
+def test_requests_to_other_models_are_left_out(lint):
+    assert lint(with_(body(mark=None), model="amazon.nova-pro-v1:0")) == (0, [])
+
+
+def test_two_files_of_many_requests_are_no_pair(lint):
+    agent, sorter = body(), with_(body(system="You sort mail. " + SENTENCE * 60), tools=[])
+    assert lint([agent, agent], [sorter, sorter]) == (0, [])
+    assert rules(lint(agent, sorter)) == ["tools-changed"]  # but two requests are what they are named as
+
+
+def test_from_standard_input(monkeypatch, capsys):
+    data = io.TextIOWrapper(io.BytesIO(json.dumps(body(mark=None)).encode()))
+    monkeypatch.setattr("sys.stdin", data)
+    assert run("lint", "-", "--model", MODEL, "--json") == 1
+    assert [each["place"] for each in json.loads(capsys.readouterr().out)["findings"]] == ["-:1"]
 
 
 def test_unknown_fields_and_large_bodies_do_no_harm(tmp_path):
@@ -378,6 +431,48 @@ def test_unknown_fields_and_large_bodies_do_no_harm(tmp_path):
     assert (
         run("lint", save(tmp_path / "a.json", large), save(tmp_path / "b.json", other), "--model", MODEL) == 0
     )
+
+
+WEIRD: list[Any] = [
+    None,
+    0,
+    1.5,
+    "",
+    [],
+    {},
+    [None],
+    [[]],
+    {"cachePoint": None},
+    {"text": 5},
+    {"type": []},
+    True,
+    {"cache_control": 1},
+]
+
+
+def mutated(value, chance):
+    """A value in which some things are missing, and others are something else."""
+    if chance.random() < 0.03:
+        return copy.deepcopy(chance.choice(WEIRD))
+    if isinstance(value, dict):
+        return {name: mutated(each, chance) for name, each in value.items() if chance.random() > 0.015}
+    if isinstance(value, list):
+        return [mutated(each, chance) for each in value if chance.random() > 0.015]
+    return value
+
+
+def test_whatever_is_in_a_body_it_is_read_or_rejected(tmp_path):
+    chance = random.Random(7)
+    good = [
+        body(),
+        converse(),
+        results(23),
+        chat(5),
+        record(body(), 3, 2_000),
+        {"recordId": "r", "modelInput": body()},
+    ]
+    save(tmp_path / "x.jsonl", *(mutated(chance.choice(good), chance) for _ in range(400)))
+    assert run("lint", tmp_path / "x.jsonl", "--model", MODEL, "--calls", "3") in (1, 2)
 
 
 def test_real_agent_traces_share_prefixes_that_nothing_marks(shared, capsys):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farthing.book import Card
+from farthing.book import Card, Resolved
 from farthing.cells import Question, cells
 from farthing.config import Config, Residency, Workload
 from farthing.ledger import Ledger
@@ -64,7 +64,7 @@ def test_every_plan_adds_up_and_costs_no_more_than_today(ledger, workloads, fact
     assert plan.billed - sum(step.saved.mid for step in plan.waterfall) - plan.advised.mid in range(-9, 10)
     assert plan.bound <= plan.advised.low <= plan.advised.mid <= plan.advised.high
     assert plan.advised.mid <= plan.billed
-    assert all(one.saved.mid >= 0 for one in plan.advice if one.counts)
+    assert all(one.saved and one.saved.mid >= 0 for one in plan.advice if one.counts)
     assert all(step.saved.mid >= 0 for step in plan.waterfall)
     for one in plan.advice:
         assert one.counts == (one.permitted and one.resolved and one.final)
@@ -232,6 +232,7 @@ def test_scenarios_come_to_what_rating_each_cell_anew_gives(ledger):
     def rated(name):
         total = 0
         for cell in today:
+            assert isinstance(cell.sku, Resolved)
             sku, tokens = LEVERS[name].rewrite(cell.sku.sku, cell.tokens) or (cell.sku.sku, cell.tokens)
             card = question.book.find(sku, cell.at, cell.prompt, cached=tokens.cached > 0)
             total += tokens @ card.rates if isinstance(card, Card) else cell.cost

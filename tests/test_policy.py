@@ -9,6 +9,10 @@ from hypothesis import strategies as st
 
 from farthing.book import default_book
 from farthing.cache import POLICIES
+from farthing.cells import Question, cells
+from farthing.config import MEMBERS, Config, Workload
+from farthing.ledger import Ledger
+from farthing.optimise._replay import BY_CLIENT
 from farthing.outbox import Decision
 from farthing.policy import (
     APPLIED,
@@ -19,11 +23,15 @@ from farthing.policy import (
     Policy,
     PolicyError,
     Request,
+    Selectors,
     decide,
     draw,
     load,
     reload,
 )
+from farthing.policy._decide import _workloads
+from farthing.policy._file import entry_faults
+from farthing.usage import Facts, Usage, parse_model_id
 from tests.policies import BATCH, CACHE, CALL, DAY, GLOBAL, GOOD, HAIKU, HOUR, MARKERS, NOW, SUPPORT
 
 BOOK = default_book()
@@ -64,6 +72,52 @@ def test_only_the_workload_and_the_model_that_an_entry_names():
     by_role = msgspec.structs.replace(GLOBAL, workload="role:batch")
     role = "arn:aws:sts::111122223333:assumed-role/batch/s1"
     assert one(by_role, Request(CALL.model_id, principal=role)).outcome == APPLIED
+
+
+def test_a_request_belongs_to_the_workload_that_reports_count_its_call_to(tmp_path):
+    """By every kind of member, by patterns, by rank, and by fingerprint where nobody claims it."""
+    members = {
+        "tagged": Workload(tags=("app=support",)),
+        "wild": Workload(tags=("app=s*",), accounts=("4444*",)),
+        "role": Workload(principals=("arn:aws:iam::111122223333:role/search",)),
+        "profile": Workload(profiles=("a1",)),
+        "project": Workload(projects=("/srv/*",)),
+    }
+    session = "arn:aws:sts::111122223333:assumed-role/search/s1"
+    said = [
+        {"tags": {"app": "support"}, "principal": session},
+        {"tags": {"app": "sales", "x": "y"}},
+        {"principal": session, "project": "/srv/a"},
+        {"model_id": PROFILE, "project": "/srv/a"},
+        {"project": "/srv/a", "account": "444455556666"},
+        {"account": "444455556666"},
+        {"account": "111122223333"},
+        {"principal": "arn:aws:sts::111122223333:assumed-role/other/s1"},
+        {"project": "/home/x"},
+        {},
+    ]
+    ledger = Ledger(tmp_path / "ledger")
+    for number, each in enumerate(said):
+        request = CALL._replace(**{"tags": {}, **each})
+        facts = Facts("bedrock_log", "bedrock", request.model_id, served_model="claude-sonnet-4-6",
+                      account=request.account, principal=request.principal, project=request.project)  # fmt: skip
+        ledger.append(
+            [Usage(number, f"r{number}", "", ((facts, (1, 0, 0, 0, 0)),), tuple(request.tags.items()))]
+        )
+    counted = {
+        cell.keys[0] for cell in cells(ledger, Question(config=Config(workloads=members)), ("workload",))
+    }
+    selectors = {
+        name: Selectors(*(getattr(made, kind) for kind in MEMBERS)) for name, made in members.items()
+    }
+    of = _workloads(Policy(workloads=selectors))
+    found = [
+        of(request := CALL._replace(**{"tags": {}, **each}), parse_model_id(request.model_id))
+        for each in said
+    ]
+    assert found == ["tagged", "wild", "role", "profile", "project", "wild", "account:111122223333", "role:other",
+                     "project:/home/x", "unassigned"]  # fmt: skip
+    assert set(found) == counted
 
 
 PROFILE = "arn:aws:bedrock:eu-west-1:111122223333:application-inference-profile/a1"
@@ -196,6 +250,9 @@ def test_a_canary_takes_about_its_share_of_keys_and_those_that_are_named():
 
 def test_every_cache_policy_that_can_run_live_can_be_named():
     assert list(POLICIES) == list(LIVE)
+    for was in POLICIES | BY_CLIENT:
+        assert one(CACHE, was=was).outcome == APPLIED
+        assert not list(entry_faults(msgspec.structs.replace(CACHE, was=was)))
     assert one(CACHE, markers=(), place="adaptive").change == {"place": "adaptive"}
 
 

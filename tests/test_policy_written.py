@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from farthing.book import default_book
 from farthing.cli import main
 from farthing.config import Config, Workload
+from farthing.ledger import Ledger
 from farthing.policy import (
     APPLIED,
     Marker,
@@ -28,6 +29,7 @@ from farthing.policy import (
     versions,
     write,
 )
+from farthing.usage import EPOCH, Facts, Usage
 from tests.policies import CALL, CONFIG, DAY, GOOD, NOW, advice, put
 
 BOOK = default_book()
@@ -42,14 +44,17 @@ def path(tmp_path):
 
 
 def test_advice_that_counts_becomes_entries_with_what_they_rest_on(path):
-    cached = {"policy": "system_end_1h", "was": "none"}
+    cached = {"policy": "system_end_1h", "system_ttl": "1h", "end_ttl": "1h", "was": "none"}
     done, skipped = put(
         path, advice(), advice("cache_markers", cached, "cache"), advice("settings", {}, "cache"),
         advice("batch", {"deadline": "6h"}, "channel", counts=False), share=10, reason="ticket 7",
     )  # fmt: skip
     assert done.version == 1
     assert [(each.name, each.why) for each in skipped] == [
-        ("support/claude-sonnet-4-6/cache", "settings are changed where they are: call the global profile"),
+        (
+            "support/claude-sonnet-4-6/cache",
+            "no policy does that, it is done by hand: call the global profile",
+        ),
         ("support/claude-sonnet-4-6/channel", "its owner does not allow it"),
     ]
     endpoint, cache = load(path).entries
@@ -69,6 +74,23 @@ def test_advice_that_counts_becomes_entries_with_what_they_rest_on(path):
     assert endpoint.estimate.of == "20"
     assert len(endpoint.evidence) == 12
     assert load(path).workloads["support"].tags == ("app=support",)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            {"policy": "system_1h_end_5m", "system_ttl": "1h", "end_ttl": "5m"},
+            (Marker("system", "1h"), Marker("end")),
+        ),
+        ({"policy": "end_5m", "end_ttl": "5m"}, (Marker("end"),)),
+        ({"policy": "adaptive_unpinged", "system_ttl": "5m", "end_ttl": "5m"}, "adaptive_unpinged"),
+    ],
+)
+def test_markers_are_written_where_they_always_stand_and_else_the_policy_by_name(path, data, says):
+    put(path, advice("cache_markers", data, "cache"))
+    (entry,) = load(path).entries
+    assert (entry.place or entry.markers) == says
 
 
 @pytest.mark.parametrize(
@@ -302,7 +324,7 @@ def test_writers_at_once_lose_nothing_and_readers_see_whole_files(path):
 
 WRITER = """
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from farthing.policy import undo
 while True:
     undo(sys.argv[1], now=datetime(2026, 11, 23, tzinfo=UTC))
@@ -362,3 +384,33 @@ def test_commands_show_check_adopt_and_undo(path, tmp_path, capsys):
     assert "Bob           undo endpoint" in out
     code, out, err = run(capsys, "savings", "undo", "nothing", "--policy", path)
     assert (code, err.count("\n")) == (2, 1)
+
+
+def test_savings_applies_and_proposes_what_counts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    facts = Facts("bedrock_log", "bedrock", CALL.model_id, region="eu-west-1")
+    at_us = (NOW - DAY - EPOCH) // timedelta(microseconds=1)
+    Ledger("ledger").append(
+        [
+            Usage(at_us + n, f"r{n}", "", ((facts, (10_000, 500, 0, 0, 0)),), (("app", "support"),))
+            for n in range(20)
+        ]
+    )
+    (tmp_path / "farthing.toml").write_text(
+        'ledger = "ledger"\n[workloads.support]\ntags = ["app=support"]\nallow = ["*"]\n'
+    )
+    code, _, err = run(capsys, "savings", "--apply")
+    assert (code, err) == (2, "farthing: --apply wants --approver NAME: who answers for it\n")
+    assert run(capsys, "savings", "--apply", "--approver", "Ada", "--propose")[0] == 2
+    code, _, err = run(capsys, "savings", "--propose")
+    assert "farthing policy adopt farthing-policy.proposed.toml" in err
+    assert (code, (tmp_path / "farthing-policy.toml").exists()) == (0, False)
+    code, out, err = run(
+        capsys, "savings", "--apply", "--approver", "Ada", "--share", "10", "--shadow", "--json"
+    )
+    assert code == 0
+    assert '"levers"' in out
+    (entry,) = load("farthing-policy.toml").entries
+    assert (entry.name, entry.share, entry.state) == ("support/claude-sonnet-4-6/endpoint", 10, "shadow")
+    assert entry.estimate.mid == "0.075"
+    assert entry.estimate.of == "0.825"

@@ -11,13 +11,17 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from farthing.aws import Access
 from farthing.book import Card, default_book
+from farthing.meters import METERS
 from farthing.money import mtok_usd
 from farthing.pricelist import (
     Comparison,
     PriceListError,
+    Quote,
     Reading,
     compare,
     live_offers,
@@ -27,6 +31,7 @@ from farthing.pricelist import (
     read_agreements,
     read_price_lists,
 )
+from farthing.pricelist._overlay import laid as laid_text
 from farthing.usage import Sku
 from tests.price_lists import Listed, agreement, all_meters, of_rates, offer, written
 
@@ -503,3 +508,57 @@ def test_a_bad_agreement_is_one_line(tmp_path: Path, document: object, says: str
 def test_a_file_that_is_not_there():
     with pytest.raises(PriceListError, match="No such file"):
         read_price_lists(["nowhere.json"], BOOK)
+
+
+# --- the law of overlays -------------------------------------------------------------------------------------------
+
+LAID = [card for card in BOOK.cards() if card.sku.platform == "bedrock" and card.starts <= AT < card.ends]
+MODELS = (
+    "claude-opus-5",
+    "claude-haiku-5-5",
+    "claude-sonnet-4",
+    "claude-instant-1.2",
+    "claude-3-5-sonnet-v2",
+)
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> dict[tuple[Sku, str], int]:
+    """Rates that a list has otherwise than the book, of some SKUs of some models."""
+    model = draw(st.sampled_from(MODELS))
+    cards = [card for card in LAID if card.sku.model == model and card.prompt_from == 0]
+    chosen = draw(st.lists(st.sampled_from(cards), min_size=1, max_size=5, unique_by=lambda card: card.sku))
+    return {
+        (card.sku, meter): getattr(card.rates, meter) * draw(st.integers(1, 19))
+        + draw(st.sampled_from([0, 1]))
+        for card in chosen
+        for meter in draw(
+            st.lists(st.sampled_from(METERS if card.cached else METERS[:2]), min_size=1, unique=True)
+        )
+    }
+
+
+@given(lists())
+@settings(max_examples=40)
+def test_with_its_overlay_the_book_has_what_the_list_has(rates: dict[tuple[Sku, str], int]):
+    """And is otherwise as it was: before that day, at other SKUs, meters and prompt sizes."""
+    reading = Reading("made up", AT.date())
+    for (sku, meter), rate in rates.items():
+        reading.add(Quote(sku, meter, False, rate, "us-east-1", "said"))
+    comparison = compare(BOOK, reading, AT)
+    taken = {(change.sku, change.meter): change.theirs for change in comparison.of("new", "changed")}
+    text = overlay_text(BOOK, comparison, READ)
+    book = laid_text(BOOK, text) if text else BOOK
+    for old in BOOK.cards():
+        new = book.find(old.sku, max(old.starts, AT) if old.ends > AT else old.starts, old.prompt_from)
+        assert isinstance(new, Card)
+        for meter in METERS:
+            listed = None if old.prompt_from or old.ends <= AT else taken.get((old.sku, meter))
+            assert getattr(new.rates, meter) == (getattr(old.rates, meter) if listed is None else listed)
+        assert new.cached == old.cached
+        if old.starts < AT:
+            before = book.find(old.sku, old.starts, old.prompt_from)
+            assert isinstance(before, Card)
+            assert before.rates == old.rates
+    again = compare(book, reading, AT)
+    assert again.of("new", "changed") == []

@@ -13,6 +13,7 @@ from farthing.cli import main
 from farthing.config import Config, Workload
 from farthing.ledger import Ledger
 from farthing.meters import Vector
+from farthing.optimise import savings
 from farthing.optimise._realised import (
     DELIVERS,
     FAILS,
@@ -21,7 +22,7 @@ from farthing.optimise._realised import (
     UNRESOLVED,
     realised,
 )
-from farthing.policy import Entry, Estimate, Marker, Period
+from farthing.policy import Entry, Estimate, Marker, Period, Request, decider, load, periods, write
 from farthing.usage import EPOCH, Facts, Usage
 
 ADOPTED = datetime(2026, 10, 14, 12, tzinfo=UTC)
@@ -46,7 +47,9 @@ def cost(tokens, model=SONNET, tenths=10) -> int:
     return twentieths * RATES[model] * MILLION * tenths // 200
 
 
-def calls(count, tokens=PLAIN, model=f"eu.anthropic.{SONNET}", start=ADOPTED, days=7, app="support", mode=""):
+def calls(
+    count, tokens=PLAIN, model=f"eu.anthropic.{SONNET}", start=ADOPTED, days=7.0, app="support", mode=""
+):
     """So many calls, evenly over the days."""
     step = timedelta(days=days) / count
     facts = Facts("bedrock_log", "bedrock", model, region="eu-west-1", mode=mode)
@@ -189,20 +192,48 @@ def test_markers_that_nobody_reads_cost_more_than_none_and_are_flagged(tmp_path)
     assert found.says == "switch it off: farthing savings undo support/claude-sonnet-4-6/cache"
 
 
-def test_each_lever_is_taken_back_by_itself_the_others_as_they_are(tmp_path):
+def test_levers_together_save_what_the_calls_would_have_cost_without_any(tmp_path):
+    """Tier, batch and endpoint: each step is its share of the way from the old bill to the new one, as estimated."""
+    tier = entry("model", ("60", "66.7", "70"), use=HAIKU, verdict="v")
+    batch = entry("batch", ("49", "50", "51"), deadline="6h")
+    usages = before(50) + calls(100, PLAIN, f"global.anthropic.{HAIKU}-20251001-v1:0", mode="batch")
+    model, batched, endpoint = report(tmp_path, usages, tier, batch, GLOBAL)
+    billed = 100 * cost(PLAIN, HAIKU, tenths=5)
+    assert endpoint.saved.mid == 100 * cost(PLAIN, HAIKU) * 11 // 20 - billed
+    assert batched.saved.mid == 100 * (cost(PLAIN, HAIKU, tenths=11) - cost(PLAIN, HAIKU) * 11 // 20)
+    assert model.saved.mid == 100 * (cost(PLAIN, tenths=11) - cost(PLAIN, HAIKU, tenths=11))
+    together = sum(each.saved.mid for each in (model, batched, endpoint) if each.saved)
+    assert together == 100 * cost(PLAIN, tenths=11) - billed
+    assert [each.verdict for each in (model, batched, endpoint)] == [DELIVERS] * 3
+
+
+def test_markers_and_the_endpoint_together(tmp_path):
     markers = entry("cache", markers=(Marker("end"),), was="none")
-    usages = before(50) + at_global(100, CACHED)
-    endpoint, cache = report(tmp_path, usages, GLOBAL, markers)
-    assert cache.saved.mid == 100 * (cost(PLAIN) - cost(CACHED))
+    endpoint, cache = report(tmp_path, before(50) + at_global(100, CACHED), GLOBAL, markers)
     assert endpoint.saved.mid == 100 * (cost(CACHED, tenths=11) - cost(CACHED))
+    assert cache.saved.mid == 100 * (cost(PLAIN, tenths=11) - cost(CACHED, tenths=11))
 
 
-def test_the_endpoint_of_calls_that_the_tier_lever_moved_is_still_theirs(tmp_path):
-    tier = entry("model", use=HAIKU, verdict="v")
-    usages = before(50) + calls(100, PLAIN, f"global.anthropic.{HAIKU}-20251001-v1:0")
-    endpoint, model = report(tmp_path, usages, GLOBAL, tier)
-    assert endpoint.saved.mid == 100 * (cost(PLAIN, HAIKU, tenths=11) - cost(PLAIN, HAIKU))
-    assert model.saved.mid == 100 * (cost(PLAIN) - cost(PLAIN, HAIKU))
+def test_a_lever_that_came_later_is_taken_back_only_where_it_was_there(tmp_path):
+    noon = ADOPTED + timedelta(days=3, hours=12)
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(before(50) + calls(50, CACHED, days=3.5) + at_global(50, CACHED, start=noon, days=3.5))
+    markers = entry("cache", markers=(Marker("end"),), was="none")
+    made = [Period(markers, ((ADOPTED, NOW),)), Period(GLOBAL, ((noon, NOW),))]
+    cache, endpoint = realised(ledger, ASKED, made, NOW)
+    assert endpoint.saved is not None
+    assert cache.saved is not None
+    assert endpoint.saved.mid == 50 * (cost(CACHED, tenths=11) - cost(CACHED))
+    assert cache.saved.mid == 100 * (cost(PLAIN, tenths=11) - cost(CACHED, tenths=11))
+
+
+def test_the_lifetime_of_markers_at_an_endpoint_that_was_changed_too(tmp_path):
+    trace = sessions(100, 6, 600)
+    hour = entry("ttl", ttl="1h", was="end_5m", calibration="0")
+    ttl, endpoint = report(tmp_path, logged(trace, "end_1h"), hour, GLOBAL)
+    true = (played(trace, "end_5m").cost - played(trace, "end_1h").cost) * 11 // 10
+    assert ttl.saved.low <= true <= ttl.saved.high
+    assert endpoint.saved.mid == played(trace, "end_1h").cost // 10
 
 
 # --- nothing to tell -------------------------------------------------------------------------------------------------
@@ -341,6 +372,31 @@ def test_calls_without_sessions_tell_nothing_of_another_lifetime(tmp_path):
     hour = entry("ttl", "20", ttl="1h", was="end_5m")
     (found,) = report(tmp_path, before(20, CACHED) + calls(20, CACHED), hour)
     assert found.says.startswith("no session of it tells how prompts grew")
+
+
+# --- from the advice to the report -----------------------------------------------------------------------------------
+
+
+def test_what_the_plan_promises_of_the_endpoint_is_what_the_report_finds(tmp_path):
+    """A plan of a week is applied, the gateway does it to three times as many calls, and the estimate is met."""
+    allowed = Config(workloads={"support": Workload(tags=("app=support",), allow=("*",))})
+    asked = Question(config=allowed)
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(before(200))
+    plan = savings(ledger, asked)
+    path = tmp_path / "policy.toml"
+    done, _ = write(plan.advice, path, "Ada", "2027-01-01", now=ADOPTED, config=allowed)
+    assert "support/claude-sonnet-4-6/endpoint" in done.written
+    decide = decider(load(path), asked.book)
+    request = Request(f"eu.anthropic.{SONNET}", region="eu-west-1", tags={"app": "support"})
+    changes = {made.lever: made.change for made in decide(request, ADOPTED)}
+    ledger.append(calls(600, PLAIN, changes["endpoint"]["model_id"]))
+    found = {one.entry.lever: one for one in realised(ledger, asked, periods(path, NOW), NOW)}["endpoint"]
+    assert found.saved is not None
+    assert found.estimated is not None
+    assert found.saved.mid == 600 * (cost(PLAIN, tenths=11) - cost(PLAIN))
+    assert abs(found.estimated.mid - found.saved.mid) <= 1
+    assert found.verdict == DELIVERS
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -234,6 +234,25 @@ def test_a_discount_that_begins_within_the_month(month, tmp_path):
     assert set(found) == {"discount of 10 %"}
 
 
+@pytest.mark.parametrize("still", ["0.9", "1"])
+def test_extended_access_that_begins_under_a_discount(still, tmp_path):
+    """Every rate doubles at once, so nothing is at the discount any more: it goes on, unless list price was paid since."""
+    name = "claude-sonnet-4"
+    rates = {"input": 3, "output": 15, "cache_read": Decimal("0.3"), "cache_write_5m": Decimal("3.75")}
+    used = [
+        faults.Used(date(2026, 9, day), ONE, "us-east-1", name, "regional", "on_demand", meter,
+                    1_000_000, Decimal(rate))
+        for day in range(1, 25) for meter, rate in rates.items()
+    ]  # fmt: skip
+    month = faults.Month(date(2026, 9, 1), {name: "native"}, used)
+    month.change(lambda one: one.day.day < 10, discount=Decimal("0.9"))
+    month.change(
+        lambda one: one.day.day > 14, discount=Decimal(still), factor=2, factor_name="extended access"
+    )
+    month.change(lambda one: 10 <= one.day.day <= 14, discount=Decimal(still))
+    assert named(compared(tmp_path, month)) == month.causes()
+
+
 def test_a_price_that_falls_within_a_month_that_the_bill_tells_no_days_of(rates, tmp_path):
     """Reads of Sonnet 5.5 fell on 2026-10-07; Cost Explorer by month has one sum of both."""
     name = "claude-sonnet-5-5"

@@ -13,8 +13,9 @@ from farthing.cells import Question
 from farthing.close import Asked, close
 from farthing.config import Config
 from farthing.ledger import Ledger
-from farthing.reprice import COMPUTED, reprice
+from farthing.reprice import BILL, COMPUTED, reprice
 from farthing.usage import EPOCH, Facts, Usage
+from tests.closing import OCTOBER, billed, delivered, shut
 
 OPUS, SONNET = "global.anthropic.claude-opus-5", "global.anthropic.claude-sonnet-4-6"
 US_OPUS = "us.anthropic.claude-opus-5"
@@ -133,9 +134,24 @@ def test_closed_months_stay_closed_unless_asked(ledger, corrected, tmp_path):
     assert (asked.kept, asked.difference) == ([], asked.after - asked.before)
 
 
+def test_a_month_closed_on_its_bill_says_so(tmp_path, corrected):
+    """What AWS billed is booked: a catalogue changes what we compute of that month, and not what it cost."""
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(OCTOBER)
+    shut(ledger, given=delivered(tmp_path, *billed(*OCTOBER)))
+    old = "[[claude-sonnet-4-6.price]]\nfrom = 2026-03-13\ninput = 3\noutput = 1"
+    found = reprice(ledger, Question(), Book.load(corrected(f"{old}5", f"{old}0", "sonnet.toml")))
+    (kept,) = found.kept
+    assert (kept.month, kept.meter, kept.closed, kept.closed_on) == ("2026-10", "output", "2026-10.1", BILL)
+    assert (found.changes, found.difference) == ([], 0)
+
+
+days, models = st.integers(1, 28), st.sampled_from((OPUS, US_OPUS, SONNET))
+counts = st.lists(st.integers(0, 2**30), min_size=5, max_size=5)
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.tuples(st.integers(1, 28), st.sampled_from((OPUS, US_OPUS, SONNET)),
-                               st.lists(st.integers(0, 2**30), min_size=5, max_size=5)), min_size=1, max_size=6))  # fmt: skip
+@given(rows=st.lists(st.tuples(days, models, counts), min_size=1, max_size=6))
 def test_the_changes_sum_to_the_difference_of_the_books(rows, corrected, tmp_path_factory):
     ledger = Ledger(tmp_path_factory.mktemp("law") / "ledger")
     ledger.append([call(f"2026-09-{day:02}", model, (*tokens,)) for day, model, tokens in rows])

@@ -31,6 +31,7 @@ LAYERS = [
     {"importers", "exporters", "reports", "statement", "traces", "profiles"},
     {"gateway", "emulator", "web", "demo", "render", "api", "contract", "setup", "privacy"}
     | {"reconcile", "billed", "allocate", "optimise", "evaluate", "lint", "pricelist"}
+    | {"estimate", "migrate", "count"}
     | {"commitment", "reprice", "platforms"},
     {"sync", "doctor", "teach", "close", "pytest_plugin"},
     {"watch"},

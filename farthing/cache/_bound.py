@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FIVE_US = 300_000_000
 HOUR_US = 3_600_000_000
-_PRIME = 2**31 - 1  # squares of what is left of a division by it fit into 64 bits
 
 
 def check_rates(rates: Vector) -> None:
@@ -46,54 +45,38 @@ def saved(rows: Any, rates: Vector, minimum: int) -> Any:
     check_rates(rates)
     if rates.cache_write_5m + rates.cache_read > 2 * rates.input:
         raise ValueError("writing for five minutes does not pay for two requests: values() prices such rates")
+    if min(rates.cache_write_5m, rates.cache_write_1h) < rates.input:
+        raise ValueError("a cache write costs less here than the token itself: values() prices such rates")
     depth, tokens = nw.col("depth"), nw.col("tokens")
     accesses = (
         nw.from_native(rows)
         .filter(depth >= minimum)
         .select("prefix", "at_us", size=nw.when(depth - tokens < minimum).then(depth).otherwise(tokens))
     )
-    alike = _alike(accesses)
-    islands = _islands(accesses.select("prefix", "at_us").join(alike, on="prefix", how="inner"), rates)
+    edges = _edges(accesses, rates)
+    island = nw.col("island").cum_sum().over("prefix", order_by="place")
+    first, last = nw.col("place").min(), nw.col("place").max()
+    islands = (
+        edges.with_columns(island=island)
+        .group_by("prefix", "island")
+        .agg(count=last - first + 1, more=nw.col("more").sum(), size=nw.col("size").min())
+        .with_columns(count=nw.col("count").cast(nw.Int64()), more=nw.col("more").cast(nw.Int64()))
+    )
+    count = nw.col("count")
+    five = nw.col("more") + count * rates.cache_read
+    hour = rates.cache_write_1h + (count - 1) * rates.cache_read
     wide = nw.Decimal(38, 0)
+    picos = (count * rates.input - nw.min_horizontal(five, hour)).cast(wide)
     # The product too, for it is beyond 64 bits where a large prefix is read a million times.
-    picos = nw.col("saved").cast(wide) * nw.col("size").cast(wide)
-    return nw.to_native(islands.select(picos=picos.sum()))
+    return nw.to_native(islands.select(picos=(picos * nw.col("size").cast(wide)).sum()))
 
 
-def _alike(accesses: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-    """One node for all that were sent at the same times, with the size of them together; without those sent once.
+def _edges(accesses: nw.LazyFrame[Any], rates: Vector) -> nw.LazyFrame[Any]:
+    """The accesses that begin a cluster or end an island, with their `place` among all of their prefix.
 
-    Most blocks of a prompt are sent just when their neighbours are, so few nodes are left to sort. Times are told
-    apart by sums of powers of them modulo a prime: integers, the same on every engine.
-    """
-    import narwhals.stable.v2 as nw
-
-    rest = nw.col("at_us") % _PRIME
-    cube = rest * rest % _PRIME * rest % _PRIME
-    seventh = cube * cube % _PRIME * rest % _PRIME
-    times = ["count", "rest", "cube", "seventh"]
-    nodes = (
-        accesses.with_columns(rest=rest, cube=cube, seventh=seventh)
-        .group_by("prefix")
-        .agg(
-            *(nw.col(name).sum() for name in times[1:]),
-            count=nw.len(),
-            size=nw.col("size").min(),
-        )
-        .filter(nw.col("count") > 1)
-    )
-    return (
-        nodes.group_by(*times)
-        .agg(size=nw.col("size").sum(), prefix=nw.col("prefix").min())
-        .select("prefix", "size")
-    )
-
-
-def _islands(accesses: nw.LazyFrame[Any], rates: Vector) -> nw.LazyFrame[Any]:
-    """Each island with its `size` in tokens and what caching saves on one of them.
-
-    Where two accesses make a cluster worth writing, what its clusters cost needs no look at each: the first access
-    of one is a write, the only access of one is plain, and every other a read.
+    The others need no second sort: they are reads, and how many there are follows from the places. So do islands of
+    one access, on which nothing can be saved. Where two accesses make a cluster worth writing, the first of one
+    costs `more` than a read by what a write does, and an only one by what the plain token does.
     """
     import narwhals.stable.v2 as nw
 
@@ -103,26 +86,21 @@ def _islands(accesses: nw.LazyFrame[Any], rates: Vector) -> nw.LazyFrame[Any]:
     def beyond(gap: str, ttl_us: int) -> nw.Expr:
         return nw.col(gap).is_null() | (nw.col(gap) > ttl_us)
 
-    at_us, count = nw.col("at_us"), nw.col("count")
-    alone = nw.when(beyond("after", FIVE_US)).then(rates.input).otherwise(rates.cache_write_5m)
-    placed = (
-        accesses.with_columns(before=at_us - over(at_us.shift(1)), after=over(at_us.shift(-1)) - at_us)
+    at_us = nw.col("at_us")
+    begins, ends = beyond("before", HOUR_US), beyond("after", HOUR_US)
+    write = nw.when(beyond("after", FIVE_US)).then(rates.input).otherwise(rates.cache_write_5m)
+    return (
+        accesses.with_columns(
+            before=at_us - over(at_us.shift(1)),
+            after=over(at_us.shift(-1)) - at_us,
+            place=over(at_us.cum_count()),
+        )
+        .filter((beyond("before", FIVE_US) | ends) & ~(begins & ends))
         .select(
             "prefix",
-            "at_us",
             "size",
-            island=beyond("before", HOUR_US).cast(nw.Int64()),
-            five=nw.when(beyond("before", FIVE_US)).then(alone).otherwise(rates.cache_read),
-        )
-        .with_columns(island=over(nw.col("island").cum_sum()))
-    )
-    return (
-        placed.group_by("prefix", "island")
-        .agg(count=nw.len(), five=nw.col("five").sum(), size=nw.col("size").min())
-        .with_columns(count=count.cast(nw.Int64()), five=nw.col("five").cast(nw.Int64()))
-        .select(
-            "size",
-            saved=count * rates.input
-            - nw.min_horizontal(nw.col("five"), rates.cache_write_1h + (count - 1) * rates.cache_read),
+            "place",
+            island=begins.cast(nw.Int64()),
+            more=nw.when(beyond("before", FIVE_US)).then(write - rates.cache_read).otherwise(0),
         )
     )

@@ -97,34 +97,34 @@ class Applying:
             raise BadInput(f"--share {self.share}: write percent of the keys, 0 to 100")
 
 
-def put_into_force(advices: Sequence[Advised], how: Applying, question: Question) -> int:
+def put_into_force(advices: Sequence[Advised], how: Applying, question: Question) -> None:
     """What --apply and --propose ask for; nothing where neither is given. What it did is told on stderr."""
     from farthing.policy import default_path, write
 
     if not (how.apply or how.propose):
-        return 0
-    how.check()
+        return
     now = datetime.now(UTC)
     path = how.policy or default_path(question.config)
     if how.propose:
         path = path.with_name(f"{path.stem}.proposed.toml")
+    counted = [advice for advice in advices if advice.counts]
     done, skipped = write(
-        advices, path, how.approver if how.apply else "",
+        counted, path, how.approver if how.apply else "",
         how.expires or f"{now + timedelta(days=_DAYS):%Y-%m-%d}",
         now=now, config=question.config, reason=how.reason, share=how.share, book=question.book.digest,
         state="shadow" if how.shadow else "on",
     )  # fmt: skip
-    for each in skipped:
-        print(f"farthing: left out: {each.name}: {each.why}", file=sys.stderr)
-    for line in done.conflicts:
+    said = [f"left out: {each.name}: {each.why}" for each in skipped]
+    if others := len(advices) - len(counted):
+        said.append(f"left out: {others} that do not count; `farthing savings` says why")
+    said += done.conflicts
+    names = [name for name in done.written if not name.startswith("workloads.")]
+    said.append(
+        f"{path}: version {done.version}: {', '.join(names)}" if names else f"{path}: nothing to change"
+    )
+    if names and how.propose:
+        said.append(f"look at it, then: farthing policy adopt {path} --approver NAME --expires DAY")
+    elif names:
+        said.append("`farthing savings report` tells what it saves; `farthing savings undo` takes it back")
+    for line in said:
         print(f"farthing: {line}", file=sys.stderr)
-    if not done.written:
-        print(f"farthing: {path}: nothing to change", file=sys.stderr)
-        return 0
-    print(f"farthing: {path}: version {done.version}: {', '.join(done.written)}", file=sys.stderr)
-    if how.propose:
-        print(
-            f"farthing: look at it, then: farthing policy adopt {path} --approver NAME --expires DAY",
-            file=sys.stderr,
-        )
-    return 0

@@ -158,10 +158,6 @@ class Asked:
         Path | None,
         Parameter(group=_SELECT, help="JSON that maps inference profiles to what they were made from."),
     ] = None
-    contract: Annotated[
-        list[Path] | None,
-        Parameter(group=_SELECT, negative="", help="Private offers, TOML; those of farthing.toml if left out."),
-    ] = None
     json: Annotated[
         bool, Parameter(name=["--json", "-j"], negative="", group=OUTPUT, help="JSON, exact.")
     ] = False
@@ -173,13 +169,9 @@ class Asked:
 
     def question(self) -> Question:
         """BadInput where an option makes no sense; what no option says is as farthing.toml says."""
-        from msgspec.structs import replace
-
         from farthing.cells import Question, parse_where
 
         config = load_config(self.config)
-        if self.contract:
-            config = replace(config, contracts=tuple(map(str, self.contract)))
         return Question(
             since=_day(self.since, "--since"),
             until=_day(self.until, "--until"),

@@ -196,8 +196,8 @@ def reprice(
             "reprice changes nothing: usage is priced when it is asked for, and closed months are corrected by "
             "`farthing close`; add --dry-run to be told what the book would change"
         )
-    if asked.contract or asked.shared or asked.tz:
-        raise BadInput("--contract, --shared, --tz: reprice compares list prices, by months of UTC")
+    if asked.shared or asked.tz:
+        raise BadInput("--shared, --tz: reprice compares list prices, by months of UTC")
     question = asked.question()
     new = load_book(book)
     with ledger_to_read(asked.ledger, question.config) as ledger:

@@ -93,7 +93,7 @@ def _notes(works: Iterable[Workload], found: Iterable[Sequence[Scenario]]) -> li
     """What the figures rest on, said once."""
     from farthing.estimate import arrivals
 
-    works = list(works)
+    works, found = list(works), list(found)
     assumed = {name for ways in found for way in ways if way.feasible for name in way.assumed}
     days = ", ".join(map(str, sorted({work.days for work in works})))
     notes = [f"a month has {days} days here; list prices, computed"]
@@ -102,6 +102,8 @@ def _notes(works: Iterable[Workload], found: Iterable[Sequence[Scenario]]) -> li
             "each gap is as long" if how == "fixed" else "gaps are Poisson's: some are longer than their mean"
         )
         notes.append(f"{said}; the prefix is written at first and after each gap beyond the TTL, else read")
+    if any(way.platform == "claude_aws" and way.feasible for ways in found for way in ways):
+        notes.append("Claude Platform on AWS bills the same dollars in units of $0.01, metered by the hour")
     if not any(work.counted_by for work in works):
         notes.append(
             "tokens are taken as counted by each model's own tokenizer: --counted-by MODEL says whose they are"
@@ -160,8 +162,8 @@ def _print_ways(name: str, work: Workload, ways: Sequence[Scenario], *, every: b
     good = [way for way in ways if way.feasible]
     shown = good if every else good[:_SHOWN]
     out.print(
-        f"[bold]{escape(name) or 'Estimate'}[/bold]  {work.requests:,} requests a {work.per}, {work.input_tokens:,} tokens in, "
-        f"{work.prefix_tokens:,} of them stable, {work.output_tokens:,} out"
+        f"[bold]{escape(name) or 'Estimate'}[/bold]  {work.requests:,} requests a {work.per}, "
+        f"{work.input_tokens:,} tokens in, {work.prefix_tokens:,} of them stable, {work.output_tokens:,} out"
     )
     table = Table(box=None, pad_edge=True, header_style="dim")
     for head in ("model", "platform", "endpoint", "mode", "cache"):

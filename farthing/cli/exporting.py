@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
+from farthing.cli._offered import ByOffers
 from farthing.cli._shared import Asked, ledger_to_read, write_json
 from farthing.money import show, usd
 
@@ -22,6 +23,7 @@ def focus(
     version: Annotated[Literal["1.2"], Parameter(help="Of the FOCUS specification.")] = "1.2",
     tags: Annotated[str, Parameter(help="KEY[,KEY...]: the tags that rows are told apart by.")] = "",
     asked: Asked | None = None,
+    offers: ByOffers | None = None,
 ) -> int:
     """FOCUS rows: a day, account, region, SKU and meter each, with list, contracted, effective and billed cost."""
     from farthing.exporters.focus import export as write
@@ -33,7 +35,7 @@ def focus(
         raise BadInput("--shared: a FOCUS file names no principals; choose its --tags, and leave this out")
     if not out.parent.is_dir():
         raise BadInput(f"{out}: there is no folder {out.parent}")
-    question = asked.question()
+    question = (offers or ByOffers()).asked(asked.question())
     with ledger_to_read(asked.ledger, question.config) as ledger:
         done = write(ledger, question, out, tuple(name for name in tags.split(",") if name))
     if asked.json:

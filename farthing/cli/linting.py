@@ -5,18 +5,19 @@ from __future__ import annotations
 import json as json_
 import sys
 from datetime import UTC, date, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._shared import OUTPUT, ledger_to_read, load_config, write_json
+from farthing.cli._shared import OUTPUT, ledger_to_read, load_config, transcript_folders, write_json
 
 if TYPE_CHECKING:
     from farthing.cells import Question
     from farthing.ledger import Ledger
-    from farthing.lint import How, Unread
+    from farthing.lint import Compared, How, Unread
 
 MOST_TOLD = 5  # files that could not be read
 _PRICED = Group("Prices", sort_key=1)
@@ -36,6 +37,12 @@ _Ledger = Annotated[str, Parameter(group=_PRICED, help="A ledger: what it is wor
 _Where = Annotated[
     list[str] | None, Parameter(group=_PRICED, negative="", help="KEY=VALUE: which calls of the ledger.")
 ]
+_Paths = Annotated[
+    str,
+    Parameter(
+        help="Files or folders of bodies, JSON lines, Bedrock logs; - for stdin.", allow_leading_hyphen=True
+    ),
+]
 _FailOn = Annotated[
     Literal["error", "warning", "note", "never"], Parameter(help="Exit 1 if something is as severe as that.")
 ]
@@ -44,7 +51,7 @@ _Json = Annotated[bool, Parameter(name=["--json", "-j"], negative="", group=OUTP
 
 @app.command
 def lint(
-    *paths: Annotated[str, Parameter(help="Requests: files or folders of bodies, JSON lines, Bedrock logs.")],
+    *paths: _Paths,
     model: _Model = "", platform: _Platform = "", at: _At = "", gap: _Gap = 60,
     calls: Annotated[int, Parameter(group=_PRICED, help="Over how many calls a fault counts.")] = 100,
     ledger: _Ledger = "", where: _Where = None,
@@ -64,9 +71,14 @@ def lint(
 
     if not paths:
         raise BadInput("lint what? Name files or folders of requests, or - for standard input")
-    pair = len(paths) == 2 and all(Path(path).is_file() for path in paths)
-    done = find(read_requests(list(paths), model), _how(platform, at, calls, gap), pair=pair)
-    if not done.requests and not done.unread:
+    for path in paths:
+        if path.startswith("--") and not Path(path).exists():
+            raise BadInput(f"unknown option {path}; see farthing lint --help")
+    requests = read_requests(list(paths), model)
+    first = list(islice(requests, 3))
+    pair = len(paths) == len(first) == 2  # two files of one request each
+    done = find(chain(first, requests), _how(platform, at, calls, gap), pair=pair)
+    if not (done.requests or done.unread or done.others):
         raise BadInput(f"{', '.join(paths)}: no requests in it")
     if ledger:
         with ledger_to_read(ledger) as held:
@@ -126,6 +138,7 @@ def diff(
     output: Annotated[int | None, Parameter(group=_PRICED, help="Tokens of an answer, where nothing tells.")] = None,
     calls_per_day: Annotated[int, Parameter(group=_PRICED, help="For the cost of a month.")] = 0,
     ledger: _Ledger = "", where: _Where = None,
+    trace: Annotated[str, Parameter(help="For two settings of Claude Code: transcripts; else this machine's.")] = "",
     fail_above: Annotated[str, Parameter(help="Exit 1 if a call costs more than so much above: 5%.")] = "5%",
     markdown: Annotated[Path | None, Parameter(group=OUTPUT, help="Write a pull-request comment here.")] = None,
     json: _Json = False,
@@ -133,13 +146,14 @@ def diff(
     """What a change of requests does to cost: tokens, cache hits, dollars a call and a month, and what changed.
 
     Requests are matched by file name, recordId, custom_id or id, else by their order. A prompt file (.md, .txt) stands
-    for a system prompt with a breakpoint behind it. Exit 1 if cost rises, or a request would be refused.
+    for a system prompt with a breakpoint behind it; two settings.json of Claude Code are compared on transcripts.
+    Exit 1 if cost rises, or a request would be refused.
     """
     from farthing.lint import comment_json, compare, markdown_of, read_requests, table
 
-    percent = _percent(fail_above)
-    done = compare(
-        read_requests([base], model), read_requests([head], model), _how(platform, at, 100, gap), output
+    percent, how = _percent(fail_above), _how(platform, at, 100, gap)
+    done = _of_settings(base, head, trace, how, model) or compare(
+        read_requests([base], model), read_requests([head], model), how, output
     )
     if not done.rows and not done.unread:
         raise BadInput(f"{base} and {head}: no requests in them")
@@ -155,6 +169,30 @@ def diff(
         print("\n".join(table(done, per_day)))
     _tell_unread(done.unread)
     return 2 if done.unread else int(done.risen(percent))
+
+
+def _of_settings(base: str, head: str, trace: str, how: How, model: str) -> Compared | None:
+    """The comparison, if both files are settings of Claude Code."""
+    from farthing.cli._opened import hashing_key, sources
+    from farthing.lint import NoSettings, compare_settings, read_settings
+    from farthing.traces import TraceError, read_traces
+
+    settings = [read_settings(Path(path)) for path in (base, head) if Path(path).is_file()]
+    if len(settings) < 2 or settings[0] is None or settings[1] is None:
+        return None
+    places = [trace] if trace else [str(folder) for folder in transcript_folders()]
+    if not places:
+        raise BadInput("no transcripts on this machine: name some with --trace")
+    faults: list[str] = []
+    try:
+        found = (source for place in places for source in sources(place, faults))
+        log = read_traces(found, hashing_key())
+        done = compare_settings(settings[0], settings[1], log, how, model)
+    except (TraceError, NoSettings) as error:
+        raise BadInput("; ".join([str(error), *faults])) from error
+    for line in faults:
+        print(f"farthing: {line}", file=sys.stderr)
+    return done
 
 
 def _percent(text: str) -> int:

@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
 from farthing.cli._currency import InCurrency
+from farthing.cli._offered import ByOffers
 from farthing.cli._shared import OUTPUT, Asked, default_ledger, is_ledger, ledger_to_read
 
 if TYPE_CHECKING:
@@ -84,21 +85,20 @@ def _command(made: Report) -> Callable[..., int]:
         ccusage: FromCcusage | None = None,
         statement: list[str] | None = None,
         money: InCurrency | None = None,
+        offers: ByOffers | None = None,
         **kwargs: Any,
     ) -> int:
         asked, money = asked or Asked(), money or InCurrency()
-        if asked.contract and made.name not in WITH_CONTRACTS:
-            raise BadInput(f"--contract: {made.name} is at list price; {', '.join(WITH_CONTRACTS)} take offers")
         if statement and money.currency:
             raise BadInput("--currency: a bill stands beside the report in USD only; leave one of them out")
         if statement:
-            return _beside_a_bill(made, asked, statement)
+            return _beside_a_bill(made, asked, statement, offers or ByOffers())
         values = dict(zip((p.name for p in own), args, strict=False)) | kwargs
         if "keys" in values:
             values["keys"] = [key for text in values["keys"] for key in text.split(",") if key]
         if ccusage and ccusage.project:
             asked = replace(asked, where=[*(asked.where or ()), f"project=*{ccusage.project}*"])
-        question = asked.question()
+        question = (offers or ByOffers()).asked(asked.question())
         with ledger_to_read(asked.ledger, question.config) as ledger:
             return asked.answer(money.table(made, ledger, question, values), ledger, question)
 
@@ -113,6 +113,7 @@ def _command(made: Report) -> Callable[..., int]:
     ]
     shared: dict[str, Any] = {"asked": Asked | None}
     shared |= {"money": InCurrency | None} if made.adds_up else {}
+    shared |= {"offers": ByOffers | None} if made.name in WITH_CONTRACTS else {}
     shared |= {"ccusage": FromCcusage | None} if made.name in _OVER_TIME else {}
     shared |= {"statement": _STATEMENT} if made.name in BESIDE_A_BILL else {}
     parameters += [
@@ -125,13 +126,13 @@ def _command(made: Report) -> Callable[..., int]:
     return run
 
 
-def _beside_a_bill(made: Report, asked: Asked, files: list[str]) -> int:
+def _beside_a_bill(made: Report, asked: Asked, files: list[str], offers: ByOffers) -> int:
     """The report of what was billed, beside that of the ledger's usage of the same UTC days if there is a ledger."""
     from farthing.billed import BESIDE
 
     if asked.where or asked.shared:
         raise BadInput("--statement compares whole accounts and names them: leave out --where and --shared")
-    question = asked.question()
+    question = offers.asked(asked.question())
     billed = read_statement(files, "unblended", "", days=(question.since, question.until))
     alone, beside = BESIDE[made.name]
     if not is_ledger(asked.ledger or default_ledger(question.config)) and not asked.ledger:

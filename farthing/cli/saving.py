@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
 from farthing.cli._opened import hashing_key, sources
+from farthing.cli._policies import Applying, put_into_force
 from farthing.cli._shared import Asked, console, ledger_to_read, write_json
 from farthing.money import show, usd
 
@@ -30,6 +31,7 @@ app.command(group)
 def savings(
     *,
     asked: Asked = Asked(),  # noqa: B008 - it is not changed
+    applying: Applying = Applying(),  # noqa: B008
     bodies: Annotated[
         str, Parameter(help="Invocation logs with bodies: a file or folder. They tell which prefixes repeat.")
     ] = "",
@@ -44,6 +46,7 @@ def savings(
     """What today's traffic would cost under the cheapest plan that its owners allow: replayed, bounded, explained."""
     from farthing.optimise import savings as plan_of
 
+    applying.check()
     question = asked.question()
     wrong: list[str] = []
     billed, heading, code = None, "", 0
@@ -58,6 +61,7 @@ def savings(
         write_json(as_json(plan))
     else:
         _print(plan, whole=all)
+    put_into_force(plan.advice, applying, question)
     wrong += plan.faults
     for line in wrong[:MOST_TOLD]:
         print(f"farthing: {line}", file=sys.stderr)
@@ -252,8 +256,8 @@ def _print_next(plan: Plan, open_: list[Advice], out: Any, *, whole: bool) -> No
     if untraced:
         money = sum(one.billed for one in untraced)
         out.print(
-            f"  farthing savings --bodies LOGS    caching of {len(untraced):,} workloads ({show(money)}) is not resolved: "
-            "no prefixes known"
+            f"  farthing savings --bodies LOGS    of {len(untraced):,} workloads ({show(money)}) no prefixes known: "
+            "their caching is not resolved"
         )
     if not any(one.final for one in open_) and open_:
         out.print("  farthing evaluate                 proves that a cheaper model is as good")

@@ -65,6 +65,7 @@ def _starts(work: Workload, gap: Fraction, seconds: int) -> int:
     that fill only a part of each day begin anew every day, if the rest of it outlasts the TTL.
     """
     prefixes = ceil(work.monthly * gap / (work.days * DAY_S))
-    if work.per == "day" and DAY_S - work.requests * gap > seconds:
+    overnight = DAY_S - (work.requests - 1) * gap
+    if work.per == "day" and overnight > max(seconds, gap):
         return max(prefixes, work.days)
     return max(prefixes, 1)

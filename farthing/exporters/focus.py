@@ -1,7 +1,8 @@
 """FOCUS 1.2: one row a day, account, region, SKU and meter.
 
 ListCost is by the public book, ContractedCost by the offers that the account has. What Bedrock charges is billed as
-it is used, so BilledCost and EffectiveCost are the contracted cost. Days are UTC, as AWS's are. Claude Platform on AWS
+it is used, so BilledCost and EffectiveCost are the contracted cost. What a commitment or volume tiers come to is a row
+of the day on which their period ends: an adjustment, or a credit. Days are UTC, as AWS's are. Claude Platform on AWS
 is paid in CCU, a virtual currency: its usage rows carry EffectiveCost, its purchase rows BilledCost, and the two are
 never added (FOCUS 1.2, virtual currency examples).
 """
@@ -18,8 +19,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from farthing.book import Book, Card, Unpriced
+from farthing.book import Book, Card, Unpriced, midnight
 from farthing.cells import Cell, Question, cells
+from farthing.costs import Period, periods
 from farthing.exporters._regions import REGIONS
 from farthing.ledger import Ledger
 from farthing.meters import METERS
@@ -64,7 +66,7 @@ def export(ledger: Ledger, question: Question, path: Path, tags: Sequence[str] =
     question = replace(question, tz="UTC")
     keys = ("day", "account", "region", *(f"tag:{name}" for name in tags))
     found = cells(ledger, question, keys)
-    priced = list(_rows(found, tags, question))
+    priced = [*_rows(found, tags, question), *_terms(ledger, question, datetime.now(UTC).date())]
     rows = [row for row, _ in priced]
     if path.suffix == ".parquet":
         _write_parquet(path, rows)
@@ -96,6 +98,36 @@ def _rows(found: Iterable[Cell], tags: Sequence[str], question: Question) -> Ite
             bought[day[:7], account] = bought.get((day[:7], account), 0) + tokens * rate
     for (month, account), paid in sorted(bought.items()):
         yield _purchase(month, account, paid, question), 0
+
+
+def _terms(ledger: Ledger, question: Question, today: date) -> Iterator[tuple[Row, int]]:
+    """The shortfalls and rebates of periods that ended in the question's days; of all usage, so not under a filter."""
+    offers = [] if question.where else load_offers(question.config.contracts, question.book)
+    since, until = question.span()
+    for volume, category, sign in ((False, "Adjustment", 1), (True, "Credit", -1)):
+        for period in periods(ledger, question, offers, volume=volume, until=today):
+            picos = sign * (period.rebate if volume else period.shortfall)
+            if picos and period.ends <= today and since < midnight(period.ends) <= until:
+                yield _term(period, category, picos, question), picos
+
+
+def _term(period: Period, category: str, picos: int, question: Question) -> Row:
+    """An amount of a period. It is of no call and no price, so nothing is in those columns."""
+    said = "volume tiers" if category == "Credit" else "shortfall of the commitment"
+    account = min(period.offer.accounts) if len(period.offer.accounts) == 1 else ""
+    return _row((period.ends - timedelta(days=1)).isoformat(), account, question) | {
+        "ChargeCategory": category,
+        "ChargeDescription": f"{period.offer.name}: {said}, {period.starts} to {period.ends}",
+        "ChargeFrequency": "Recurring",
+        "BilledCost": usd(picos),
+        "ContractedCost": "0",
+        "EffectiveCost": usd(picos),
+        "ListCost": "0",
+        "PricingCurrencyEffectiveCost": usd(picos),
+        "PublisherName": _PUBLISHER[min(period.offer.platforms)],
+        "ServiceName": "Amazon Bedrock" if "bedrock" in period.offer.platforms else "Claude Platform on AWS",
+        "Tags": "{}",
+    }
 
 
 def _contracted(book: Book, card: Card, day: str, meter: str) -> int:

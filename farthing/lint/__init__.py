@@ -12,6 +12,7 @@ from farthing.lint._replay import NoReplay, replayed
 from farthing.lint._request import Sent
 from farthing.lint._rules import RULES, SEVERITIES
 from farthing.lint._say import as_json, lines, sarif
+from farthing.lint._settings import NoSettings, Settings, compare_settings, read_settings
 
 __all__ = [
     "RULES",
@@ -21,17 +22,21 @@ __all__ = [
     "How",
     "Linted",
     "NoReplay",
+    "NoSettings",
     "Other",
     "Sent",
+    "Settings",
     "Unread",
     "as_json",
     "comment_json",
     "compare",
+    "compare_settings",
     "lines",
     "lint",
     "markdown_of",
     "price_in_ledger",
     "read_requests",
+    "read_settings",
     "replayed",
     "sarif",
     "sent_of",

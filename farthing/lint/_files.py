@@ -18,7 +18,7 @@ from farthing.lint._request import CONVERSE, Sent, form_of, parts_of, settings_o
 from farthing.meters import Vector
 from farthing.traces._lines import UNREADABLE, instant_us, reason
 from farthing.traces.bedrock_log import _STAMP
-from farthing.usage import Rejected, read_usage
+from farthing.usage import Rejected, parse_model_id, read_usage
 
 MOST_LINE_BYTES = 1 << 30  # a body may be one line
 _BLANK = re.compile(r"(?<!\n)(?=\n\n)")
@@ -36,7 +36,7 @@ class Unread(NamedTuple):
 
 
 class Other(NamedTuple):
-    """A file of a folder that is not of JSON: nobody said that it holds requests."""
+    """A file of a folder that is not of JSON, or a request to a model that is not Claude."""
 
     path: str
 
@@ -72,7 +72,7 @@ def _base(paths: list[str], path: str) -> str:
     return os.path.relpath(path, inside[0]) if inside else ""
 
 
-def _of_file(path: str, source: Source) -> Iterator[Sent | Unread]:
+def _of_file(path: str, source: Source) -> Iterator[Sent | Unread | Other]:
     if path.endswith(_PROMPT_FILES):
         try:
             yield _prompt(path, b"".join(source.chunks()))
@@ -88,7 +88,9 @@ def _of_file(path: str, source: Source) -> Iterator[Sent | Unread]:
         yield Unread(path, str(cut))
 
 
-def _of_line(line: bytes, path: str, number: int, beside: Callable[[str], Any]) -> Iterator[Sent | Unread]:
+def _of_line(
+    line: bytes, path: str, number: int, beside: Callable[[str], Any]
+) -> Iterator[Sent | Unread | Other]:
     place = f"{path}:{number}"
     try:
         record = msgspec.json.decode(_bare(line))
@@ -98,9 +100,16 @@ def _of_line(line: bytes, path: str, number: int, beside: Callable[[str], Any]) 
     for at, one in enumerate(record if isinstance(record, list) else [record]):
         here = f"{place}[{at}]" if isinstance(record, list) else place
         try:
-            yield _sent(one, here, beside)
+            sent = _sent(one, here, beside)
+            yield sent if _is_claude(sent.model) else Other(here)
         except Rejected as error:
             yield Unread(here, str(error))
+
+
+def _is_claude(model: str) -> bool:
+    """Whether it may be one: an id that names no model may."""
+    base = parse_model_id(model).base
+    return not base or "claude" in base
 
 
 def _bare(line: bytes) -> bytes:

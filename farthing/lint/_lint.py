@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from farthing.cells import Question
     from farthing.ledger import Ledger
 
+MOST_WORKLOADS = 1_000  # whose last request is kept at a time
 MOST_NODES = 200_000  # that one loss is worked out over
 _INDEX = re.compile(r"(?<=messages)\[\d+\]|(?<=content)\[\d+\]")
 
@@ -56,7 +57,7 @@ class Linted:
 
     findings: list[Finding] = field(default_factory=list)
     requests: int = 0
-    others: int = 0  # files of a folder that hold no JSON
+    others: int = 0  # files of a folder that hold no JSON, and requests to other models
     pairs: int = 0
     unread: list[Unread] = field(default_factory=list)
     unchecked: Counter[str] = field(
@@ -100,7 +101,10 @@ def lint(requests: Iterable[Sent | Unread | Other], how: How, *, pair: bool = Fa
         if held:
             done.pairs += 1
             _add(known, sent, how, held.place, partial(_beside, held, pair))
+        before.pop(kind, None)  # so that the one seen longest ago comes first
         before[kind] = sent
+        if len(before) > MOST_WORKLOADS:
+            del before[next(iter(before))]
     done.findings = sorted(
         known.values(),
         key=lambda each: (-SEVERITIES.index(each.severity), -(each.loss.lost if each.loss else 0)),

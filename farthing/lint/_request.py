@@ -142,7 +142,7 @@ def _parts(content: Any, path: str, tier: str, role: str = "") -> Iterator[Part]
 def _part(block: dict[str, Any], path: str, tier: str, role: str) -> Part:
     bare = {name: value for name, value in block.items() if name != "cache_control"}
     data = f"{tier}\0{role}\0".encode() + msgspec.json.encode(bare)
-    media = block.get("type") in _MEDIA or not _MEDIA.isdisjoint(block)
+    media = str(block.get("type")) in _MEDIA or not _MEDIA.isdisjoint(block)
     mark = ttl(block["cache_control"]) if block.get("cache_control") else ""
     return Part(
         path,
@@ -176,11 +176,17 @@ def form_of(body: Mapping[str, Any]) -> str:
         return CONVERSE
     if "anthropic_version" in body:
         return INVOKE
+    messages = body.get("messages")
+    contents = (
+        [each.get("content") for each in messages or () if isinstance(each, dict)]
+        if isinstance(messages, list)
+        else []
+    )
     typed = [
         "type" in block
-        for message in body.get("messages") or ()
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        for block in message["content"]
+        for content in contents
+        if isinstance(content, list)
+        for block in content
         if isinstance(block, dict)
     ]
     return CONVERSE if typed and not any(typed) else MESSAGES

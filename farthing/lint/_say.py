@@ -28,7 +28,7 @@ def lines(done: Linted, *, text: bool = False) -> Iterator[str]:
     count = len(done.findings)
     pairs = f", {done.pairs:,} of them beside the one before" if done.pairs else ""
     if done.others:
-        yield f"not read: {_count(done.others, 'file')} without JSON"
+        yield f"left out: {done.others:,} (files without JSON, models that are not Claude)"
     for why, times in done.unchecked.items():
         yield f"not checked in {_count(times, 'request')}: lengths of prefixes ({why})"
     yield f"{_count(count, 'finding')} in {_count(done.requests, 'request')}{pairs}"
@@ -51,11 +51,14 @@ def _dollars(each: Finding) -> Iterator[str]:
         over = f"{loss.calls:,} calls, {loss.gap_s:,} s apart"
         if loss.lost > 0:
             yield (
-                f"lost: {show(loss.lost)} over {over}: {show(a_call, 4)} a call of its prompt, "
-                f"mended {show(mended, 4)}{assumed}"
+                f"lost: {show(loss.lost)} over {over}: {show(a_call, 4)} a call for its prompt, "
+                f"{show(mended, 4)} mended{assumed}"
             )
         else:
-            yield f"nothing is lost over {over}: {show(a_call, 4)} a call, mended {show(mended, 4)}{assumed}"
+            yield (
+                f"nothing is lost over {over}: {show(a_call, 4)} a call as it is, "
+                f"{show(mended, 4)} otherwise{assumed}"
+            )
     elif each.unpriced:
         yield f"not priced: {each.unpriced}"
     if each.ledger:
@@ -70,7 +73,7 @@ def as_json(done: Linted, *, text: bool = False) -> dict[str, Any]:
     return {
         "requests": done.requests,
         "pairs": done.pairs,
-        "other_files": done.others,
+        "left_out": done.others,
         "findings": [_finding(each, text=text) for each in done.findings],
         "unchecked": dict(done.unchecked),
         "unread": [each._asdict() for each in done.unread],

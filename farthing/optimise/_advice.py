@@ -8,7 +8,7 @@ import msgspec
 
 # The order in which steps are taken. Content comes before them (no lever here touches it), the price book after.
 LEVERS_IN_ORDER = ("model", "channel", "schedule", "cache", "endpoint")
-KINDS = ("cache_markers", "ttl", "profile", "model", "batch", "settings")  # of changes
+KINDS = ("cache_markers", "ttl", "profile", "model", "batch", "schedule", "settings")  # of changes
 
 
 class Interval(msgspec.Struct, frozen=True):

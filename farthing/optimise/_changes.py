@@ -8,16 +8,15 @@ from farthing.book import Book
 from farthing.cache import HOUR_US, POLICIES, Policy
 from farthing.optimise._advice import Change
 from farthing.optimise._lots import Choice, Load
-from farthing.optimise._replay import BY_CLIENT
+from farthing.optimise._replay import BY_CLIENT, policy_of
 
 _GEOGRAPHY = "geo:"
 
 
 def change(book: Book, load: Load, lever: str, before: Choice, after: Choice) -> Change:
     """Of one lever, or of the first of several."""
-    return {"model": _model, "channel": _batch, "cache": _cache, "endpoint": _profile}[lever](
-        book, load, before, after
-    )
+    made = {"model": _model, "channel": _batch, "schedule": _order, "cache": _cache, "endpoint": _profile}
+    return made[lever](book, load, before, after)
 
 
 def _where(load: Load) -> dict[str, Any]:
@@ -104,8 +103,19 @@ def _batch(book: Book, load: Load, before: Choice, after: Choice) -> Change:
     )
 
 
+def _order(book: Book, load: Load, before: Choice, after: Choice) -> Change:
+    deadline = load.workload.deadline if load.workload else ""
+    return Change(
+        "schedule",
+        "hold what may wait, and send it in the order of its prefixes, one after the other",
+        "for request in requests: send(request)",
+        "for request in sorted(requests, key=lambda r: (r['system'], r['messages'])): send(request)",
+        {**_where(load), "order": "prefix", "deadline": deadline},
+    )
+
+
 def _cache(book: Book, load: Load, before: Choice, after: Choice) -> Change:
-    policy, today = BY_CLIENT[after.policy], load.stages[""].traffic.today
+    policy, today = policy_of(after.policy, load.stages[""].traffic), load.stages[""].traffic.today
     data = {
         **_where(load), "policy": after.policy,
         "was": next((name for name, one in (POLICIES | BY_CLIENT).items() if one == today), ""),
@@ -141,8 +151,8 @@ def _markers(policy: Policy, *, converse: bool) -> str:
 
     def mark(ttl_us: int) -> str:
         if converse:
-            return '{"cachePoint": {"type": "default", "ttl": "%s"}}' % _ttl(ttl_us)
-        return '"cache_control": {"type": "ephemeral", "ttl": "%s"}' % _ttl(ttl_us)
+            return f'{{"cachePoint": {{"type": "default", "ttl": "{_ttl(ttl_us)}"}}}}'
+        return f'"cache_control": {{"type": "ephemeral", "ttl": "{_ttl(ttl_us)}"}}'
 
     places = (("system", "the last block of system", policy.system_ttl_us),
               ("messages", "the last block of the last message", policy.end_ttl_us))  # fmt: skip

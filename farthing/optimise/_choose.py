@@ -12,20 +12,20 @@ from farthing.book import Book, Resolved, Unpriced
 from farthing.cells import Question
 from farthing.config import Workload
 from farthing.optimise import _replay
-from farthing.optimise._advice import Interval
+from farthing.optimise._advice import LEVERS_IN_ORDER, Interval
 from farthing.optimise._lots import (
     BATCH_HOURS,
     BATCH_RECORDS,
     Choice,
     Load,
     cost,
+    halves,
     kappas,
     limit,
     load_ratio,
     minutes,
     suggested,
 )
-from farthing.optimise._replay import AS_IS
 from farthing.usage import Sku
 
 NOT_NAMED = "nobody has named this workload in farthing.toml, and said what may be done to it"
@@ -60,24 +60,29 @@ def options(book: Book, load: Load, question: Question, days: int) -> list[Optio
     found = [
         *_models(book, load),
         *_batches(book, load, days),
+        *_schedules(load),
         *_policies(load),
         *_endpoints(book, load),
     ]
-    return [one for one in found if one.doubts or cost(book, load, one.choice) != load.billed]
+    return [
+        one
+        for one in found
+        if one.doubts or one.lever == "schedule" or cost(book, load, one.choice) != load.billed
+    ]
 
 
 def best(book: Book, load: Load, found: Sequence[Option], *, forced: bool = False) -> Choice:
     """The cheapest of all combinations; of equals the one that changes least. `forced` passes doubts of owners over."""
     usable = [one for one in found if not _against(one, forced=forced)]
-    by_lever: dict[str, list[Choice]] = {name: [] for name in ("model", "channel", "cache", "endpoint")}
+    by_lever: dict[str, list[Choice]] = {name: [] for name in LEVERS_IN_ORDER}
     for one in usable:
         by_lever[one.lever].append(one.choice)
     chosen, least = TODAY, load.billed
-    for model, batch, policy, globe in itertools.product(
+    for model, batch, order, policy, globe in itertools.product(
         *([TODAY, *choices] for choices in by_lever.values())
     ):
-        choice = Choice(model.model, batch.batch, policy.policy, globe.globe)
-        if choice.policy and choice.model not in load.stages:
+        choice = Choice(model.model, batch.batch, order.ordered, policy.policy, globe.globe)
+        if (choice.policy or choice.ordered) and choice.model not in load.stages:
             continue
         picos = cost(book, load, choice, forced=forced)
         if picos < least:
@@ -93,11 +98,12 @@ def _against(one: Option, *, forced: bool) -> list[Doubt]:
 
 
 def steps(book: Book, load: Load, chosen: Choice) -> list[Taken]:
-    """The plan in the order model, channel, cache, endpoint. A step that alone would cost more is taken with the next."""
+    """The plan in the order of the levers. A step that alone would cost more is taken with the next."""
     prefixes = [
         ("model", Choice(chosen.model)),
         ("channel", Choice(chosen.model, chosen.batch)),
-        ("cache", Choice(chosen.model, chosen.batch, chosen.policy)),
+        ("schedule", Choice(chosen.model, chosen.batch, chosen.ordered)),
+        ("cache", Choice(chosen.model, chosen.batch, chosen.ordered, chosen.policy)),
         ("endpoint", chosen),
     ]
     taken: list[Taken] = []
@@ -141,19 +147,20 @@ def floor(book: Book, load: Load, found: Sequence[Option]) -> int:
     models = ["", *(one.choice.model for one in usable if one.lever == "model")]
     batch = any(one.lever == "channel" for one in usable)
     globe = any(one.lever == "endpoint" for one in usable)
-    return min(_least(book, load, Choice(model, batch, AS_IS, globe)) for model in models)
+    order = any(one.lever == "schedule" for one in usable)
+    return min(_least(book, load, Choice(model, batch, globe=globe), order=order) for model in models)
 
 
-def _least(book: Book, load: Load, choice: Choice) -> int:
-    rough = limit(book, load, choice, free=True)
+def _least(book: Book, load: Load, choice: Choice, *, order: bool) -> int:
+    """The better of two bounds: one of counts alone, one of the trace as far as it goes."""
+    least = limit(book, load, choice, free=True)
     stage = load.stages.get(choice.model)
-    if stage is None or choice.batch or not stage.calibrated():
-        return min(rough, cost(book, load, choice, 0))
-    today, part, whole = stage.today().cost, *load.share
-    as_is = cost(book, load, choice, 0)
-    traced = as_is * part // whole
-    known = traced * stage.least() // today if today else traced
-    return min(as_is, known + rough * (whole - part) // whole)
+    if stage and not order and load.stages[""].calibrated() and (today := stage.today().cost):
+        part, whole = load.share
+        sync, rest = halves(book, load, choice._replace(batch=False), 0)
+        traced = sync * part * stage.least(batch=choice.batch) // (whole * today)
+        least = max(least, traced + rest + max(0, least - rest) * (whole - part) // whole)
+    return min(least, cost(book, load, choice, 0))
 
 
 # --- levers at their settings --------------------------------------------------------------------------------------
@@ -182,7 +189,7 @@ def _models(book: Book, load: Load) -> Iterator[Option]:
             doubts.append(
                 Doubt(
                     "resolved",
-                    f"it saves or loses, by how many tokens its tokenizer makes of the same text ({least[0] / least[1]:g} to "
+                    f"it saves or loses, by how many tokens its tokenizer makes of a text ({least[0] / least[1]:g} to "
                     f"{most[0] / most[1]:g} for one): count a sample with CountTokens",
                 )
             )
@@ -242,7 +249,8 @@ def _batches(book: Book, load: Load, days: int) -> Iterator[Option]:
         doubts.append(
             Doubt(
                 "resolved",
-                f"a job has {BATCH_RECORDS} records at least, and it makes {eligible * window // (days * 1440):,} calls in {window // 60} hours",
+                f"a job has {BATCH_RECORDS} records at least, and it makes "
+                f"{eligible * window // (days * 1440):,} calls in {window // 60} hours",
             )
         )
     yield Option("channel", choice, tuple(doubts))
@@ -286,11 +294,25 @@ def _policies(load: Load) -> Iterator[Option]:
         yield Option("cache", choice, tuple(doubts))
 
 
+def _schedules(load: Load) -> Iterator[Option]:
+    """Calls that may wait, sent in the order of their prefixes: worth something only with markers."""
+    stage = load.stages.get("")
+    if stage is None or not stage.traffic.deferrable.any() or not stage.calibrated():
+        return
+    named = load.workload
+    doubts = []
+    if named is None:
+        doubts.append(Doubt("permitted", NOT_NAMED))
+    elif not minutes(named.deadline) or not named.cache:
+        doubts.append(Doubt("permitted", "`deadline` of the workload says at once, or `cache` is false"))
+    yield Option("schedule", Choice(ordered=True), tuple(doubts))
+
+
 def mend(told_by: str) -> str:
     """What would bring a replay nearer to the bill."""
     if told_by == "counts":
         return "counts alone do not tell the prefixes here; give the logs with bodies (--bodies PATH)"
-    return "some calls are not in the bodies, or are cached in several ways: give all of a workload's logs, or name its parts"
+    return "some calls are not in the bodies, or are cached in several ways: give all logs, or name its parts"
 
 
 def _endpoints(book: Book, load: Load) -> Iterator[Option]:

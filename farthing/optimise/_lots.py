@@ -16,7 +16,7 @@ from farthing.meters import Vector
 from farthing.optimise import _replay
 from farthing.optimise._replay import AS_IS
 from farthing.optimise._scenarios import find, rated
-from farthing.optimise._traffic import Lot
+from farthing.optimise._traffic import Lot, Traffic
 from farthing.reports._control import matches
 from farthing.usage import Sku
 
@@ -33,6 +33,7 @@ class Choice(NamedTuple):
 
     model: str = ""  # instead of its own
     batch: bool = False
+    ordered: bool = False  # what may wait is held, and sent in the order of its prefixes
     policy: str = AS_IS
     globe: bool = False
 
@@ -59,12 +60,17 @@ class Load:
     )  # models: why not ("" where allowed and proved as good)
     stages: dict[str, _replay.Stage] = field(default_factory=dict)
     share: Ratio = (0, 1)  # of its synchronous cost, what the trace has
-    _costs: dict[tuple[object, ...], int] = field(default_factory=dict)
-    _ratios: dict[tuple[str, str], _replay.Ratio] = field(default_factory=dict)
+    costs: dict[tuple[object, ...], int] = field(default_factory=dict)
+    ratios: dict[tuple[str, _replay.Way], _replay.Ratio] = field(default_factory=dict)
 
     @property
     def billed(self) -> int:
         return sum(part.cell.cost for part in self.parts)
+
+    @property
+    def synchronous(self) -> list[Part]:
+        """What no batch and no faster mode has: only that is replayed."""
+        return [part for part in self.parts if part.cell.price.sku.mode == "on_demand"]  # type: ignore[union-attr]
 
     @property
     def calls(self) -> int:
@@ -198,12 +204,32 @@ def cost(book: Book, load: Load, choice: Choice, at: int = 1, *, forced: bool = 
     `forced` moves also calls that may not go to the global endpoint: to say what that would be worth.
     """
     asked = (choice, at, forced)
-    if asked not in load._costs:
-        load._costs[asked] = sum(_part(book, load, part, choice, at, forced) for part in load.parts)
-    return load._costs[asked]
+    if asked not in load.costs:
+        apart = [_part(book, load, part, choice, at, forced) for part in load.parts]
+        load.costs[asked] = sum(apart)
+        if choice.batch and traced(load, choice):
+            mixed = [_part(book, load, part, choice, at, forced, mixed=True) for part in load.parts]
+            load.costs[asked] = min(sum(apart), sum(mixed))
+    return load.costs[asked]
 
 
-def _part(book: Book, load: Load, part: Part, choice: Choice, at: int, forced: bool) -> int:
+def halves(book: Book, load: Load, choice: Choice, at: int) -> tuple[int, int]:
+    """The lot's cost under a choice: of what is synchronous, and replayed as far as it is traced; and of the rest."""
+    sync = sum(_part(book, load, part, choice, at, False) for part in load.synchronous)
+    whole = sum(_part(book, load, part, choice, at, False) for part in load.parts)
+    return sync, whole - sync
+
+
+def traced(load: Load, choice: Choice) -> bool:
+    """Whether a trace says, call by call, which ones a batch makes cheaper."""
+    stage = load.stages.get(choice.model)
+    return stage is not None and load.stages[""].calibrated() and bool(stage.traffic.deferrable.any())
+
+
+def _part(
+    book: Book, load: Load, part: Part, choice: Choice, at: int, forced: bool, *, mixed: bool = False
+) -> int:
+    """What a part comes to. `mixed`: which of its calls are batched the trace has said, else it is all that may be."""
     cell = part.cell
     assert isinstance(cell.sku, Resolved)
     rewrites: list[Rewrite] = []
@@ -218,8 +244,8 @@ def _part(book: Book, load: Load, part: Part, choice: Choice, at: int, forced: b
         return cell.cost
     picos, sku, tokens = sync
     if sku.mode == "on_demand":
-        picos = _with_policy(load, choice, at, picos)
-    if choice.batch and part.deferrable and sku.mode == "on_demand":
+        picos = _replayed(load, choice if mixed else choice._replace(batch=False), at, picos)
+    if choice.batch and not mixed and part.deferrable and sku.mode == "on_demand":
         batched = find(book, sku._replace(mode="batch"), cell.at, cell.prompt, cached=False)
         own = find(book, sku, cell.at, cell.prompt, tokens.cached > 0)
         if batched and own and batch_pays(tokens, own.rates, batched.rates):
@@ -229,9 +255,10 @@ def _part(book: Book, load: Load, part: Part, choice: Choice, at: int, forced: b
     return int(picos)
 
 
-def _with_policy(load: Load, choice: Choice, at: int, picos: int) -> int:
+def _replayed(load: Load, choice: Choice, at: int, picos: int) -> int:
+    """A synchronous cost of today with the trace's part of it sent in another way."""
     stage = load.stages.get(choice.model)
-    if choice.policy == AS_IS or stage is None:
+    if stage is None or not (choice.policy or choice.ordered or choice.batch):
         return picos
     ratio = load_ratio(load, choice)
     part, whole = load.share
@@ -239,12 +266,19 @@ def _with_policy(load: Load, choice: Choice, at: int, picos: int) -> int:
 
 
 def load_ratio(load: Load, choice: Choice) -> _replay.Ratio:
-    """The policy's cost over today's, on the trace."""
-    asked = (choice.model, choice.policy)
-    if asked not in load._ratios:
-        stage = load.stages[choice.model]
-        load._ratios[asked] = stage.ratio(_replay.policy_of(choice.policy, stage.traffic))
-    return load._ratios[asked]
+    """The cost of the trace over today's, sent as chosen."""
+    stage = load.stages[choice.model]
+    way = way_of(load, choice, stage.traffic)
+    if (choice.model, way) not in load.ratios:
+        load.ratios[choice.model, way] = stage.ratio(way)
+    return load.ratios[choice.model, way]
+
+
+def way_of(load: Load, choice: Choice, traffic: Traffic) -> _replay.Way:
+    """The choice as a replay takes it."""
+    waits = minutes(load.workload.deadline) if load.workload else 0
+    window_us = (waits or BATCH_HOURS * 60) * 60_000_000 if choice.ordered else 0
+    return _replay.Way(_replay.policy_of(choice.policy, traffic), choice.batch, window_us)
 
 
 def _cacheable(model: Model, cell: Cell) -> bool:

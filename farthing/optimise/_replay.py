@@ -14,6 +14,7 @@ from farthing.cache import (
     HOUR_US,
     POLICIES,
     Cards,
+    Ints,
     Policy,
     Trace,
     Unpriceable,
@@ -21,8 +22,10 @@ from farthing.cache import (
     cards_for,
     radix,
     simulate,
+    take,
 )
 from farthing.meters import Vector
+from farthing.optimise._scenarios import find
 from farthing.optimise._traffic import Traffic
 from farthing.usage import Sku
 
@@ -30,6 +33,8 @@ GATE = (3, 100)  # of what was billed: a replay that is further off claims no do
 ENOUGH = 100  # sessions, to tell what an hour's cache is worth (docs/decisions/0072-what-counts.md)
 FEWEST = 10  # sessions, or hours, for an interval to mean anything
 RESAMPLES = 400
+ROUNDS = 6  # of asking which calls a batch makes cheaper
+APART_US = 1_000_000  # calls in the order of their prefixes, one after the other
 SEED = 20_260
 # What a client can do by marking its prompts; what decides call by call (farthing.cache.BEST) needs a gateway.
 BY_CLIENT: dict[str, Policy] = {
@@ -61,6 +66,16 @@ class Ratio(NamedTuple):
 SAME = Ratio(1, 1, 1, 1)
 
 
+class Way(NamedTuple):
+    """How a trace is sent: under a policy, with calls that may wait batched where that is less, or put in order."""
+
+    policy: Policy
+    batch: bool = False
+    window_us: int = (
+        0  # calls that may wait are held so long at most, and sent in the order of their prefixes
+    )
+
+
 class Stage:
     """A traffic under the rates of one model: plays each policy once."""
 
@@ -70,32 +85,94 @@ class Stage:
         self.cards, _ = cards_for(book, sku, traffic.trace, at, dated=True)
         least = book.models[sku.model].cache_minimum(sku.platform, at.date())
         self.minimum = 1_024 if least is None else least
-        self._played: dict[Policy, Played] = {}
+        self._played: dict[Way, Played] = {}
+        self._held: dict[int, Ints] = {}
+        self.batched = _batched(book, sku, at)
 
     def today(self) -> Played:
-        return self.play(self.traffic.today)
+        return self.play(Way(self.traffic.today))
 
-    def play(self, policy: Policy) -> Played:
-        if policy not in self._played:
-            rates = self.cards.rates[0]
-            self._played[policy] = self._priced(
-                simulate(self.traffic.trace, policy, rates, self.minimum).each
-            )
-        return self._played[policy]
+    def play(self, way: Way | Policy) -> Played:
+        """What the trace comes to, sent in this way."""
+        way = Way(way) if isinstance(way, Policy) else way
+        if way not in self._played:
+            played = self._mixed(way) if way.batch else self._sent(way, None)
+            self._played[way] = played
+        return self._played[way]
+
+    def _sent(self, way: Way, without: Any) -> Played:
+        """Under the policy, but for some requests, which cost nothing here."""
+        trace, cards = self.traffic.trace, self.cards
+        order = np.arange(trace.requests) if without is None else np.flatnonzero(~without)
+        at_us = self._times(way.window_us)[order]
+        again = np.lexsort((np.arange(len(order)), at_us))
+        order = order[again]
+        if not len(order):
+            return Played(0, np.zeros(trace.requests))
+        sent = take(trace, order)._replace(at_us=at_us[again])
+        tokens = simulate(sent, way.policy, cards.rates[0], self.minimum).each
+        some = Cards(cards.rates, cards.of[order])
+        each = np.zeros(trace.requests)
+        each[order] = _priced(some, tokens)
+        return Played(some.price(tokens), each)
+
+    def _times(self, window_us: int) -> Ints:
+        if window_us not in self._held:
+            self._held[window_us] = _held(self.traffic.trace, self.traffic.deferrable, window_us)
+        return self._held[window_us]
+
+    def _mixed(self, way: Way) -> Played:
+        """Each call that may wait sent as a batch if it costs less so than in the cache, as the cache then is.
+
+        What is batched no longer warms the cache for others, so this is asked again until nothing changes, a few times
+        at most; all of them and none of them are tried too. The least is taken: a plan that can be had, not the best.
+        """
+        alone = self._sent(way._replace(batch=False), None)
+        if self.batched is None or not self.traffic.deferrable.any():
+            return alone
+        trace, waits = self.traffic.trace, self.traffic.deferrable
+        zero = np.zeros(trace.requests, np.int64)
+        batched = _priced(Cards((self.batched,), zero), Vector(trace.prompt, trace.output, zero, zero, zero))
+        best, sync, seen = alone, alone.each, set[bytes]()
+        chosen = waits.copy()
+        for _ in range(ROUNDS):
+            rest = self._sent(way._replace(batch=False), chosen)
+            prompt, output = int(trace.prompt[chosen].sum()), int(trace.output[chosen].sum())
+            cost = rest.cost + prompt * self.batched.input + output * self.batched.output
+            if cost < best.cost:
+                best = Played(cost, np.where(chosen, batched, rest.each))
+            seen.add(chosen.tobytes())
+            sync = np.where(chosen, sync, rest.each)
+            chosen = waits & (batched < sync)
+            if chosen.tobytes() in seen:
+                break
+        return best
 
     def billed(self) -> Played:
         """What was billed, at the same rates."""
         return self._priced(self.traffic.billed)
 
-    def least(self) -> int:
-        """The bound, with pings: no policy is below it."""
+    def least(self, *, batch: bool = False) -> int:
+        """The bound, with pings: no policy is below it.
+
+        Where calls may be batched, each node of those that can wait may have the batch's rate by itself, and their
+        output has it anyway: that leaves out that a call is batched whole or not at all, so it is a bound still.
+        """
         merged: Trace = radix(self.traffic.trace)
-        return bound(merged, self.minimum, self.cards, pings=True)
+        cards = self.cards
+        if batch and self.batched is not None:
+            into, out = self.batched.input, self.batched.output
+            either = tuple(
+                rates._replace(input=min(rates.input, into), output=min(rates.output, out))
+                for rates in cards.rates
+            )
+            cards = Cards(
+                cards.rates + either, cards.of + len(cards.rates) * self.traffic.deferrable.astype(np.int64)
+            )
+        return bound(merged, self.minimum, cards, pings=True)
 
     def _priced(self, tokens: Vector) -> Played:
-        rates = np.array([list(card) for card in self.cards.rates], float)[self.cards.of]
-        each = sum(rates[:, i] * column for i, column in enumerate(tokens))
-        return Played(Cards.price(self.cards, tokens), each)
+        return Played(self.cards.price(tokens), _priced(self.cards, tokens))
 
     def error(self) -> tuple[int, int]:
         """By how much the replay of today is off the bill: part and whole."""
@@ -106,12 +183,12 @@ class Stage:
         part, whole = self.error()
         return abs(part) * GATE[1] <= GATE[0] * whole
 
-    def ratio(self, policy: Policy) -> Ratio:
+    def ratio(self, way: Way | Policy) -> Ratio:
         """With the interval of a cluster bootstrap: sessions are drawn again, and the sums' ratio taken.
 
         What a policy learns it learns as the trace goes, from the past alone, so there is nothing fitted to refit.
         """
-        before, after = self.today(), self.play(policy)
+        before, after = self.today(), self.play(way)
         sums = [np.bincount(self.traffic.cluster, weights=one.each) for one in (before, after)]
         drawn = _resampled(sums)
         low, high = np.quantile(drawn, [0.025, 0.975])
@@ -131,6 +208,32 @@ def _resampled(sums: Sequence[Any]) -> Any:
     )
     whole = np.where(drawn[:, 0] > 0, drawn[:, 0], 1.0)
     return drawn[:, 1] / whole
+
+
+def _priced(cards: Cards, tokens: Vector) -> Any:
+    rates = np.array([list(card) for card in cards.rates], float)[cards.of]
+    return sum(rates[:, i] * column for i, column in enumerate(tokens))
+
+
+def _batched(book: Book, sku: Sku, at: datetime) -> Vector | None:
+    found = find(book, sku._replace(mode="batch"), at, 0, cached=False)
+    return found.rates if found else None
+
+
+def _held(trace: Trace, waits: Any, window_us: int) -> Ints:
+    """When each request goes out: those that may wait at the end of their window, a second apart, by prefix."""
+    at_us = trace.at_us.copy()
+    if not window_us:
+        return at_us
+    held = np.flatnonzero(waits)
+    window = at_us[held] // window_us
+    paths = [trace.nodes[trace.starts[i] : trace.starts[i + 1]].tolist() for i in held.tolist()]
+    before, place = -1, 0
+    for at in sorted(range(len(held)), key=lambda at: (window[at], paths[at])):
+        place = place + 1 if window[at] == before else 0
+        before = window[at]
+        at_us[held[at]] = (before + 1) * window_us + place * APART_US
+    return at_us
 
 
 def stage(book: Book, traffic: Traffic, sku: Sku, at: datetime) -> Stage | None:

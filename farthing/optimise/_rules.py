@@ -1,4 +1,4 @@
-"""Four rules of thumb, one by one: what each alone would save on this traffic, and whether all come to under a quarter."""
+"""Four rules of thumb: what each alone would save on this traffic, and whether it comes to under a quarter."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from farthing.optimise._choose import (
     saved,
     steps,
 )
-from farthing.optimise._lots import Choice, Load, cost, limit, loads, suggested
+from farthing.optimise._lots import Choice, Load, cost, limit, loads, suggested, traced
 from farthing.optimise._says import risk, sentence
 from farthing.optimise._scenarios import find
 from farthing.optimise._traffic import Lot, Traffic, from_bodies, from_counts
@@ -153,8 +153,11 @@ def _scale(plans: Sequence[Planned], computed: int, billed: int) -> None:
 
 def _advise(question: Question, planned: Planned) -> None:
     book, load = question.book, planned.load
-    planned.bound = min(planned.billed, planned.money(floor(book, load, planned.options)))
-    planned.advised = _less(planned, interval(book, load, planned.chosen))
+    found = interval(book, load, planned.chosen)
+    planned.bound = max(
+        0, planned.billed - planned.money(load.billed - min(floor(book, load, planned.options), found.mid))
+    )
+    planned.advised = _less(planned, found)
     everything = best(book, load, planned.options, forced=True)
     planned.worth = _less(planned, interval(book, load, everything, forced=True), 0)
     for one in planned.taken:
@@ -189,7 +192,7 @@ def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:
         priced = [
             (cost(book, load, plan) - cost(book, load, after, forced=True), at, after, one)
             for at, (after, one) in enumerate(settings)
-            if not after.policy or after.model in load.stages
+            if not (after.policy or after.ordered) or after.model in load.stages
         ]
         if not priced:
             continue
@@ -203,7 +206,13 @@ def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:
 
 
 def _with(plan: Choice, choice: Choice, lever: str) -> Choice:
-    name = {"model": "model", "channel": "batch", "cache": "policy", "endpoint": "globe"}[lever]
+    name = {
+        "model": "model",
+        "channel": "batch",
+        "schedule": "ordered",
+        "cache": "policy",
+        "endpoint": "globe",
+    }[lever]
     return plan._replace(**{name: getattr(choice, name)})
 
 
@@ -218,7 +227,9 @@ def _made(
     load, lot = planned.load, planned.load.lot
     kinds = {doubt.kind for doubt in doubts}
     stage = load.stages.get("")
-    replayed = "cache" in one.levers
+    replayed = bool({"cache", "schedule"} & set(one.levers)) or (
+        "channel" in one.levers and traced(load, one.after)
+    )
     room = planned.billed - planned.bound
     return Advice(
         workload=lot.workload,
@@ -257,7 +268,8 @@ def _replayed(load: Load) -> int:
         return load.billed
     part, whole = load.share
     off, of = stage.error()
-    return load.billed + (load.billed * part * off // (whole * of) if of else 0)
+    sync = sum(one.cell.cost for one in load.synchronous)
+    return load.billed + (sync * part * off // (whole * of) if of else 0)
 
 
 # --- sums ----------------------------------------------------------------------------------------------------------
@@ -353,8 +365,8 @@ def _worked(question: Question, name: str, found: Sequence[Planned]) -> Worked:
             for planned in untraced
         )
         notes.append(
-            f"cache: not resolved: no prefixes known of {', '.join(p.load.lot.model for p in untraced)}; were every prompt "
-            f"read from a cache, it would come to {show(most)}: give the logs with bodies, --bodies PATH"
+            f"cache: not resolved: no prefixes known of {', '.join(p.load.lot.model for p in untraced)}; were every "
+            f"prompt read from a cache, it would come to {show(most)}: give the logs with bodies, --bodies PATH"
         )
     notes += [
         note

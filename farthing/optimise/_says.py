@@ -6,8 +6,8 @@ from farthing.book import Book, Card, Resolved
 from farthing.cache import BEST, POLICIES, Policy
 from farthing.money import show
 from farthing.optimise._choose import Taken, percent, unproved
-from farthing.optimise._lots import Load, kappas
-from farthing.optimise._replay import BY_CLIENT
+from farthing.optimise._lots import Load, kappas, traced, way_of
+from farthing.optimise._replay import Way
 from farthing.optimise._scenarios import find
 
 _POLICY = {
@@ -26,7 +26,9 @@ def sentence(load: Load, one: Taken) -> str:
     """What to do, in a line."""
     parts = {
         "model": f"use {one.after.model} for {load.lot.model}",
-        "channel": "send what can wait as a batch",
+        "channel": "send what can wait as a batch"
+        + (", where that costs less than the cache" if _mixed(load, one) else ""),
+        "schedule": "send what can wait in the order of its prefixes",
         "cache": _POLICY.get(one.after.policy, one.after.policy),
         "endpoint": "call the global endpoint",
     }
@@ -35,7 +37,7 @@ def sentence(load: Load, one: Taken) -> str:
 
 def risk(book: Book, load: Load, one: Taken) -> str:
     """What it may cost otherwise: quality, tokens, cache hits, waiting."""
-    parts = {"model": _model, "channel": _batch, "cache": _cache, "endpoint": _endpoint}
+    parts = {"model": _model, "channel": _batch, "schedule": _order, "cache": _cache, "endpoint": _endpoint}
     return " ".join(filter(None, (parts[lever](book, load, one) for lever in one.levers)))
 
 
@@ -47,12 +49,14 @@ def _model(book: Book, load: Load, one: Taken) -> str:
     ]
     if least != most:
         said.append(
-            f"Its tokenizer makes {least[0] / least[1]:g} to {most[0] / most[1]:g} tokens of one; how long answers get is not known."
+            f"Its tokenizer makes {least[0] / least[1]:g} to {most[0] / most[1]:g} tokens of one; how "
+            "long answers get is not known."
         )
     reads = sum(part.cell.tokens.cache_read for part in load.parts)
     if reads and (switch := _cold(book, load, one.after.model)):
         said.append(
-            f"Caches are per model: the first prompt of each running session is written anew, about {show(switch, 4)} each."
+            f"Caches are per model: the first prompt of each running session is written anew, "
+            f"about {show(switch, 4)} each."
         )
     minimum = book.models[one.after.model].cache_minimum(load.lot.platform, load.parts[0].cell.at.date())
     if minimum:
@@ -75,6 +79,14 @@ def _cold(book: Book, load: Load, model: str) -> int:
     return int(reads * (card.rates.cache_write_5m - card.rates.cache_read))
 
 
+def _order(book: Book, load: Load, one: Taken) -> str:
+    return "Answers come when the deadline allows; the first of each prefix is to be answered before the next is sent."
+
+
+def _mixed(load: Load, one: Taken) -> bool:
+    return one.after.batch and traced(load, one.after)
+
+
 def _batch(book: Book, load: Load, one: Taken) -> str:
     said = "Answers come within 24 hours, and a batch on Bedrock has no cache."
     model = one.after.model or load.lot.model
@@ -91,8 +103,8 @@ def _batch(book: Book, load: Load, one: Taken) -> str:
 
 def _cache(book: Book, load: Load, one: Taken) -> str:
     stage = load.stages[one.after.model]
-    today, after = stage.today().cost, stage.play(BY_CLIENT[one.after.policy]).cost
-    adaptive = stage.play(POLICIES[BEST]).cost
+    today, after = stage.today().cost, stage.play(way_of(load, one.after, stage.traffic)).cost
+    adaptive = stage.play(Way(POLICIES[BEST])).cost
     said = []
     if one.after.policy != "none" and stage.traffic.today != Policy():
         losing = _losing(load, one)
@@ -112,7 +124,9 @@ def _losing(load: Load, one: Taken) -> str:
 
     stage = load.stages[one.after.model]
     before = np.bincount(stage.traffic.cluster, weights=stage.today().each)
-    after = np.bincount(stage.traffic.cluster, weights=stage.play(BY_CLIENT[one.after.policy]).each)
+    after = np.bincount(
+        stage.traffic.cluster, weights=stage.play(way_of(load, one.after, stage.traffic)).each
+    )
     more = after - before
     worse = int((more > 0).sum())
     if not worse:
@@ -137,5 +151,6 @@ def _endpoint(book: Book, load: Load, one: Taken) -> str:
     tokens = regional // 11 // (10 * (rates.cache_write_5m - rates.cache_read) // 11)
     return (
         "It may run in any region, and caches may be met less often there: if reads fall from "
-        f"{percent(reads, prompt)} of the prompt by {percent(tokens, prompt).removesuffix(' %')} points, nothing is saved."
+        f"{percent(reads, prompt)} of the prompt by {percent(tokens, prompt).removesuffix(' %')} points, "
+        "nothing is saved."
     )

@@ -88,7 +88,7 @@ def _outcome(scenario: Scenario, own: Book, piles: dict[_Pile, Vector]) -> Outco
 def rated(
     book: Book, sku: Sku, tokens: Vector, at: datetime, prompt: int, rewrites: Sequence[Rewrite]
 ) -> tuple[int, Sku, Vector] | None:
-    """The cost after these rewrites, with the SKU and tokens that they made; those that nobody sells are passed over."""
+    """The cost after these rewrites, with the SKU and tokens they made; those that nobody sells are passed over."""
     card = find(book, sku, at, prompt, tokens.cached > 0)
     if card is None:
         return None

@@ -1,8 +1,8 @@
 """The traces of a ledger's own traffic: from the counts of sessions, and from logs with bodies that lie beside it.
 
-A session's counts tell how its context grew (farthing.traces.claude_code has the rule). That is taken so for Claude Code,
-and elsewhere for sessions whose cached tokens bear it out. Bodies tell prefixes themselves; a call of a body is the
-ledger's call of the same request id, so that workload and session are known.
+A session's counts tell how its context grew (farthing.traces.claude_code has the rule), where cached tokens bear it
+out. Bodies tell prefixes themselves; a call of a body is the ledger's call of the same request id, so that workload and
+session are known.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from farthing.usage import Facts, Usage, parse_model_id
 MOST_ROWS = 400_000  # of sessions; of more, every n-th session is taken
 _HOUR_US = 3_600_000_000
 _FACTS = ("source", "platform", "model_id", "served_model", "region", "account", "principal", "mode", "inference_geo",
-          "session", "project")  # fmt: skip
-_OWN = "claude_code"  # the source whose contexts are known to grow
+          "session", "project", "operation")  # fmt: skip
 
 
 class Lot(NamedTuple):
@@ -45,6 +44,7 @@ class Traffic(NamedTuple):
     billed: Vector  # columns, one entry a request
     cluster: Ints  # of each request: its session, or the hour
     sessions: int
+    deferrable: Any  # of each request, whether it may wait: no stream, and no next turn hangs on it
     today: Policy
     told_by: str  # counts, bodies
     notes: tuple[str, ...]
@@ -53,6 +53,7 @@ class Traffic(NamedTuple):
 class _Row(NamedTuple):
     lot: Lot
     session: str
+    deferrable: bool
 
 
 def from_counts(ledger: Ledger, question: Question, wanted: Iterable[str]) -> dict[Lot, Traffic]:
@@ -134,7 +135,8 @@ def _lots(ledger: Ledger, question: Question) -> Callable[[int, int], _Row | Non
             "projects": said["project"], "accounts": said["account"],
         }  # fmt: skip
         workload = min(tagged[tags])[1] if tagged.get(tags) else by_facts(belongs) or fingerprint(belongs)
-        return _Row(Lot(workload, place.sku.platform, place.sku.model), said["session"])
+        waits = not said["session"] and "Stream" not in said["operation"] and place.sku.mode == "on_demand"
+        return _Row(Lot(workload, place.sku.platform, place.sku.model), said["session"], waits)
 
     def lot(ctx: int, tags: int) -> _Row | None:
         if (ctx, tags) not in seen:
@@ -163,7 +165,7 @@ def from_bodies(
         ).fetchall()
     }
     gathers: dict[Lot, Gather] = defaultdict(Gather)
-    sessions: dict[str, str] = {}
+    rows: dict[str, _Row] = {}
     left: Counter[str] = Counter()
     bad: list[str] = []
     read: set[str] = set()
@@ -184,12 +186,12 @@ def from_bodies(
                 left["not in the ledger, or without a price"] += 1
             else:
                 read.add(item.id)
-                sessions[item.id] = row.session
+                rows[item.id] = row
                 gathers[row.lot].add(source.path, [item])
     found = {
         lot: traffic
         for lot, gather in gathers.items()
-        if (traffic := _traffic(gather, bedrock_log, "bodies", sessions))
+        if (traffic := _traffic(gather, bedrock_log, "bodies", rows))
     }
     return found, bad, left
 
@@ -202,7 +204,7 @@ def question_holds(since: Any, until: Any, at_us: int) -> bool:
 # --- calls to a trace ----------------------------------------------------------------------------------------------
 
 
-def _traffic(gather: Gather, form: Any, told_by: str, sessions: Mapping[str, str]) -> Traffic | None:
+def _traffic(gather: Gather, form: Any, told_by: str, rows: Mapping[str, _Row]) -> Traffic | None:
     log = gather.log("", form)
     if not log.trace.requests:
         return None
@@ -211,18 +213,26 @@ def _traffic(gather: Gather, form: Any, told_by: str, sessions: Mapping[str, str
     at_us = np.array([call.at_us for call in ordered], np.int64)
     ordered = [ordered[i] for i in np.argsort(at_us, kind="stable").tolist()]
     columns = np.array([list(call.billed or Vector()) for call in ordered], np.int64).T
-    names = [_cluster(call, told_by, sessions) for call in ordered]
+    names = [_cluster(call, told_by, rows) for call in ordered]
     clusters, cluster = np.unique(np.array(names), return_inverse=True)
     whole = sum(not name.startswith("hour ") for name in clusters.tolist())
     notes = tuple(f"{count:,} requests: {why}" for why, count in log.mended.items())
+    waits = np.array([call.id in rows and rows[call.id].deferrable for call in ordered], bool)
     return Traffic(
-        log.trace, Vector(*columns), cluster.astype(np.int64), whole, _today(ordered, told_by), told_by, notes
+        log.trace,
+        Vector(*columns),
+        cluster.astype(np.int64),
+        whole,
+        waits,
+        _today(ordered, told_by),
+        told_by,
+        notes,
     )
 
 
-def _cluster(call: Call, told_by: str, sessions: Mapping[str, str]) -> str:
+def _cluster(call: Call, told_by: str, rows: Mapping[str, _Row]) -> str:
     """The session; calls without one hang together by the hour."""
-    session = call.namespace[0] if told_by == "counts" else sessions.get(call.id, "")
+    session = call.namespace[0] if told_by == "counts" else rows[call.id].session
     return session or f"hour {call.at_us // _HOUR_US}"
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from farthing.config import Config
 from farthing.money import usd
-from farthing.policy._file import Entry, Estimate, Marker, entry_faults
+from farthing.policy._file import FIXED, LIVE, Entry, Estimate, Marker, entry_faults
 
 _LEVER_OF = {
     "profile": "endpoint",
@@ -20,13 +20,6 @@ _LEVER_OF = {
     "batch": "batch",
     "cache_markers": "cache",
     "ttl": "ttl",
-}
-# Policies of farthing.cache that mark the same places always: a person reads them better as markers.
-_FIXED = {
-    "end_5m": (("end", "5m"),),
-    "end_1h": (("end", "1h"),),
-    "system_end_5m": (("system", "5m"), ("end", "5m")),
-    "system_end_1h": (("system", "1h"), ("end", "1h")),
 }
 
 
@@ -44,7 +37,7 @@ class Advised(Protocol):
     @property
     def why_not(self) -> str: ...
     @property
-    def billed(self) -> int: ...
+    def advised(self) -> Any: ...  # low, mid, high; or None
     @property
     def saved(self) -> Any: ...  # low, mid, high; or None
     @property
@@ -102,7 +95,7 @@ def _entry(advice: Advised, config: Config, common: Mapping[str, Any], reason: s
         raise _No(advice.why_not or "it does not count")
     lever = _LEVER_OF.get(advice.change.kind, "")
     if not lever:
-        raise _No(f"{advice.change.kind} are changed where they are: {advice.change.says}")
+        raise _No(f"no policy does that, it is done by hand: {advice.change.says}")
     if " + " in advice.lever:
         raise _No(f"{advice.lever} pay only together, which a policy does not promise: change them by hand")
     entry = Entry(
@@ -143,9 +136,11 @@ def _cache(advice: Advised, config: Config) -> dict[str, Any]:
     name, was = data.get("policy", ""), data.get("was", "")
     if name == "none":
         raise _No("only the client can take its cache points away")
-    if name in _FIXED:
-        return {"markers": tuple(Marker(*marker) for marker in _FIXED[name]), "was": was}
-    return {"place": name, "was": was}
+    if name in LIVE and name not in FIXED:
+        return {"place": name, "was": was}
+    # what marks the same places always is better read as markers
+    ttls = {place: ttl for place in ("system", "end") if (ttl := data.get(f"{place}_ttl", ""))}
+    return {"markers": tuple(Marker(place, ttl) for place, ttl in ttls.items()), "was": was}
 
 
 def _ttl(advice: Advised, config: Config) -> dict[str, Any]:
@@ -160,10 +155,11 @@ _SAID = {"endpoint": _endpoint, "model": _model, "batch": _batch, "cache": _cach
 
 
 def _estimate(advice: Advised) -> Estimate:
-    if advice.saved is None:
-        return Estimate(of=usd(advice.billed))
+    """What the step saves, of what the calls come to with the steps before it and without this one."""
+    if advice.saved is None or advice.advised is None:
+        return Estimate()
     low, mid, high = (usd(picos) for picos in (advice.saved.low, advice.saved.mid, advice.saved.high))
-    return Estimate(low, mid, high, usd(advice.billed))
+    return Estimate(low, mid, high, usd(advice.advised.mid + advice.saved.mid))
 
 
 def digest(advice: Advised) -> str:

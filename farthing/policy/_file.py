@@ -36,7 +36,10 @@ _OWN = {  # what an entry of each lever says, besides what all do
     "ttl": ("ttl",),
     "endpoint": ("endpoint",),
 }
-_WAS = {"endpoint": ("regional", "geo_us"), "batch": ("on_demand",), "cache": LIVE, "ttl": LIVE}
+# Of them those that mark the same places always; and what clients may have done beside.
+FIXED = ("end_5m", "end_1h", "system_end_5m", "system_end_1h")
+_CACHED = (*LIVE, "system_5m", "system_1h", "system_1h_end_5m")
+_WAS = {"endpoint": ("regional", "geo_us"), "batch": ("on_demand",), "cache": _CACHED, "ttl": _CACHED}
 
 
 class PolicyError(ValueError):
@@ -51,7 +54,7 @@ class Marker(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Estimate(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Dollars that the advice said it saves `of` what was billed, nineteen times of twenty from `low` to `high`."""
+    """Dollars that the advice said it saves `of` what the calls came to, in nineteen cases of twenty."""
 
     low: str = ""
     mid: str = ""

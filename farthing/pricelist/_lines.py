@@ -71,7 +71,7 @@ class Reading:
 _WORDS = frozenset(
     ("input", "output", "token", "tokens", "count", "cache", "read", "write", "1h", "5m", "global", "geo", "regional",
      "batch", "standard", "unit", "units", "mantle", "mp", "million", "l", "long", "ctx", "context", "on", "demand",
-     "claude", "anthropic", "v")
+     "cross", "region", "claude", "anthropic", "v")
 )  # fmt: skip
 _UNITS = frozenset(
     (

@@ -130,22 +130,27 @@ def _check_row(row: Mapping[str, Any]) -> None:
     for key in ("from", "to", "accessed"):
         if key in row and (not isinstance(row[key], date) or isinstance(row[key], datetime)):
             raise PriceListError(f"{key} is no day: write 2026-09-01, without quotes")
-    for key in ("input", "output"):
-        if key not in row:
-            raise PriceListError(f"a row needs {key}: without it that would cost nothing")
     if "from" not in row:
         raise PriceListError("a row of an overlay says from which day on it holds: from = 2026-09-01")
+    for key, known in (("platforms", PLATFORMS), ("modes", MODES)):
+        if unknown := set(row.get(key, ())).difference(known):
+            raise PriceListError(f"{key}: {', '.join(sorted(unknown))} is none of {', '.join(known)}")
     if _exact(row) and "platforms" not in row:
         raise PriceListError(
             'a row that names endpoints or modes names its platforms too: platforms = ["bedrock"]'
         )
+    for rates in (row, *row.get("bands", ())):
+        _check_rates(rates)
+
+
+def _check_rates(row: Mapping[str, Any]) -> None:
+    """Of a row, or of a band of one: what is missing would cost nothing."""
+    for key in ("input", "output"):
+        if key not in row:
+            raise PriceListError(f"a row needs {key}: without it that would cost nothing")
     for meter in METERS:
         if row.get(meter, 1) <= 0:
             raise PriceListError(f"{meter} = {row[meter]}: a rate is above zero; leave out what is not known")
-    for key, known in (("platforms", PLATFORMS), ("modes", MODES)):
-        for said in row.get(key, ()):
-            if said not in known:
-                raise PriceListError(f"{key}: {said!r} is none of {', '.join(known)}")
 
 
 def _of_row(model: Model, row: Mapping[str, Any]) -> Model:

@@ -83,7 +83,7 @@ def _after(
 
 
 def _exact_row(book: Book, found: Comparison, sku: Sku, changes: Sequence[Change]) -> Iterator[str]:
-    yield f"[[{sku.model}.price]]"
+    yield _table(sku.model)
     yield f"from = {found.at:%Y-%m-%d}"
     yield f'platforms = ["{sku.platform}"]'
     yield f'endpoints = ["{sku.endpoint}"]'
@@ -97,6 +97,11 @@ def _exact_row(book: Book, found: Comparison, sku: Sku, changes: Sequence[Change
     long = card_for(book, sku, found.at, long_prompt=True)
     if long and long.prompt_from:
         yield _band(long, _after(book, found, sku, changes, long_prompt=True))
+
+
+def _table(model: str) -> str:
+    """The head of a row; a name with a dot in it is quoted."""
+    return f"[[{model}.price]]" if "." not in model else f'[["{model}".price]]'
 
 
 def _band(card: Card, rates: Mapping[str, int], factor: Fraction = Fraction(1)) -> str:
@@ -120,11 +125,11 @@ def _compact(
         rates = _after(book, found, sku, changed[sku])
         if (
             not factor
-            or len(rates) < len(METERS)
+            or len(rates) not in (2, len(METERS))
             or any(rate % factor for rate in map(Fraction, rates.values()))
         ):
             return ""
-        lines = [f"[[{model}.price]]", f"from = {found.at:%Y-%m-%d}", 'platforms = ["bedrock"]']
+        lines = [_table(model), f"from = {found.at:%Y-%m-%d}", 'platforms = ["bedrock"]']
         if zone or "zones" in book.models[model].platform("bedrock"):
             lines.append(f'zones = ["{zone}"]')
         lines += [f"{meter} = {_listed(rate, factor)}" for meter, rate in rates.items()]
@@ -149,9 +154,9 @@ def _same(book: Book, found: Comparison, model: str, compact: str, exact: str) -
     return one == other
 
 
-def _prices(book: Book, model: str, found: Comparison) -> dict[tuple[Sku, int], Vector]:
+def _prices(book: Book, model: str, found: Comparison) -> dict[tuple[Sku, int], tuple[Vector, bool]]:
     return {
-        (card.sku, card.prompt_from): card.rates
+        (card.sku, card.prompt_from): (card.rates, card.cached)
         for card in book.cards()
         if card.sku.model == model and card.starts <= found.at < card.ends
     }

@@ -1,13 +1,13 @@
 """Price: what AWS's tokens cost beyond the book's rate, and why.
 
 A share of list that two meters or more of an account and model are at is a discount, on the days that nothing of it
-is at list. A rate that is wrong as well is told apart: first the rate, then the discount off it.
+is at list. A rate that is wrong as well is told apart: first the rate, then the discount off it. So is extended access.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from fractions import Fraction
@@ -53,12 +53,23 @@ def name_prices(sides: _Sides, book: Book, causes: Causes) -> None:
         others = [deal for (of, _), found in deals.items() for deal in found if of == account]
         # too few rates to tell by themselves: they may be at the share of the account's other models
         found = deals[account, model] or [deal for deal in others if _is_on(deal, sides, places, book)]
-        priced += [
-            (place, next((deal for deal in found if place.day in deal.days), None)) for place in places
-        ]
+        listed = {place.day for place in places if _is_surely_at_list(sides[place])}
+        priced += [(place, _deal_on(place, sides[place], found, listed, book)) for place in places]
     naming = _Naming(sides, book, causes)
     for place, deal in sorted(priced, key=lambda pair: (-_listed(sides[pair[0]]), pair[0])):
         naming.name(place, deal)
+
+
+def _deal_on(
+    place: Place, side: Side, deals: Sequence[_Deal], listed: Collection[date], book: Book
+) -> _Deal | None:
+    """The discount of that day. Extended access hides the one before it, which goes on if no day since is at list."""
+    today = next((deal for deal in deals if place.day in deal.days), None)
+    if today or not deals or side.price_picos <= 0 or not _is_legacy(book, place):
+        return today
+    earlier = {day: deal for deal in deals for day in deal.days if day < place.day}
+    last = max(earlier, default=None)
+    return None if last is None or any(last < day <= place.day for day in listed) else earlier[last]
 
 
 def _is_on(deal: _Deal, sides: _Sides, places: Sequence[Place], book: Book) -> bool:

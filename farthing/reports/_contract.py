@@ -8,7 +8,7 @@ from typing import Any
 
 from farthing.book import Card
 from farthing.cells import Cell, Question, cells
-from farthing.costs import Costed, costed, due
+from farthing.costs import Costed, costed, due, notes
 from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.reports._table import Table
@@ -30,7 +30,7 @@ def priced(
 def beside(
     table: Table, costs: Sequence[Costed], keys: Sequence[str], ledger: Ledger, question: Question
 ) -> Table:
-    """The report with the columns, and the four costs of all of it under the names that FOCUS has for them."""
+    """The report with the columns, and the four costs of all of it: FOCUS's ListCost, ContractedCost and so on."""
     if not question.config.contracts:
         return table
     sums: dict[tuple[Any, ...], list[int]] = {}
@@ -45,7 +45,9 @@ def beside(
     table.columns += COLUMNS
     table.heads |= _HEADS
     table.heading += "; USD is list price, contracted and effective are by your offers"
-    table.parts["costs"] = _costs(costs, ledger, question)
+    table.parts |= _costs(costs, ledger, question)
+    if said := notes(ledger, question):
+        table.parts["notes"] = said
     return table
 
 
@@ -61,13 +63,18 @@ def _amounts(made: Costed, keys: Sequence[str]) -> Iterable[tuple[tuple[Any, ...
         yield (*made.cell.keys[:at], meter, *made.cell.keys[at:]), (amounts[0], amounts[1])
 
 
-def _costs(costs: Sequence[Costed], ledger: Ledger, question: Question) -> list[dict[str, Any]]:
-    """List, contracted, effective and billed. What a period owes or gives back is of all usage: not told by filters."""
-    listed = sum(made.cell.cost for made in costs)
+def _costs(costs: Sequence[Costed], ledger: Ledger, question: Question) -> dict[str, int | None]:
+    """The costs of all rows. What a period owes or gives back is of all usage, so a filter leaves it out.
+
+    Effective has the shortfalls that fell due, and billed has rebates only of periods that are over.
+    """
     contracted = sum(sum(made.contracted) for made in costs)
     effective = sum(sum(made.effective) for made in costs)
     back, short = (0, 0) if question.where else due(ledger, question, datetime.now(UTC).date())
-    rows = [("ListCost", listed), ("ContractedCost", contracted), ("EffectiveCost", effective + short)]
-    rows += [] if question.where else [("BilledCost", contracted - back + short)]
-    rows += [("shortfall", short)] if short else []
-    return [{"cost": name, "usd": picos} for name, picos in rows]
+    return {
+        "list_usd": sum(made.cell.cost for made in costs),
+        "contracted_usd": contracted,
+        "effective_usd": effective + short,
+        "billed_usd": None if question.where else contracted - back + short,
+        **({"shortfall_usd": short} if short else {}),
+    }

@@ -40,10 +40,12 @@ def bill(ledger: Ledger, question: Question) -> Table:
     table = Table("The bill", heading(found), columns, rows, footer(ledger, question, found))
     table = beside(table, costs, ("model",), ledger, question)
     if costs:
-        amounts = {row["cost"]: row["usd"] for row in table.parts["costs"]}
-        short = amounts.get("shortfall", 0)
-        steps["contract"] = amounts["ContractedCost"] - amounts["ListCost"]
-        steps["volume"] = amounts["EffectiveCost"] - short - amounts["ContractedCost"]
+        listed, contracted, effective = (
+            table.parts[f"{name}_usd"] for name in ("list", "contracted", "effective")
+        )
+        short = table.parts.get("shortfall_usd", 0)
+        steps["contract"] = contracted - listed
+        steps["volume"] = effective - short - contracted
         steps["shortfall"] = short
     total = sum(cell.cost for cell in found) + sum(steps[name] for name, _ in OFFER_STEPS)
     waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in STEPS + OFFER_STEPS]

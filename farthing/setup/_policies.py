@@ -19,6 +19,7 @@ Policy = dict[str, Any]
 # What farthing asks for, and where IAM lets no resource be named for it. The rest is bound to names.
 NO_RESOURCE = (  # the service authorization reference gives these no resource type
     "bedrock:GetModelInvocationLoggingConfiguration",
+    "bedrock:ListFoundationModelAgreementOffers",
     "bedrock:ListInferenceProfiles",
     "bedrock:ListModelInvocationJobs",
     "bcm-data-exports:ListExports",
