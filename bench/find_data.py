@@ -30,10 +30,10 @@ GROWING = """
     ), requests AS (
         SELECT s, first + i * more AS blocks,
                1_000_000 * (s * 977 + i * 20
-                            + CASE WHEN hash(s * 1_000 + i) % 20 = 0 THEN 900 * (i % 7) ELSE 0 END) AS at
+                            + CASE WHEN hash(s * 1_000 + i) % 20 = 0 THEN 900 * (i % 7) ELSE 0 END) AS now
         FROM conversations, range(120) u(i) WHERE i < turns
     )
-    SELECT (hash(s * 100_000 + b) >> 1)::BIGINT AS prefix, at::BIGINT AS at_us, {block} AS tokens,
+    SELECT (hash(s * 100_000 + b) >> 1)::BIGINT AS prefix, now::BIGINT AS at_us, {block} AS tokens,
            ((b + 1) * {block})::INTEGER AS depth
     FROM requests, range(7_000) v(b) WHERE b < blocks LIMIT {rows}
 """

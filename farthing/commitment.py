@@ -59,11 +59,11 @@ def told(ledger: Ledger, question: Question, offers: Sequence[Offer], now: datet
     """Of each offer, in order of their first day. The question's days and filter do not matter."""
     question = replace(question, since=None, until=None, where=(), tz="UTC")
     today = now.date()
-    drawn = periods(ledger, question, offers, until=today + DAY)
-    volume = periods(ledger, question, offers, volume=True, until=today + DAY)
+    drawn = periods(ledger, question, offers, until=today + DAY, as_of=today)
+    volume = periods(ledger, question, offers, volume=True, until=today + DAY, as_of=today)
     found = []
     for offer in offers:
-        span = offer.starts, offer.span[1].date()
+        span = offer.starts, min(offer.span[1].date(), today + DAY)
         found.append(
             Told(
                 offer,
@@ -71,7 +71,7 @@ def told(ledger: Ledger, question: Question, offers: Sequence[Offer], now: datet
                 _cost(ledger, question, offer, offers, span),
                 [_drawn(ledger, question, offers, p, now) for p in drawn if p.offer is offer],
                 [p for p in volume if p.offer is offer],
-                earlier(ledger, question, offers, offer),
+                earlier(ledger, question, offers, offer, today),
             )
         )
     return found
@@ -108,17 +108,19 @@ def _coming(
 
 
 def earlier(
-    ledger: Ledger, question: Question, offers: Sequence[Offer], offer: Offer, months: int = 1
+    ledger: Ledger, question: Question, offers: Sequence[Offer], offer: Offer, today: date
 ) -> Earlier | None:
-    """What starting so many months earlier is worth: by the usage of those days, else by as many of the last days.
+    """What starting a month earlier is worth: by the usage of those days, else by as many of the last days.
 
     No offer is retroactive: this is what a month of waiting costs, and not what can be claimed.
     """
     used = ledger.days()
     if used is None or not offer.rules:
         return None
-    since, until = months_later(offer.starts, -months), offer.starts
-    first, beyond = used[0].date(), used[1].date()
+    since, until = months_later(offer.starts, -1), offer.starts
+    first, beyond = used[0].date(), min(used[1].date(), today + DAY)
+    if beyond <= first:
+        return None
     window, known = (since, until), first <= since and until <= beyond
     if not known:
         window = max(first, beyond - (until - since)), beyond
@@ -134,6 +136,8 @@ def _cost(
     """What the usage that the offer is of comes to, on these days, by the rates of some offers."""
     where: tuple[Where, ...] = (_platforms(offer),)
     where += (Where("account", tuple(sorted(offer.accounts))),) if offer.accounts else ()
+    if span[1] <= span[0]:
+        return 0
     asked = replace(question, tz="UTC", since=span[0], until=span[1] - DAY, where=where)
     rates_alone = [replace(one, volume=None, commitment=None) for one in by]
     return sum(sum(made.contracted) for made in costed(ledger, asked, offers=rates_alone))

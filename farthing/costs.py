@@ -107,10 +107,11 @@ def periods(
     *,
     volume: bool = False,
     until: date | None = None,
+    as_of: date | None = None,
 ) -> list[Period]:
     """The periods of commitments (or of volume tiers) with all of their spend, whatever days and filter are asked for.
 
-    Those that begin before `until`; before the end of the usage if that is left out.
+    Those that begin before `until`; before the end of the usage if that is left out. `as_of` is the last day counted.
     """
     used = ledger.days()
     last = until or (used[1].date() if used else None)
@@ -119,7 +120,7 @@ def periods(
         return []
     found = [Period(o, t.every, *span, 0) for o, t in terms for span in o.periods(t.every, last)]
     spent = [0] * len(found)
-    everything = replace(question, since=None, until=None, where=(), tz="UTC")
+    everything = replace(question, since=None, until=as_of, where=(), tz="UTC")
     for group in groups(ledger, question, offers):
         for cell in cells(ledger, replace(everything, book=group.book, where=group.where)):
             counting = _counting(cell, group.held)

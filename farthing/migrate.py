@@ -30,7 +30,7 @@ OUTPUT = (
     Fraction(9, 10),
     Fraction(1),
     Fraction(11, 10),
-)  # answers of another model, where the tokenizer stays
+)  # answers of another model, where nothing else is open
 _ONE = (Fraction(1), Fraction(1), Fraction(1))
 _ENDS = ("retirement", "eol", "eol_by")
 _PHASES = {
@@ -119,17 +119,16 @@ def plan(
     known = tuple(Fraction(*kappa) for kappa in KAPPA)
     if book.models[new].data["tokenizer"] == "v1":  # back to the older: fewer tokens
         known = tuple(1 / kappa for kappa in reversed(known))
-    usual: Three = _ONE if same else (known[0], known[1], known[2])
-    length = output or (OUTPUT if same and inflation is None else _ONE)
-    return Move(old, new, inflation or usual, length, endpoint, measured)
+    chosen: Three = inflation or (_ONE if same else (known[0], known[1], known[2]))
+    length = output or (OUTPUT if chosen[0] == chosen[2] else _ONE)  # something is always open
+    return Move(old, new, chosen, length, endpoint, measured)
 
 
 def _model(book: Book, name: str) -> str:
-    found = next((model.id for model in book.models.values() if name in (model.id, *model.ids)), None)
-    if found is None:
-        reason = book.resolve(name)
-        raise MigrationError(reason.reason if isinstance(reason, Unpriced) else f"unknown model {name!r}")
-    return found
+    found = book.resolve(name)
+    if isinstance(found, Unpriced):
+        raise MigrationError(found.reason)
+    return found.sku.model
 
 
 def migrate(
@@ -262,7 +261,7 @@ def _notes(move: Move, parts: Sequence[Part], rater: _Rater) -> Iterable[str]:
     elif old != new:
         yield "the tokenizer's inflation is what its maker has said of it, not measured: --measure FILE counts a sample"
     if move.output == OUTPUT:
-        yield "both models count alike; the length of the new answers is open, and assumed within 10 %: --output-factor"
+        yield "the length of the new answers is open, and assumed within 10 % of today's: --output-factor"
     elif move.output == _ONE:
         yield "answers are taken to be as long as today's: --output-factor says otherwise"
     if (worldwide := rater.worldwide()) is not None:

@@ -227,6 +227,8 @@ def _move(cell: Cell, sku: Sku, platform: str, book: Book, at: datetime) -> _Mov
         in_us = there._replace(endpoint="geo_us")
         if isinstance(book.find(in_us, at, cell.prompt), Card):
             there, confined = in_us, True
+    elif platform == "bedrock" and isinstance(book.find(there, at, cell.prompt), Unpriced):
+        there = there._replace(endpoint="regional")  # older models have one price, and no global endpoint
     uncached = platform == "bedrock" and sku.mode == "batch" and tokens.cached > 0
     if uncached:
         tokens = Vector(input=tokens.prompt, output=tokens.output)

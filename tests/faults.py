@@ -149,7 +149,7 @@ class Month:
 
 SNAKE = {"Credit": "credit", "EdpDiscount": "edp_discount", "Tax": "tax"}
 NATIVE = {"claude-3-5-sonnet-v2": "Claude3.5Sonnetv2"}
-CAMEL_NAME = {"claude-3-5-sonnet-v2": "Claude 3.5 Sonnet v2"}
+CAMEL_NAME = {"claude-3-5-sonnet-v2": "Claude 3.5 Sonnet v2", "claude-sonnet-4": "Claude Sonnet 4"}
 
 
 def _named(line: bills.Line, grammar: str) -> tuple[str, str, int]:

@@ -40,6 +40,28 @@ def all_meters(product: str, rates: str, **of: str) -> list[Listed]:
     ]
 
 
+# Opus 5 and Opus 4.6 as published (PRICES 1.1), in the grammar of each.
+OPUS_5 = [
+    *all_meters("Claude Opus 5", "5 25 0.5 6.25 10", endpoint="global"),
+    *all_meters("Claude Opus 5", "5.5 27.5 0.55 6.875 11"),
+    *all_meters("Claude Opus 5", "2.5 12.5", endpoint="global", mode="batch"),
+    *all_meters("Claude Opus 5", "2.75 13.75", mode="batch"),
+]
+OPUS_4_6 = [
+    *all_meters("Claude Opus 4.6", "5 25 0.5 6.25 10", endpoint="global", grammar="camel"),
+    *all_meters("Claude Opus 4.6", "5.5 27.5 0.55 6.875 11", grammar="camel"),
+    *all_meters("Claude Opus 4.6", "2.5 12.5", endpoint="global", mode="batch", grammar="camel"),
+    *all_meters("Claude Opus 4.6", "2.75 13.75", mode="batch", grammar="camel"),
+]
+
+
+def changed(rows: list[Listed], usd: str, **of: str) -> list[Listed]:
+    """The rows with another price where they are as `of` says."""
+    return [
+        replace(row, usd=usd) if all(getattr(row, k) == v for k, v in of.items()) else row for row in rows
+    ]
+
+
 def usage_type(row: Listed) -> str:
     code, world, batch = CODES[row.region], row.endpoint == "global", row.mode == "batch"
     if row.usage_type:

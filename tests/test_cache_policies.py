@@ -389,7 +389,7 @@ TARGETS = {
 @pytest.mark.parametrize("path", REAL)
 def test_real_traces(shared, path):
     """Figures of an earlier program, written apart from this one; and how near the bound the policies come."""
-    from farthing.cli.caching import _sources
+    from farthing.cli._opened import sources as _sources
     from farthing.traces import read_traces
 
     trace = read_traces(_sources(str(shared / "data" / path), []), b"key").trace

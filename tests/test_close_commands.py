@@ -48,6 +48,16 @@ def run(capsys, monkeypatch, tmp_path, ledger):
 CLOSED_AT = ("--at", "2026-11-03T09:00:00Z")
 
 
+def test_a_month_is_not_closed_on_the_bill_of_another(run, tmp_path, ledger):
+    """Bills of September are not booked as October's, whether anything is closed already or not."""
+    path = bills.write_csv(tmp_path / "cur.csv", billed(call("0", "2026-09-20")))
+    code, out, err = run("close", "--corrections", "--statement", path)
+    assert (code, out, "no month is closed yet" in err) == (1, "", True)
+    code, out, err = run("close", "2026-10", "--statement", path, *CLOSED_AT)
+    assert (code, out, "the bill has nothing of 2026-10" in err) == (1, "", True)
+    assert closings(ledger) == []
+
+
 def test_a_month_by_command(run, tmp_path):
     path = bills.write_csv(tmp_path / "cur.csv", [*billed(*OCTOBER), bills.apart("Tax", "1", "2026-10-31")])
     code, out, _ = run("close", "2026-10", "--statement", path, "--fx", "fx.toml", "--by", "Ada", *CLOSED_AT)

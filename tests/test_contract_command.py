@@ -82,6 +82,21 @@ def test_drawdown_forecast_and_a_month_earlier(contract):
     }  # fmt: skip
 
 
+def test_as_of_a_day_nothing_after_it_is_known(contract):
+    """The same answer on that day as later of that day."""
+    then = contract(OFFER, daily("2026-08-01", 71), "--until", "2026-10-10", "--json")
+    since = contract(OFFER, daily("2026-10-11", 30), "--until", "2026-10-10", "--json")
+    assert answer(then) == answer(since)
+
+
+def test_an_offer_that_has_not_begun_has_cost_nothing_and_is_told_by_the_last_days(contract):
+    offer = answer(contract(OFFER, daily("2026-07-24", 33), "--until", "2026-08-25", "--json"))
+    assert (offer["list_usd"], offer["saved_usd"], offer["commitment"]) == ("0", "0", [])
+    assert offer["earlier"]["stands_in"] is True
+    assert offer["earlier"]["by_usage_of"] == ["2026-07-26", "2026-08-26"]
+    assert offer["earlier"]["saved_usd"] == "62"
+
+
 def test_when_it_is_over_nothing_is_forecast(contract):
     offer = answer(contract(OFFER, daily("2026-09-01", 91), "--until", "2026-12-05", "--json"))
     (period,) = offer["commitment"]

@@ -12,19 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing import cli
+from farthing.book import Book, Card, default_book
 from farthing.cells import Question, parse_where
 from farthing.config import Config
 from farthing.costs import costed, periods
 from farthing.exporters.focus import export
 from farthing.ledger import Ledger
+from farthing.meters import Vector
 from farthing.money import from_usd
-from farthing.offers import OfferError, Volume, load_offers, months_later, read_offers
+from farthing.offers import OfferError, Volume, contracted, load_offers, months_later, read_offers
 from farthing.reports import REPORTS
 from farthing.usage import EPOCH, Facts, Usage
+from tests import bills
+from tests.closing import OCTOBER, billed, listed
 
 OURS, THEIRS = "111122223333", "444455556666"
 OPUS, SONNET = "global.anthropic.claude-opus-5", "global.anthropic.claude-sonnet-4-6"
 USD = 10**12
+BOOK = default_book()
+BOOK_OF = {name: Book({name: model}, BOOK.defaults, name) for name, model in BOOK.models.items()}
 ONE = 1_000 * 5_000_000 + 200 * 25_000_000 + 9_000 * 500_000  # Opus 5: $5, $25 and $0.50 a million
 
 OFFER = f"""
@@ -318,3 +324,49 @@ def test_a_focus_file_has_shortfalls_and_rebates_on_the_day_their_period_ends(as
     assert sum(from_usd(row["BilledCost"]) for row in rows) == 30 * USD - back  # as the bill has it
     export(ledger, replace(question, until=date(2026, 9, 29)), tmp_path / "before.csv")
     assert "Credit" not in (tmp_path / "before.csv").read_text()
+
+
+# --- beside a bill ---------------------------------------------------------------------------------------------------
+
+
+def test_beside_a_bill_both_columns_end_in_their_totals(tmp_path, capsys):
+    """An offer of 10 % that AWS bills by: computed and billed come to the same, each by its own steps."""
+    Ledger(tmp_path / "ledger").append(OCTOBER)
+    cur = bills.write_csv(tmp_path / "cur.csv", billed(*OCTOBER, share="0.9"))
+    (tmp_path / "offers.toml").write_text(
+        '[[offers]]\nname = "x"\nsigned = 2026-09-01\nstarts = 2026-09-01\n[[offers.rates]]\npercent_off = "10"\n'
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bill", "--ledger", str(tmp_path / "ledger"), "--contract", str(tmp_path / "offers.toml"),
+                  "--statement", str(cur), "--json"])  # fmt: skip
+    assert ended.value.code == 0
+    *steps, total = json.loads(capsys.readouterr().out)["waterfall"]
+    for column in ("usd", "billed_usd"):
+        assert sum(from_usd(step[column]) for step in steps) == from_usd(total[column])
+    assert from_usd(total["usd"]) == from_usd(total["billed_usd"]) == listed(*OCTOBER) * 9 // 10
+    by_name = {step["step"]: step for step in steps}
+    assert by_name["contract"]["usd"] == by_name["beyond_list"]["billed_usd"]
+
+
+# --- a discount is one -----------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 10**6),
+    st.sampled_from(BOOK.cards()),
+    st.lists(st.integers(0, 2**35), min_size=5, max_size=5),
+)
+def test_a_discounted_cost_is_between_nothing_and_list(ten_thousandths, card, counts):
+    """And where the share gives whole picodollars, it is that share exactly."""
+    percent = Decimal(ten_thousandths) / 10**4
+    rules = f'[[offers.rates]]\nplatform = "{card.sku.platform}"\npercent_off = "{percent}"\n'
+    head = "[[offers]]\nname = 'x'\nsigned = 2020-01-01\nstarts = 2020-01-01\n"
+    book = contracted(BOOK_OF[card.sku.model], read_offers(head + rules, "x", BOOK_OF[card.sku.model]))
+    at = max(card.starts, datetime(2020, 1, 1, tzinfo=UTC))
+    own = book.find(card.sku, at, card.prompt_from)
+    assert isinstance(own, Card)
+    tokens = Vector(*counts) if card.cached else Vector(*counts[:2])
+    assert 0 <= tokens @ own.rates <= tokens @ card.rates
+    share = 1 - Fraction(percent) / 100
+    if all((rate * share).denominator == 1 for rate in card.rates):
+        assert tokens @ own.rates == (tokens @ card.rates) * share

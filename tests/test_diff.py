@@ -118,6 +118,32 @@ def test_requests_with_times_are_replayed_as_they_were_sent(diff):
     assert found["assumed"] == []
 
 
+def test_a_conversation_is_replayed_in_its_order(diff):
+    """The second call goes on with the first, whose end was marked: it reads all that the first wrote."""
+
+    def turn(count):
+        found = body()
+        found["messages"] = [
+            {"role": ("user", "assistant")[at % 2], "content": [{"type": "text", "text": f"{at} {SENTENCE}"}]}
+            for at in range(count)
+        ]
+        found["messages"][-1]["content"][0]["cache_control"] = FIVE
+        return found
+
+    _, found = diff([turn(1), turn(3)], [turn(1), turn(3)], "--gap", "400")
+    assert found["base"]["tokens"]["cache_read"] == 0
+    _, found = diff([turn(1), turn(3)], [turn(1), turn(3)])
+    first, second = (each["base"]["tokens"] for each in found["requests"])
+    assert second["cache_read"] == first["cache_write_5m"] > 1_500
+    assert found["assumed"] == ["tokens (four bytes each)"]
+
+
+def test_without_a_price_nothing_passes(tmp_path, capsys):
+    place = save(tmp_path / "a.json", body())
+    assert run("diff", place, place) == 2
+    assert "nothing can be compared: no model is named: give --model" in capsys.readouterr().err
+
+
 def test_another_model_is_another_price(diff):
     opus = {"a.json": with_(body(), model="global.anthropic.claude-opus-4-5-20251101-v1:0")}
     code, found = diff({"a.json": with_(body(), model=MODEL)}, opus)

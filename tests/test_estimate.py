@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.book import default_book
+from farthing.book import Card, default_book
+from farthing.cache import FIVE_US, HOUR_US, Plan, Trace, replay
 from farthing.cli import main
 from farthing.estimate import WorkloadError, cheapest, hits, image_tokens, make, pdf_tokens, scenarios, sizes
+from farthing.meters import Vector
 from farthing.money import from_usd
 
 BOOK = default_book()
@@ -130,6 +133,38 @@ def test_poisson_arrivals_miss_as_often_as_drawn_ones(mean, ttl, seconds):
     random_ = random.Random(5)
     drawn = sum(random_.expovariate(1 / mean) > seconds for _ in range(20_000)) / 20_000
     assert float(found.writes) / count == pytest.approx(drawn, abs=0.012)
+
+
+def replayed(seconds, ttl_us):
+    """The tokens of requests at these seconds, by the machine that knows the rules: a prefix of 4,500, and 500 more."""
+    count = len(seconds)
+    ones, zeros = np.ones(count, np.int64), np.zeros(count, np.int64)
+    at_us = (np.asarray(seconds) * 1_000_000).astype(np.int64)
+    every = np.arange(count + 1, dtype=np.int64)
+    trace = Trace(at_us, zeros, ones * 300, ones * 500, every, zeros, np.array([4_500]), zeros, zeros)
+    billed = replay(trace, Plan(every, zeros, ones * ttl_us), 1_024)
+    return Vector(*(int(np.sum(column)) for column in billed))
+
+
+@pytest.mark.parametrize(("cache", "ttl_us"), [("5m", FIVE_US), ("1h", HOUR_US)])
+@pytest.mark.parametrize(
+    ("count", "gap"), [(600, 60), (288, 300), (287, 301), (20, 3_600), (20, 3_700), (1, 60)]
+)
+def test_an_estimate_is_what_the_cache_machine_bills(cache, ttl_us, count, gap):
+    seconds = [day * 86_400 + i * gap for day in range(30) for i in range(count)]
+    found = way(cache=cache, **CACHED | {"requests": count, "gap_seconds": gap})
+    assert found.tokens == replayed(seconds, ttl_us)
+
+
+@pytest.mark.parametrize(("cache", "ttl_us"), [("5m", FIVE_US), ("1h", HOUR_US)])
+def test_an_estimate_of_poisson_arrivals_is_about_what_the_machine_bills(cache, ttl_us):
+    seconds = np.cumsum(np.random.default_rng(7).exponential(600, 20_000))
+    found = way(
+        cache=cache, requests=20_000, per="month", prefix_tokens=4_500, gap_seconds=600, arrivals="poisson"
+    )
+    card = BOOK.find(found.sku, NOW, cached=True)
+    assert isinstance(card, Card)
+    assert found.monthly == pytest.approx(replayed(seconds, ttl_us) @ card.rates, rel=0.01)
 
 
 def test_mean_gaps_from_which_a_cache_stops_to_pay_are_those_of_the_closed_form():
@@ -296,6 +331,10 @@ def test_tokens_counted_by_the_older_tokenizer_are_more_by_the_newer():
     assert sizes(work(counted_by="claude-opus-5-5"), BOOK.models[SONNET], BOOK).prompt == 3_847
 
 
+def test_a_model_goes_by_any_of_its_ids():
+    assert {one.model for one in ways(model=["eu.anthropic.claude-sonnet-4-6", SONNET])} == {SONNET}
+
+
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +380,7 @@ def test_tokens_are_conserved_and_reads_never_cost_more_than_writes(count, size,
         ({"deadline_hours": "NaN"}, "deadline_hours: NaN is no time"),
         (
             {"model": "claude-sonet-4-6"},
-            "unknown model 'claude-sonet-4-6'; the nearest are claude-sonnet-4-6",
+            "unknown model 'claude-sonet-4-6'; the nearest known ids are claude-sonnet-4-6",
         ),
         ({"residency": "mars"}, "residency: 'mars' is no place"),
         ({"images": ["big"]}, "write WIDTHxHEIGHT"),
@@ -366,6 +405,7 @@ def run(capsys, *argv):
     return ended.value.code, printed.out, printed.err
 
 
+WAY = ("global", "on_demand", "none")
 FLAGS = (
     "--requests",
     1_000,
@@ -416,6 +456,27 @@ def test_the_contract(capsys):
     assert answer["workloads"] == [{"name": "", "days": 30, "requests_per_month": 30_000}]
     plain = next(one for one in answer["scenarios"] if one["feasible"] and one["cache"] == "none")
     assert (plain["monthly_usd"], plain["per_request_usd"]) == ("643.5", "0.02145")
+
+
+def test_offers_take_the_place_of_list_prices(capsys, tmp_path):
+    """A tenth off Bedrock, and nothing elsewhere: $585 becomes $526.50 there."""
+    path = tmp_path / "offers.toml"
+    path.write_text(
+        '[[offers]]\nname = "Example"\naccounts = ["111122223333"]\nsigned = 2026-08-20\nstarts = 2026-09-01\n'
+        'sources = ["made up"]\n\n[[offers.rates]]\npercent_off = "10"\n',
+        encoding="utf-8",
+    )
+    code, out, err = run(capsys, *FLAGS, "--model", SONNET, "--book", path, "--json")
+    assert code == 0, err
+    plain = [
+        one for one in json.loads(out)["scenarios"] if (one["endpoint"], one["mode"], one["cache"]) == WAY
+    ]
+    assert {one["platform"]: one["monthly_usd"] for one in plain} == {
+        "bedrock": "526.5",
+        "anthropic": "585",
+        "claude_aws": "585",
+    }
+    assert "a month has 30 days here; computed from the rates of --book" in json.loads(out)["notes"]
 
 
 def test_for_a_person_the_month_is_said_and_the_reasons_are(capsys):
@@ -472,6 +533,13 @@ def test_the_page_asks_for_nothing_and_runs_nothing(capsys, tmp_path):
     assert not re.search(r"<script|src=|href=|@import|url\(|https?:", text)
     assert "claude-haiku-5-5" in text
     assert "Ruled out" in text
+
+
+def test_a_page_of_what_nothing_fits_has_no_price(capsys, tmp_path):
+    page = tmp_path / "page.html"
+    assert run(capsys, *FLAGS, "--model", SONNET, "--residency", "us-gov", "--html", page)[0] == 1
+    assert "nothing fits" in page.read_text(encoding="utf-8")
+    assert "$" not in page.read_text(encoding="utf-8")
 
 
 def test_a_page_shows_names_as_they_are(capsys, tmp_path):

@@ -128,6 +128,14 @@ def test_a_long_prefix_without_breakpoint_is_priced(lint):
     assert one["usd"]["lost"] == f"{saved / 10**12:.12f}".rstrip("0")
 
 
+def test_a_breakpoint_is_advised_for_an_hour_or_not_at_all_where_calls_are_rare(lint):
+    _, (every_ten_minutes,) = lint(body(mark=None), more=("--gap", "600"))
+    assert every_ten_minutes["mend"] == ['+ system[0].cache_control = {"type": "ephemeral", "ttl": "1h"}']
+    assert float(every_ten_minutes["usd"]["lost"]) > 0
+    code, (every_two_hours,) = lint(body(mark=None), more=("--gap", "7200"))
+    assert (code, every_two_hours["severity"], every_two_hours["mend"]) == (0, "note", [])
+
+
 def test_a_turn_of_many_blocks_loses_the_prefix(lint):
     """The breakpoint at the end looks back over 20 blocks, and the one before it stands 26 away."""
     assert rules(lint(results(12))) == []

@@ -101,6 +101,16 @@ def test_what_is_measured_or_told_is_taken(tmp_path):
     assert step(found, "length of answers") == Fraction("-0.55")
 
 
+def test_something_is_always_open(tmp_path):
+    """Where the inflation is one number, the length of answers: $1.25 of the $3.75 is output."""
+    found = moved(tmp_path, calls(1_000), inflation=(Fraction(5, 4),) * 3)
+    assert [dollars(end) for end in (found.low, found.mid, found.high)] == [
+        Fraction("3.625"),
+        Fraction("3.75"),
+        Fraction("3.875"),
+    ]
+
+
 # --- effects ---------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from farthing.cells import Question, cells
 from farthing.config import Config, Residency, Workload
 from farthing.ledger import Ledger
 from farthing.levers import LEVERS, to_model
-from farthing.optimise import LEVERS_IN_ORDER, Scenario, savings, whatif
+from farthing.optimise import LEVERS_IN_ORDER, Scenario, _traffic, savings, whatif
 from tests.agents import MINUTE, role, sessions, singles
 
 SONNET, HAIKU = "us.anthropic.claude-sonnet-4-6", "us.anthropic.claude-haiku-4-5-20251001-v1:0"
@@ -207,6 +207,17 @@ def test_the_user_of_claude_code_gets_settings(tmp_path):
     change = of(savings(coded, allowing(agents={})), "agents", "cache").change
     assert change.kind == "settings"
     assert json.loads(change.after) == {"env": {"ENABLE_PROMPT_CACHING_1H": "1"}}
+
+
+def test_of_many_sessions_some_stand_for_all(ledger, monkeypatch):
+    question = allowing(agents={})
+    whole = of(savings(ledger, question), "agents", "cache")
+    monkeypatch.setattr(_traffic, "MOST_ROWS", 800)  # of 1,440: every other session
+    part = of(savings(ledger, question), "agents", "cache")
+    assert 30 < part.sessions < 90
+    assert part.saved is not None
+    assert whole.saved is not None
+    assert part.saved.mid == pytest.approx(whole.saved.mid, rel=0.3)  # not half of it
 
 
 def test_without_prefixes_the_limit_is_shown_and_how_to_know_more(ledger):

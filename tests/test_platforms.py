@@ -62,6 +62,15 @@ def test_global_costs_the_same_everywhere(sides):
     assert all((side.calls, side.unconfined, side.unpriced) == (1, 0, {}) for side in found.values())
 
 
+def test_an_older_model_goes_to_its_one_endpoint_on_bedrock(sides):
+    """Opus 4.1 has no global endpoint there, and costs the same."""
+    found = sides(
+        call("claude-opus-4-1-20250805", datetime(2025, 11, 3, tzinfo=UTC), platform="anthropic", region="")
+    )
+    assert found["bedrock"].listed == found["anthropic"].listed == 3 * OPUS
+    assert not found["bedrock"].unpriced
+
+
 def test_us_geography_is_a_tenth_more_everywhere(sides):
     found = sides(call("us.anthropic.claude-opus-5"))
     assert {side.listed * 10 for side in found.values()} == {OPUS * 11}

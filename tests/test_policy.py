@@ -1,6 +1,7 @@
 """The policy file: what is decided from what is known of a request, what cannot be in it, and how it is read live."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -84,7 +85,7 @@ def test_a_request_belongs_to_the_workload_that_reports_count_its_call_to(tmp_pa
         "project": Workload(projects=("/srv/*",)),
     }
     session = "arn:aws:sts::111122223333:assumed-role/search/s1"
-    said = [
+    said: list[dict[str, Any]] = [
         {"tags": {"app": "support"}, "principal": session},
         {"tags": {"app": "sales", "x": "y"}},
         {"principal": session, "project": "/srv/a"},
@@ -96,9 +97,9 @@ def test_a_request_belongs_to_the_workload_that_reports_count_its_call_to(tmp_pa
         {"project": "/home/x"},
         {},
     ]
+    requests = [CALL._replace(**{"tags": dict[str, str](), **each}) for each in said]
     ledger = Ledger(tmp_path / "ledger")
-    for number, each in enumerate(said):
-        request = CALL._replace(**{"tags": {}, **each})
+    for number, request in enumerate(requests):
         facts = Facts("bedrock_log", "bedrock", request.model_id, served_model="claude-sonnet-4-6",
                       account=request.account, principal=request.principal, project=request.project)  # fmt: skip
         ledger.append(
@@ -253,7 +254,7 @@ def test_every_cache_policy_that_can_run_live_can_be_named():
     for was in POLICIES | BY_CLIENT:
         assert one(CACHE, was=was).outcome == APPLIED
         assert not list(entry_faults(msgspec.structs.replace(CACHE, was=was)))
-    assert one(CACHE, markers=(), place="adaptive").change == {"place": "adaptive"}
+    assert one(CACHE, markers=(), cache_policy="adaptive").change == {"cache_policy": "adaptive"}
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ def test_a_fault_is_one_line_with_file_line_and_mend(path, old, new, says):
         ('[{at = "system", ttl = "5m"}, {at = "end", ttl = "1h"}]', "a 1h cache point comes after a 5m one"),
         ('[{at = "middle"}]', "'middle' is no place"),
         ('[{at = "tools"}, {at = "system"}, {at = "end-3"}, {at = "end-2"}, {at = "end"}]', "at most 4"),
-        ("[]", "write either `markers` or `place`"),
+        ("[]", "write either `markers` or `cache_policy`"),
     ],
 )
 def test_markers_that_the_api_would_refuse_are_refused_here(path, markers, says):

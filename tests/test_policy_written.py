@@ -90,7 +90,7 @@ def test_advice_that_counts_becomes_entries_with_what_they_rest_on(path):
 def test_markers_are_written_where_they_always_stand_and_else_the_policy_by_name(path, data, says):
     put(path, advice("cache_markers", data, "cache"))
     (entry,) = load(path).entries
-    assert (entry.place or entry.markers) == says
+    assert (entry.cache_policy or entry.markers) == says
 
 
 @pytest.mark.parametrize(

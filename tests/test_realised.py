@@ -22,6 +22,7 @@ from farthing.optimise._realised import (
     UNRESOLVED,
     realised,
 )
+from farthing.optimise._traffic import from_counts
 from farthing.policy import Entry, Estimate, Marker, Period, Request, decider, load, periods, write
 from farthing.usage import EPOCH, Facts, Usage
 
@@ -368,6 +369,25 @@ def test_a_replay_that_was_too_far_off_claims_nothing(tmp_path):
     )
 
 
+def test_traces_of_bodies_tell_what_calls_without_sessions_do_not(tmp_path):
+    trace = sessions(100, 6, 600)
+    known = Ledger(tmp_path / "known")
+    known.append(logged(trace, "end_1h"))
+    bodies = from_counts(known, ASKED, ["support"])
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(
+        [
+            each._replace(parts=tuple((facts._replace(session=""), tokens) for facts, tokens in each.parts))
+            for each in logged(trace, "end_1h")
+        ]
+    )
+    hour = Period(entry("ttl", ttl="1h", was="end_5m", calibration="0"), ((ADOPTED, NOW),))
+    assert realised(ledger, ASKED, [hour], NOW)[0].saved is None
+    (found,) = realised(ledger, ASKED, [hour], NOW, bodies=bodies)
+    assert found.saved is not None
+    assert found.saved.low <= played(trace, "end_5m").cost - played(trace, "end_1h").cost <= found.saved.high
+
+
 def test_calls_without_sessions_tell_nothing_of_another_lifetime(tmp_path):
     hour = entry("ttl", "20", ttl="1h", was="end_5m")
     (found,) = report(tmp_path, before(20, CACHED) + calls(20, CACHED), hour)
@@ -451,3 +471,6 @@ def test_the_command_ends_with_1_where_a_lever_does_not_save(tmp_path, capsys, m
     policy.write_text(POLICY.format(lever="cache", does='markers = [{at = "end"}]\nwas = "none"'))
     code, out, _ = run(capsys, "savings", "report")
     assert (code, "farthing savings undo support/cache" in out) == (1, True)
+    assert run(capsys, "savings", "report", "--switch-off")[0] == 1
+    assert [each.state for each in load(policy).entries] == ["off"]
+    assert load(policy).by == "farthing savings report"

@@ -236,9 +236,9 @@ def test_a_discount_that_begins_within_the_month(month, tmp_path):
 
 @pytest.mark.parametrize("still", ["0.9", "1"])
 def test_extended_access_that_begins_under_a_discount(still, tmp_path):
-    """Every rate doubles at once, so nothing is at the discount any more: it goes on, unless list price was paid since."""
+    """All rates double at once, so none is at the discount any more: it goes on, unless list was paid since."""
     name = "claude-sonnet-4"
-    rates = {"input": 3, "output": 15, "cache_read": Decimal("0.3"), "cache_write_5m": Decimal("3.75")}
+    rates = {"input": "3", "output": "15", "cache_read": "0.3", "cache_write_5m": "3.75"}
     used = [
         faults.Used(date(2026, 9, day), ONE, "us-east-1", name, "regional", "on_demand", meter,
                     1_000_000, Decimal(rate))

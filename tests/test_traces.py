@@ -362,6 +362,20 @@ def test_bedrock_log_inside_cloudwatch_events():
     assert read({"messageType": "DATA_MESSAGE", "logEvents": inner}, name="bedrock_log").trace.requests == 2
 
 
+def test_bedrock_log_after_a_time_stamp_and_with_times_inside():
+    record = logged(invoke("at 2026-10-01T12:00:00Z {so}"))
+    plain, spaced = json.dumps(record, separators=(",", ":")), json.dumps(record, separators=(", ", ": "))
+    for line in (plain, spaced, f"2026-10-01T12:00:01Z {plain}"):
+        assert read_traces([source(line)], KEY, "bedrock_log").trace.requests == 1
+
+
+def test_a_block_of_an_odd_type_costs_no_more_than_its_record():
+    odd = invoke("a")
+    odd["messages"][0]["content"].append({"type": ["text"], "text": "b"})
+    log = read(logged(odd), logged(invoke("b"), at="2026-10-01T12:01:00Z"), name="bedrock_log")
+    assert log.trace.requests == 2
+
+
 def test_a_picture_weighs_what_it_costs_and_not_what_its_file_does():
     picture = {
         "type": "image",
@@ -532,7 +546,7 @@ def test_each_format_knows_its_own_alone():
 
 
 def test_packed_is_read_as_it_is(tmp_path):
-    from farthing.cli.caching import _sources
+    from farthing.cli._opened import sources as _sources
 
     (tmp_path / "trace.jsonl.gz").write_bytes(gzip.compress(lines(asked(0, 512, 1)).encode()))
     found: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -76,8 +76,10 @@ class Said:
 
     def given(self) -> dict[str, Any]:
         """What was said, under the names of a workload."""
+        hours = self.deadline.removesuffix("h")
         renamed = {"image": "images", "tool": "tools", "deadline": "deadline_hours"}
         said = {renamed.get(one.name, one.name): getattr(self, one.name) for one in fields(self)}
+        said["deadline_hours"] = hours
         return {name: value for name, value in said.items() if value not in (None, "")}
 
 
@@ -112,6 +114,18 @@ def _option(fault: str) -> str:
 
 
 # --- values of options ------------------------------------------------------------------------------------------------
+
+
+def book_of(path: Path) -> Book:
+    """A folder of prices as a book, or the usual book with the offers of a file, as if they held for everyone."""
+    from farthing.book import Book, default_book
+    from farthing.offers import contracted, load_offers
+
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or folder")
+    if path.is_dir():
+        return Book.load(path)
+    return contracted(default_book(), [replace(offer, accounts=frozenset()) for offer in load_offers([path])])
 
 
 def instant(text: str) -> datetime:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
+from farthing.cli._opened import hashing_key, sources
 from farthing.cli._shared import console, write_json
 from farthing.money import mtok_usd, show, usd
 
 if TYPE_CHECKING:
     from farthing.book import Book, Model
     from farthing.cache import Comparison
-    from farthing.traces import Log, Source
+    from farthing.traces import Log
     from farthing.usage import Sku
 
 MOST_TOLD = 5  # lines that could not be read
-MOST_LINE_BYTES = 1 << 30  # a session may be one line
 
 group = App(name="cache", help="What prompt caching costs on real traffic, and how little it could cost.")
 app.command(group)
@@ -59,7 +55,7 @@ def bound(
     sku = _sku(book, model, platform, endpoint)
     faults: list[str] = []
     try:
-        log = read_traces(_sources(trace, faults), _key(), format)
+        log = read_traces(sources(trace, faults), hashing_key(), format)
         dated = log.dated and not at
         cards, undated = cards_for(book, sku, log.trace, moment, dated=dated)
     except (TraceError, Unpriceable) as error:
@@ -133,72 +129,6 @@ def _rates(rates: Any) -> dict[str, str]:
     from farthing.meters import METERS
 
     return {meter: mtok_usd(rate) for meter, rate in zip(METERS, rates, strict=True)}
-
-
-# --- what to read --------------------------------------------------------------------------------------------------
-
-
-def _key() -> bytes:
-    """The user's own secret, where there is one, so that hashes of two runs compare; else one for this run."""
-    import platformdirs
-
-    path = Path(platformdirs.user_config_dir("farthing", appauthor=False)) / "pseudonyms.key"
-    try:
-        return path.read_bytes()
-    except OSError:
-        return secrets.token_bytes(32)
-
-
-def _sources(path: str, faults: list[str]) -> Iterator[Source]:
-    """The files, each opened when it is its turn. What cannot be opened, or ends too early, is a fault."""
-    from farthing.importers._find import Fault, find
-    from farthing.importers._open import Numbered
-    from farthing.importers._open import Source as Opened
-    from farthing.traces import Source
-
-    if "://" in path:
-        raise BadInput(f"{path}: traces are read from this machine: copy it here first")
-    for found in find([path]):
-        if isinstance(found, Fault):
-            faults.append(f"{found.path}: {found.reason}")
-            continue
-        try:
-            opened = Opened(found.path)
-        except OSError as error:
-            faults.append(f"{found.path}: {error.strerror or error}")
-            continue
-        try:
-            head = opened.head()
-            lines = Numbered(opened.chunks(), MOST_LINE_BYTES)
-            yield Source(found.path, head, _until_cut(found.path, lines, faults), _beside(found.path))
-        finally:
-            opened.close()
-
-
-def _until_cut(path: str, lines: Any, faults: list[str]) -> Iterator[tuple[int, bytes]]:
-    from farthing.importers._open import Cut
-
-    try:
-        yield from lines
-    except Cut as cut:
-        faults.append(f"{path}: {cut}")
-
-
-def _beside(path: str) -> Callable[[str], bytes | None]:
-    def read(name: str) -> bytes | None:
-        from farthing.importers._open import Cut
-        from farthing.importers._open import Source as Opened
-
-        try:
-            opened = Opened(os.path.join(os.path.dirname(path), name))  # noqa: PTH118, PTH120
-            try:
-                return b"".join(opened.chunks())
-            finally:
-                opened.close()
-        except (OSError, Cut):
-            return None
-
-    return read
 
 
 # --- what to say ---------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class _Of:
         )
 
     def bills(self, files: list[Path] | None, wanted: set[str]) -> dict[str, Statement]:
-        """The bill of each of these months that the files have lines of. BadInput where some of it is no number."""
+        """The bill of each of these months that the files tell of. BadInput where some of it is no number."""
         if not files:
             return {}
         whole = read_statement(files, self.cost, "")
@@ -78,9 +78,8 @@ class _Of:
             raise BadInput("a month is not closed on a bill with such lines: mend them, or get it again")
         days = "SELECT DISTINCT strftime(day, '%Y-%m') FROM statement_lines"
         months = {month for (month,) in whole.connection.execute(days).fetchall()}
-        found = {month: read_statement(files, self.cost, month) for month in sorted(months & wanted)}
-        missing = {} if found else {max(wanted): whole}
-        return {**missing, **found}
+        told = sorted(months & wanted) or sorted(wanted)[-1:]  # of the last it has nothing, if of none
+        return {month: read_statement(files, self.cost, month) for month in told}
 
 
 @app.command

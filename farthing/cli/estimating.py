@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
 from farthing.cli._shared import OUTPUT, console, write_json
-from farthing.cli._workload import WORK, Said, TextList, instant, number, workloads
+from farthing.cli._workload import WORK, Said, TextList, book_of, instant, number, workloads
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def estimate(
     said: Said = Said(),  # noqa: B008 - it is not changed
     model: _Named = None,
     at: Annotated[str, Parameter(help="Day whose prices hold, YYYY-MM-DD; today if left out.")] = "",
+    prices: Annotated[
+        Path | None, Parameter(name="--book", help="A folder of prices, or a TOML file of your offers.")
+    ] = None,
     article: Annotated[bool, Parameter(negative="", help="The article's claims, worked out anew.")] = False,
     output_share: Annotated[
         str, Parameter(help="With --article: the share of a ticket that is output.")
@@ -52,13 +55,13 @@ def estimate(
     from farthing import estimate as estimates
     from farthing.book import default_book
 
-    book = default_book()
+    book = book_of(prices) if prices else default_book()
     if article:
         return _article(book, output_share, at, html, json=json)
     now = instant(at)
     works, faults = workloads(file, said, model or [], book)
     found = {name: estimates.scenarios(work, book, now, name) for name, work in works.items()}
-    notes = _notes(works.values(), found.values())
+    notes = _notes(works.values(), found.values(), prices)
     for fault in faults:
         print(f"farthing: {fault}", file=sys.stderr)
     if html:
@@ -89,14 +92,16 @@ _ASSUMED = {
 }
 
 
-def _notes(works: Iterable[Workload], found: Iterable[Sequence[Scenario]]) -> list[str]:
+def _notes(works: Iterable[Workload], found: Iterable[Sequence[Scenario]], prices: Path | None) -> list[str]:
     """What the figures rest on, said once."""
     from farthing.estimate import arrivals
 
     works, found = list(works), list(found)
     assumed = {name for ways in found for way in ways if way.feasible for name in way.assumed}
     days = ", ".join(map(str, sorted({work.days for work in works})))
-    notes = [f"a month has {days} days here; list prices, computed"]
+    notes = [
+        f"a month has {days} days here; computed from {'the rates of --book' if prices else 'list prices'}"
+    ]
     for how in sorted({arrivals(work) for work in works if work.prefix_tokens}):
         said = (
             "each gap is as long" if how == "fixed" else "gaps are Poisson's: some are longer than their mean"
@@ -196,8 +201,13 @@ def _print_sum(found: Mapping[str, Sequence[Scenario]]) -> None:
     from farthing.estimate import cheapest
 
     firsts = [first for ways in found.values() if (first := cheapest(ways))]
-    if len(found) > 1:
-        print(f"  {show(sum(first.monthly or 0 for first in firsts))} a month, each in its cheapest way")
+    if len(found) > 1 and firsts:
+        without = (
+            f"; without {len(found) - len(firsts)} that nothing fits" if len(firsts) < len(found) else ""
+        )
+        print(
+            f"  {show(sum(first.monthly or 0 for first in firsts))} a month, each in its cheapest way{without}"
+        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -168,6 +168,9 @@ def diff(
     else:
         print("\n".join(table(done, per_day)))
     _tell_unread(done.unread)
+    if not done.unread and not done.comparable and not done.risen(percent):
+        why = next((cost.why for row in done.rows for cost in (row.base, row.head) if cost and cost.why), "")
+        raise BadInput(f"nothing can be compared: {why or 'no request is in both sets'}")
     return 2 if done.unread else int(done.risen(percent))
 
 

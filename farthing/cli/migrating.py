@@ -91,9 +91,10 @@ def migrate(
     move = None
     if from_:
         target = to or _successor(book, from_, now)
-        move = _move(book, from_, target, inflation, output_factor, endpoint)
-        if measure:
-            move = _measured(book, move, measure, client(online, region, endpoint_url, profile))
+        asked = client(online, region, endpoint_url, profile) if measure else None
+        found = _measured(book, from_, target, measure, asked) if measure else None
+        told = found[:3] if found else _three(inflation, "--inflation")
+        move = _move(book, from_, target, told, output_factor, endpoint, found.about if found else "")
     made: Migration | None = None
     if estimated and move:
         made = _estimated(move, file, said, book, now)
@@ -142,17 +143,21 @@ def _day(text: str, option: str) -> date | None:
 
 
 def _successor(book: Book, name: str, now: datetime) -> str:
-    from farthing.estimate import model_names
+    from farthing.book import Unpriced
     from farthing.migrate import successor
 
-    model = model_names(book).get(name, name)
-    found = model in book.models and successor(book, model, "bedrock", now)
+    known = book.resolve(name)
+    if isinstance(known, Unpriced):
+        raise BadInput(f"--from: {known.reason}")
+    found = successor(book, known.sku.model, "bedrock", now)
     if not found:
         raise BadInput(f"--to MODEL: nothing newer of the family of {name} is known")
     return found
 
 
-def _move(book: Book, source: str, target: str, inflation: str, output: str, endpoint: str) -> Move:
+def _move(
+    book: Book, source: str, target: str, inflation: Three | None, output: str, endpoint: str, measured: str
+) -> Move:
     from farthing.migrate import MigrationError, plan
 
     try:
@@ -160,9 +165,10 @@ def _move(book: Book, source: str, target: str, inflation: str, output: str, end
             book,
             source,
             target,
-            inflation=_three(inflation, "--inflation"),
+            inflation=inflation,
             output=_three(output, "--output-factor"),
             endpoint=endpoint,
+            measured=measured,
         )
     except MigrationError as error:
         raise BadInput(str(error)) from error
@@ -178,18 +184,15 @@ def _three(text: str, option: str) -> Three | None:
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]
 
 
-def _measured(book: Book, move: Move, samples: Sequence[Path], client: Any) -> Move:
+def _measured(book: Book, source: str, target: str, samples: Sequence[Path], client: Any) -> Inflation:
     from farthing.count import CountError, call_id, measure
 
     texts = [read_text(path) for path in samples]
     try:
-        sides = [(name, call_id(book, name)) for name in (move.source, move.target)]
-        found: Inflation = measure(texts, sides[0], sides[1], book, client)
+        sides = [(name, call_id(book, name)) for name in (source, target)]
+        return measure(texts, sides[0], sides[1], book, client)
     except CountError as error:
         raise BadInput(str(error)) from error
-    return move._replace(
-        inflation=(found.low, found.mid, found.high), output=(Fraction(1),) * 3, measured=found.about
-    )
 
 
 # --- what is moved ----------------------------------------------------------------------------------------------------
@@ -245,7 +248,8 @@ def _part(move: Move, work: Workload, book: Book, now: datetime) -> Part:
     from farthing.estimate import scenarios, sizes
     from farthing.migrate import part_of
 
-    ways = scenarios(msgspec.structs.replace(work, model=move.source, counted_by=""), book, now)
+    work = msgspec.structs.replace(work, model=move.source, counted_by="")
+    ways = scenarios(work, book, now)
     good = [way for way in ways if way.feasible and way.platform == "bedrock" and way.mode == "on_demand"]
     if not good:
         near = [
@@ -339,7 +343,9 @@ def _print_migration(made: Migration) -> None:
             print(f"  {('+' if picos > 0 else '') + show(picos):>18}  {name}")
     print(f"  {show(made.mid):>18}  as {made.move.target}; between {show(made.low)} and {show(made.high)}")
     low, mid, high = (float(one) for one in made.move.inflation)
-    print(f"  {low:.3g} to {high:.3g} tokens for one of today's, {mid:.3g} in the middle; {_edge(made)}")
+    spread = f"{low:.3g} to {high:.3g} tokens for one of today's, {mid:.3g} in the middle"
+    same = "as many tokens as today" if high == 1 else f"{high:.3g} tokens for one of today's"
+    print(f"  {same if low == high else spread}; {_edge(made)}")
     for note in made.notes:
         print(f"  {note}")
     if made.unpriced_calls:

@@ -171,6 +171,7 @@ def _print(
         print(f"invoice {line.month}{whose}: {line.ccu:,} CCU at $0.01 = {show(line.ccu * CCU_PICOS)}, metered in"
               f" {line.hours:,} hours; by other rules {line.least:,} to {line.most:,} CCU")  # fmt: skip
     width = max(len(feature.name) for feature in FEATURES)
+    print(f"{'':<{width}}  {' | '.join(NAMES[side.platform] for side in sides)}")
     for feature in FEATURES:
         print(f"{feature.name:<{width}}  {feature.bedrock} | {feature.anthropic} | {feature.claude_aws}")
 

@@ -94,7 +94,7 @@ def _does(entry: Entry) -> str:
     says = {
         "model": f"calls {entry.use}",
         "batch": f"a batch within {entry.deadline}",
-        "cache": f"cache points by {entry.place}",
+        "cache": f"cache points by {entry.cache_policy}",
         "ttl": f"cache points live {entry.ttl}",
         "endpoint": f"the {entry.endpoint} endpoint",
     }

@@ -190,28 +190,31 @@ def at_risk(
     everything: Annotated[
         bool, Parameter(name="--all", negative="", help="Every model of the book, not those in use.")
     ] = False,
+    ledger: Annotated[str, Parameter(help="Ledger: a folder, or s3://BUCKET/PREFIX.")] = "",
+    config: Annotated[Path | None, Parameter(help="A farthing.toml elsewhere.")] = None,
+    since: Annotated[str, Parameter(help="Usage from this day on; all if left out.")] = "",
+    profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
     book: _Book = "",
-    asked: Asked | None = None,
+    json: Json = False,
 ) -> int:
     """Models in use that are legacy, in extended access or near their end, with what they cost."""
     from farthing import pricelist
 
-    asked = asked or Asked()
     days = within.removesuffix("d")
     if not days.isdecimal():
         raise BadInput(f"--within {within!r}: write days, as 90d")
     held = _book(book)
-    used: dict[tuple[str, str], list[int]] | None = None if everything else _used(asked)
+    used: dict[tuple[str, str], list[int]] | None = (
+        None if everything else _used(Asked(ledger=ledger, config=config, since=since, profiles=profiles))
+    )
     today = datetime.now(UTC).date()
     found = pricelist.at_risk(held, today, timedelta(days=int(days)), used)
     rows = []
     for risk in found:
         calls, cost = (used or {}).get((risk.platform, risk.model), (0, 0))
         row: Row = risk._asdict() | {"day": str(risk.day)}
-        rows.append(
-            row if used is None else row | {"calls": calls, "usd": usd(cost) if asked.json else show(cost)}
-        )
-    tell(rows, json=asked.json, book=held.digest, today=str(today), empty="nothing at risk")
+        rows.append(row if used is None else row | {"calls": calls, "usd": usd(cost) if json else show(cost)})
+    tell(rows, json=json, book=held.digest, today=str(today), empty="nothing at risk")
     return 0
 
 

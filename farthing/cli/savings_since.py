@@ -17,8 +17,11 @@ from farthing.money import show as dollars
 from farthing.money import usd
 
 if TYPE_CHECKING:
+    from farthing.cells import Question
+    from farthing.ledger import Ledger
     from farthing.optimise._advice import Interval
     from farthing.optimise._realised import Realised
+    from farthing.optimise._traffic import Lot, Traffic
 
 _MOST_TOLD = 5  # lines that could not be read
 savings = app["savings"]  # of saving.py, whose name comes before this one's
@@ -46,13 +49,14 @@ def report(
     assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
     profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
     bodies: Annotated[str, Parameter(help="Invocation logs with bodies, as for `farthing savings`.")] = "",
+    switch_off: Annotated[bool, Parameter(negative="", help="Switch off what does not save.")] = False,
     json: Json = False,
 ) -> int:  # fmt: skip
     """What each lever has saved since it was adopted, against what was estimated. Exit 1 if one does not save."""
     from farthing.cells import Question
     from farthing.optimise._realised import realised
-    from farthing.optimise._traffic import from_bodies
     from farthing.policy import periods
+    from farthing.policy import undo as undo_entry
 
     said, now = load_config(config), datetime.now(UTC)
     path = policy_path(policy, config)
@@ -65,17 +69,29 @@ def report(
         config=said,
     )
     with ledger_to_read(ledger, said) as books:
-        wrong: list[str] = []
-        opened = sources(bodies, wrong) if bodies else ()
-        traces, bad, _ = from_bodies(books, question, opened, hashing_key())
+        traces, wrong = _traces(books, question, bodies) if bodies else (None, [])
         found = realised(books, question, adopted, now, _day(since), traces)
-    for line in (*wrong, *bad)[:_MOST_TOLD]:
+    for line in wrong[:_MOST_TOLD]:
         print(f"farthing: {line}", file=sys.stderr)
     if json:
         write_json(_json_of(found, str(path)))
     else:
         _print(found)
-    return int(any(one.failed for one in found))
+    if switch_off:
+        for one in found:
+            if one.failed and one.entry.state == "on":
+                undone = undo_entry(path, one.entry.name, by="farthing savings report", now=now)
+                print(f"farthing: {path}: version {undone.version}: {one.entry.name} is off", file=sys.stderr)
+    return 2 if wrong else int(any(one.failed for one in found))
+
+
+def _traces(ledger: Ledger, question: Question, bodies: str) -> tuple[dict[Lot, Traffic], list[str]]:
+    """The traces of logs with bodies, and what could not be read."""
+    from farthing.optimise._traffic import from_bodies
+
+    wrong: list[str] = []
+    found, bad, _ = from_bodies(ledger, question, sources(bodies, wrong), hashing_key())
+    return found, [*wrong, *bad]
 
 
 def _day(text: str) -> datetime | None:

@@ -5,7 +5,7 @@ from farthing.estimate._article import Claim, Figure, article, decimal, say
 from farthing.estimate._page import article_html, to_html
 from farthing.estimate._scenarios import Scenario, cheapest, ruled_out, scenarios
 from farthing.estimate._tokens import image_tokens, pdf_tokens, sizes
-from farthing.estimate._workload import DAYS, Read, Workload, WorkloadError, make, model_names, read_file
+from farthing.estimate._workload import DAYS, Read, Workload, WorkloadError, make, model_of, read_file
 
 __all__ = [
     "DAYS",
@@ -24,7 +24,7 @@ __all__ = [
     "hits",
     "image_tokens",
     "make",
-    "model_names",
+    "model_of",
     "pdf_tokens",
     "read_file",
     "ruled_out",

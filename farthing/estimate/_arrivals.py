@@ -66,6 +66,6 @@ def _starts(work: Workload, gap: Fraction, seconds: int) -> int:
     """
     prefixes = ceil(work.monthly * gap / (work.days * DAY_S))
     overnight = DAY_S - (work.requests - 1) * gap
-    if work.per == "day" and overnight > max(seconds, gap):
+    if work.per == "day" and overnight > max(Fraction(seconds), gap):
         return max(prefixes, work.days)
     return max(prefixes, 1)

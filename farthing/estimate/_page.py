@@ -28,7 +28,9 @@ def to_html(
     """The page of one or more workloads."""
     firsts = [first for ways in found.values() if (first := cheapest(ways))]
     total = sum(first.monthly or 0 for first in firsts)
-    cards = [("Cheapest, a month", show(total), _ways_said(firsts))]
+    missing = len(found) - len(firsts)
+    under = _ways_said(firsts) + (f"; without {missing} that nothing fits" if firsts and missing else "")
+    cards = [("Cheapest, a month", show(total) if firsts else "nothing fits", under)]
     body = [_cards(cards)]
     for name, work in works.items():
         body += _workload(name, work, found[name])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from farthing.book import Book, Card, Model, Resolved, Unpriced
 from farthing.estimate._arrivals import Hits, batch_hits, hits
 from farthing.estimate._tokens import Sizes, sizes
-from farthing.estimate._workload import Workload, model_names
+from farthing.estimate._workload import Workload, model_of
 from farthing.meters import METERS, Vector
 from farthing.usage import PLATFORMS, Sku
 
@@ -86,8 +86,7 @@ def _order(one: Scenario) -> tuple[bool, int, tuple[int | str, ...]]:
 
 
 def _ways(work: Workload, book: Book, at: datetime) -> Iterator[_Way]:
-    names = model_names(book)
-    wanted = list(dict.fromkeys(names[name] for name in work.models)) or list(book.models)
+    wanted = list(dict.fromkeys(model_of(name, book) for name in work.models)) or list(book.models)
     for model in (book.models[name] for name in wanted):
         size = sizes(work, model, book)
         for platform in PLATFORMS:

@@ -7,7 +7,7 @@ from math import ceil
 from typing import NamedTuple
 
 from farthing.book import Book, Model
-from farthing.estimate._workload import Workload, image_sizes, model_names
+from farthing.estimate._workload import Workload, image_sizes, model_of
 from farthing.levers import KAPPA
 
 _PATCH = 28  # pixels: an image costs one token a patch of this side
@@ -76,7 +76,7 @@ def tokenizer_ratio(work: Workload, model: Model, book: Book) -> Fraction:
     """Tokens of this model for one of the model that the workload was counted by: 1.3 from the older to the newer."""
     if not work.counted_by:
         return Fraction(1)
-    counted = book.models[model_names(book)[work.counted_by]].data["tokenizer"]
+    counted = book.models[model_of(work.counted_by, book)].data["tokenizer"]
     newer = Fraction(*KAPPA[1])
     if counted == model.data["tokenizer"]:
         return Fraction(1)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from farthing.book import Book
+from farthing.book import Book, Unpriced
 from farthing.usage import GEOGRAPHIES
 
 DAYS = 30  # of a month, unless told
@@ -141,9 +141,8 @@ def _bad_names(work: Workload, book: Book) -> Iterator[str]:
         if not _IMAGE.fullmatch(image):
             yield f"images: {image!r} is no size; write WIDTHxHEIGHT in pixels, such as 1568x1045"
     for name in (*work.models, *filter(None, [work.counted_by])):
-        if name not in model_names(book):
-            near = difflib.get_close_matches(name, model_names(book), n=3)
-            yield f"unknown model {name!r}" + (f"; the nearest are {', '.join(near)}" if near else "")
+        if isinstance(found := book.resolve(name), Unpriced):
+            yield found.reason
     if work.kept_in not in ("", "in_region", *GEOGRAPHIES):
         yield (
             f"residency: {work.residency!r} is no place; write global, in_region, a region, or one of "
@@ -151,9 +150,12 @@ def _bad_names(work: Workload, book: Book) -> Iterator[str]:
         )
 
 
-def model_names(book: Book) -> dict[str, str]:
-    """Every id a model goes by, and the book's own name for it."""
-    return {name: model.id for model in book.models.values() for name in (model.id, *model.ids)}
+def model_of(name: str, book: Book) -> str:
+    """The book's name of a model, of any id it goes by."""
+    found = book.resolve(name)
+    if isinstance(found, Unpriced):
+        raise WorkloadError(found.reason)
+    return found.sku.model
 
 
 def image_sizes(work: Workload) -> list[tuple[int, int]]:
@@ -168,7 +170,9 @@ def read_file(path: Path, book: Book) -> Read:
     try:
         text = path.read_text(encoding="utf-8")
         tables = tomllib.loads(text, parse_float=Decimal)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise WorkloadError(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise WorkloadError(f"{path}: {error}") from error
     named = tables.get("workloads")
     if not isinstance(named, dict) or not named:

@@ -53,6 +53,8 @@ def basis(done: Compared) -> str:
         if done.replayed
         else f"each request over and over, {done.gap_s:,} s apart, with another last message each time"
     )
+    if done.spaced:
+        how = f"a conversation: replayed in its order, {done.gap_s:,} s from call to call"
     said = [how, "billed by the documented rules of prompt caching"]
     left = sum(1 for row in done.rows if row.base and row.head) - len(done.comparable)
     if left:
@@ -100,7 +102,7 @@ def table(done: Compared, calls_per_day: int = 0) -> Iterator[str]:
     yield heading(done, calls_per_day)
     for row in done.rows:
         cells = [_both(name(row.base), name(row.head)) for name in (_prompt, _share, _each)]
-        yield f"  {row.name}: {cells[0]} prompt tokens, {cells[1]} read from cache, {cells[2]} a call"
+        yield f"  {row.name}: {cells[0]} prompt tokens, {cells[1]} read from cache, a call {cells[2]}"
         yield from (f"    {change}" for change in row.changes)
     yield f"  {basis(done)}"
 

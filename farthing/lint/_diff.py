@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from farthing.book import Card
@@ -15,7 +16,9 @@ from farthing.lint._pairs import difference
 from farthing.lint._request import Sent
 from farthing.lint._rules import RULES, SEVERITIES, SUSPECT, changing, faults, scenario
 from farthing.meters import Vector
+from farthing.usage import EPOCH
 
+DAY_US = 86_400_000_000
 MOST_SHARE = 10_000  # of hits, in parts of ten thousand
 
 
@@ -52,6 +55,7 @@ class Compared:
 
     rows: list[Row] = field(default_factory=list)
     replayed: bool = False
+    spaced: bool = False  # replayed, in the order of the file
     unread: list[Unread] = field(default_factory=list)
     assumed: tuple[str, ...] = ()
     gap_s: int = 0
@@ -95,7 +99,11 @@ def compare(
     named = all(_unique(side) for side in sides)
     keyed = [{(sent.name if named else f"{at}"): sent for at, sent in enumerate(side, 1)} for side in sides]
     sets = _with_outputs(keyed[0], keyed[1], output, done)
-    done.replayed = all(sent.at_us is not None for side in sets for sent in side.values())
+    timed = all(sent.at_us is not None for side in sets for sent in side.values())
+    if not timed and any(_goes_on(list(side.values())) for side in sets):
+        sets = [_spaced(side, how) for side in sets]
+        done.spaced = True
+    done.replayed = timed or done.spaced
     held: dict[str, None] = {}
     costs = [_costs(side, how, held, replayed=done.replayed) for side in sets]
     done.assumed = tuple(held)
@@ -119,6 +127,22 @@ def _kept(requests: Iterable[Sent | Unread | Other], unread: list[Unread]) -> li
 def _unique(side: Sequence[Sent]) -> bool:
     names = [sent.name for sent in side]
     return all(names) and len(set(names)) == len(names)
+
+
+def _goes_on(side: Sequence[Sent]) -> bool:
+    """Whether some request has all of the one before it, and more: the set is a conversation."""
+    return any(
+        len(new.parts) > len(old.parts)
+        and all(a.data == b.data for a, b in zip(old.parts, new.parts, strict=False))
+        for old, new in pairwise(side)
+    )
+
+
+def _spaced(side: dict[str, Sent], how: How) -> dict[str, Sent]:
+    """In their order, on the day whose prices hold, so many seconds apart."""
+    start = (how.day - EPOCH.date()).days * DAY_US
+    step = how.gap_s * 1_000_000
+    return {name: sent._replace(at_us=start + at * step) for at, (name, sent) in enumerate(side.items())}
 
 
 def _with_outputs(

@@ -15,7 +15,7 @@ from farthing.lint._billing import Loss, Terms, day_of, loss, terms
 from farthing.lint._files import Other, Unread
 from farthing.lint._pairs import between, workload
 from farthing.lint._request import Sent
-from farthing.lint._rules import NOTE, RULES, SEVERITIES, Found, faults
+from farthing.lint._rules import NOTE, RULES, SEVERITIES, Found, by_the_hour, faults
 
 if TYPE_CHECKING:
     from farthing.cells import Question
@@ -146,18 +146,29 @@ def _add(
         if key in known:
             known[key].count += 1
             continue
-        priced, reason = _loss(found, sent, held, how)
+        found, priced, reason = _priced(found, sent, held, how)
         severity = found.severity or RULES[found.rule].severity
         if priced and priced.before is not None and priced.lost <= 0:
-            severity = NOTE
-            if found.rule == "under-minimum":  # a longer prefix would cost more than it saves
-                found = found._replace(mend=(f"- {found.where}",))
+            severity = NOTE  # what would cost more than it saves is not advised
+            if found.rule != "batch":
+                found = found._replace(mend=(f"- {found.where}",) if found.rule == "under-minimum" else ())
         assumed = (*found.assumed, *held.assumed)
         if not sent.usage and priced:
             assumed = tuple(dict.fromkeys((*assumed, "tokens (four bytes each)")))
         known[key] = Finding(
             found, sent.place, sent.model, severity, priced, reason, assumed, held, 1, beside
         )
+
+
+def _priced(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Found, Loss | None, str]:
+    """What a fault costs. A breakpoint that would not pay for five minutes may for an hour."""
+    priced, reason = _loss(found, sent, held, how)
+    if found.rule == "unmarked" and priced and priced.lost <= 0:
+        longer = by_the_hour(found)
+        again, _ = _loss(longer, sent, held, how)
+        if again and again.lost > 0:
+            return longer, again, ""
+    return found, priced, reason
 
 
 def _loss(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Loss | None, str]:

@@ -90,6 +90,15 @@ def marked(given: Scenario, marks: dict[int, str]) -> Scenario:
     return given._replace(pieces=tuple(pieces))
 
 
+def by_the_hour(found: Found) -> Found:
+    """The same mend with breakpoints that live for an hour."""
+    if not found.after:
+        return found
+    hour = {at: "1h" for at, piece in enumerate(found.after.pieces) if piece.mark}
+    lines = (line.replace('"}', '", "ttl": "1h"}') for line in found.mend)
+    return found._replace(mend=tuple(lines), after=marked(found.after, hour))
+
+
 def faults(sent: Sent, terms: Terms) -> Iterator[Found]:
     """What is wrong with one request."""
     for rule in _CHECKS:

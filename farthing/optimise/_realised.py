@@ -127,7 +127,9 @@ def _one(told: _Told, one: Adopted, now: datetime) -> Realised:
         return _idle(made, 0, 0, f"no call of {entry.workload} since {made.spans[0][0]:%Y-%m-%d %H:%M} UTC")
     worth = _replayed(told, one, now) if one.replayed else rated(told.question, one)
     if isinstance(worth, str):
-        return _idle(made, calls, billed, worth)
+        return _idle(made, calls, billed, worth)._replace(
+            estimated=_estimated(entry, costs(told.question, one))
+        )
     saved = Interval(*(each - worth.with_ for each in ends(worth.without)))
     whole = costs(told.question, one) + saved.mid
     estimated = _estimated(entry, whole)

@@ -83,7 +83,9 @@ def savings(
     faults: list[str] = []
     traffic = [from_counts(ledger, question, {load.lot.workload for load in found})]
     if bodies:
-        told, bad, left = from_bodies(ledger, question, bodies, key)
+        told, bad, left = from_bodies(
+            ledger, question, bodies, key, {load.lot for load in found}.__contains__
+        )
         traffic.append(told)
         notes += [f"{count:,} requests of --bodies left out: {why}" for why, count in left.most_common()]
         faults += bad
@@ -133,7 +135,7 @@ def _set_stage(
         if isinstance(cell.sku, Resolved) and cell.sku.sku.mode == "on_demand":
             card = find(book, sku, cell.at, cell.prompt, cell.tokens.cached > 0)
             whole += cell.tokens @ card.rates if card else cell.cost
-    traced = load.stages[""].billed().cost
+    traced = own.billed().cost * own.traffic.every
     load.share = (min(traced, whole), whole) if whole else (0, 1)
 
 

@@ -17,13 +17,15 @@ from farthing.book import Resolved
 from farthing.cache import FIVE_US, HOUR_US, Ints, Policy, Trace
 from farthing.cells import Question
 from farthing.config import claim_by_facts, claims, fingerprint
-from farthing.ledger import Ledger
+from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.traces import Call, Reject, Source, bedrock_log, claude_code
 from farthing.traces._log import Gather, Left
 from farthing.usage import Facts, Usage, parse_model_id
 
-MOST_ROWS = 400_000  # of sessions; of more, every n-th session is taken
+# Of calls in sessions, and of the places in prompts that they come to; of more, every n-th session is taken. A session
+# of more calls is taken in pieces, since a call walks as many places as there were calls before it.
+MOST_ROWS, MOST_PLACES, MOST_TURNS = 400_000, 10_000_000, 1_000
 _HOUR_US = 3_600_000_000
 _FACTS = ("source", "platform", "model_id", "served_model", "region", "account", "principal", "mode", "inference_geo",
           "session", "project", "operation")  # fmt: skip
@@ -48,6 +50,7 @@ class Traffic(NamedTuple):
     today: Policy
     told_by: str  # counts, bodies
     notes: tuple[str, ...]
+    every: int = 1  # one session in so many
 
 
 class _Row(NamedTuple):
@@ -62,28 +65,32 @@ def from_counts(ledger: Ledger, question: Question, wanted: Iterable[str]) -> di
     some = set(wanted)
     gathers: dict[Lot, Gather] = defaultdict(Gather)
     calls: dict[Lot, list[Call]] = defaultdict(list)
-    for at_us, ctx, tags, sidechain, *counts in _session_rows(ledger, question):
+    every, rows = _session_rows(ledger, question)
+    turns: Counter[tuple[Lot, str, bool]] = Counter()
+    for at_us, ctx, tags, sidechain, *counts in rows():
         row = known(ctx, tags)
-        if row is None or row.lot.workload not in some:
-            continue
         tokens = Vector(*counts)
-        if tokens.prompt:
-            space = (row.session, "sidechain" if sidechain else "")
-            calls[row.lot].append(
-                Call(at_us, space, (), (), tokens.prompt, tokens.output, billed=tokens, model=row.lot.model)
-            )
+        if row is None or row.lot.workload not in some or not tokens.prompt:
+            continue
+        context = row.lot, row.session, sidechain
+        piece = turns[context] // MOST_TURNS
+        turns[context] += 1
+        space = (row.session, "sidechain" if sidechain else "", str(piece) if piece else "")
+        calls[row.lot].append(
+            Call(at_us, space, (), (), tokens.prompt, tokens.output, billed=tokens, model=row.lot.model)
+        )
     for lot, found in calls.items():
         if any(call.billed and call.billed.cached for call in found):
             gathers[lot].add("ledger", found)
     return {
-        lot: traffic
+        lot: traffic._replace(every=every)
         for lot, gather in gathers.items()
         if (traffic := _traffic(gather, claude_code, "counts", {}))
     }
 
 
-def _session_rows(ledger: Ledger, question: Question) -> Iterator[tuple[Any, ...]]:
-    """Calls of sessions that were not reversed, in the question's days; sampled by session where there are many."""
+def _session_rows(ledger: Ledger, question: Question) -> tuple[int, Callable[[], Iterator[tuple[Any, ...]]]]:
+    """Calls of sessions that were not reversed, in the question's days: of every n-th session, with n."""
     con = ledger.connection
     con.register("savings_contexts", ledger.contexts())
     con.register("savings_rows", ledger.rows())
@@ -93,16 +100,23 @@ def _session_rows(ledger: Ledger, question: Question) -> Iterator[tuple[Any, ...
         "FROM savings_rows u JOIN savings_contexts c USING (ctx) WHERE c.session <> '' AND c.mode IN ('', 'on_demand') "
         f"AND u.at >= TIMESTAMPTZ '{since:%Y-%m-%d %H:%M:%S}+00' AND u.at < TIMESTAMPTZ '{until:%Y-%m-%d %H:%M:%S}+00'"
     )
-    (rows,) = con.execute(f"SELECT count(*) {chosen}").fetchall()[0]
-    every = -(-rows // MOST_ROWS)
+    rows, places = con.execute(
+        f"SELECT sum(n), sum(n * least(n, {MOST_TURNS})) // 2 FROM (SELECT count(*) AS n {chosen} GROUP BY c.session)"
+    ).fetchall()[0]
+    every = max(1, -(-(rows or 0) // MOST_ROWS), -(-(places or 0) // MOST_PLACES))
     sample = f"AND hash(c.session) % {every} = 0" if every > 1 else ""
-    found = con.execute(
+    query = (
         f"SELECT epoch_us(u.at), u.ctx, u.tags, u.sidechain, {meters} {chosen} {sample} "
         "GROUP BY u.at, u.ctx, u.tags, u.sidechain, u.part, u.request_id, u.message_id HAVING sum(u.calls) > 0 "
         "ORDER BY 1, u.request_id, u.message_id"
     )
-    while batch := found.fetchmany(10_000):
-        yield from batch
+
+    def read() -> Iterator[tuple[Any, ...]]:
+        found = con.execute(query)
+        while batch := found.fetchmany(10_000):
+            yield from batch
+
+    return every, read
 
 
 # --- whose a call is -----------------------------------------------------------------------------------------------
@@ -150,25 +164,18 @@ def _lots(ledger: Ledger, question: Question) -> Callable[[int, int], _Row | Non
 
 
 def from_bodies(
-    ledger: Ledger, question: Question, sources: Iterable[Source], key: bytes
+    ledger: Ledger,
+    question: Question,
+    sources: Iterable[Source],
+    key: bytes,
+    asked: Callable[[Lot], bool] = lambda _: True,
 ) -> tuple[dict[Lot, Traffic], list[str], Counter[str]]:
     """Traces of logs with bodies, of the calls that are in the ledger; lines that were bad, and what was left out."""
     known = _lots(ledger, question)
-    con = ledger.connection
-    con.register("savings_rows", ledger.rows())
     since, until = question.span()
-    places = {
-        name: (ctx, tags)
-        for name, ctx, tags in con.execute(
-            "SELECT request_id, any_value(ctx), any_value(tags) FROM savings_rows WHERE request_id <> '' "
-            "GROUP BY request_id HAVING sum(calls) > 0"
-        ).fetchall()
-    }
-    gathers: dict[Lot, Gather] = defaultdict(Gather)
-    rows: dict[str, _Row] = {}
+    calls: dict[str, tuple[str, Call]] = {}
     left: Counter[str] = Counter()
     bad: list[str] = []
-    read: set[str] = set()
     for source in sources:
         if not bedrock_log.sniff(source.head):
             left["files without calls"] += 1
@@ -178,16 +185,22 @@ def from_bodies(
                 bad.append(f"{source.path}:{item.line}: {item.reason}")
             elif isinstance(item, Left):
                 left[item.reason] += item.requests
-            elif item.id in read:
+            elif item.id in calls:
                 left["copies"] += 1
-            elif not question_holds(since, until, item.at_us):
+            elif not since <= Usage(item.at_us, "", "", ()).at < until:
                 left["outside the days asked for"] += 1
-            elif (row := known(*places[item.id]) if item.id in places else None) is None:
-                left["not in the ledger, or without a price"] += 1
             else:
-                read.add(item.id)
-                rows[item.id] = row
-                gathers[row.lot].add(source.path, [item])
+                calls[item.id] = source.path, item
+    places = _places(ledger, list(calls))
+    gathers: dict[Lot, Gather] = defaultdict(Gather)
+    rows: dict[str, _Row] = {}
+    for name, (path, call) in calls.items():
+        row = known(*places[name]) if name in places else None
+        if row is None or not asked(row.lot):
+            left["not in the ledger, without a price, or not asked for"] += 1
+            continue
+        rows[name] = row
+        gathers[row.lot].add(path, [call])
     found = {
         lot: traffic
         for lot, gather in gathers.items()
@@ -196,9 +209,16 @@ def from_bodies(
     return found, bad, left
 
 
-def question_holds(since: Any, until: Any, at_us: int) -> bool:
-    at = Usage(at_us, "", "", ()).at
-    return bool(since <= at < until)
+def _places(ledger: Ledger, names: list[str]) -> dict[str, tuple[int, int]]:
+    """Context and tag set of the calls with these request ids."""
+    con = ledger.connection
+    con.register("savings_rows", ledger.rows())
+    con.register("savings_names", arrow({"request_id": names}, {"request_id": "string"}))
+    found = con.execute(
+        "SELECT request_id, any_value(ctx), any_value(tags) FROM savings_rows JOIN savings_names USING (request_id) "
+        "GROUP BY request_id HAVING sum(calls) > 0"
+    )
+    return {name: (ctx, tags) for name, ctx, tags in found.fetchall()}
 
 
 # --- calls to a trace ----------------------------------------------------------------------------------------------

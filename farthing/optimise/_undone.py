@@ -99,8 +99,9 @@ def _tokens(adopted: Adopted, tokens: Vector) -> Vector:
 
 
 def costs(question: Question, adopted: Adopted) -> int:
-    """What all its calls come to, the later levers taken back."""
-    return sum(_cost(question, cell, *before_later(adopted, cell)) or 0 for cell in adopted.cells)
+    """What all its calls come to, the later levers taken back; where there is no price for that, as they were."""
+    found = ((cell, _cost(question, cell, *before_later(adopted, cell))) for cell in adopted.cells)
+    return sum(cell.cost if cost is None else cost for cell, cost in found)
 
 
 def _cost(question: Question, cell: Cell, sku: Sku, tokens: Vector) -> int | None:
@@ -112,7 +113,7 @@ def _cost(question: Question, cell: Cell, sku: Sku, tokens: Vector) -> int | Non
 def rated(question: Question, adopted: Adopted) -> Worth | str:
     """By rating the same calls again; or why that cannot be."""
     entry, mix = adopted.entry, adopted.mix
-    as_is = as_before = now = treated = 0
+    sums, treated = [0, 0, 0], 0
     for cell in adopted.cells:
         sku, tokens = before_later(adopted, cell)
         back = was(entry, sku)
@@ -123,16 +124,12 @@ def rated(question: Question, adopted: Adopted) -> Worth | str:
         found = [_cost(question, cell, *each) for each in ((sku, tokens), (back, same), (back, again))]
         if None in found:
             return f"without it there is no price: {back} has none on {cell.at:%Y-%m-%d}"
-        with_, same_tokens, like_before = (cost or 0 for cost in found)
-        now, as_is, as_before, treated = (
-            now + with_,
-            as_is + same_tokens,
-            as_before + like_before,
-            treated + cell.calls,
-        )
+        sums = [total + (cost or 0) for total, cost in zip(sums, found, strict=True)]
+        treated += cell.calls
     if not treated:
         calls = sum(cell.calls for cell in adopted.cells)
         return f"none of {calls:,} calls went its way: do they pass the gateway or the hooks?"
+    now, as_is, as_before = sums
     without, notes = _without(question, entry, as_is, as_before, has_mix=mix is not None)
     if adopted.already:  # what went this way before it was asked for is not its doing
         share = 100 * adopted.already // adopted.prompts

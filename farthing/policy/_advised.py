@@ -137,7 +137,7 @@ def _cache(advice: Advised, config: Config) -> dict[str, Any]:
     if name == "none":
         raise _No("only the client can take its cache points away")
     if name in LIVE and name not in FIXED:
-        return {"place": name, "was": was}
+        return {"cache_policy": name, "was": was}
     # what marks the same places always is better read as markers
     ttls = {place: ttl for place in ("system", "end") if (ttl := data.get(f"{place}_ttl", ""))}
     return {"markers": tuple(Marker(place, ttl) for place, ttl in ttls.items()), "was": was}

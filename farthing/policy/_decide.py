@@ -162,8 +162,8 @@ def _said(change: _Change) -> str:
     """In words, for whoever reads the outbox."""
     if "markers" in change:
         return "cache points " + ", ".join(f"{marker.at} {marker.ttl}" for marker in change["markers"])
-    if "place" in change:
-        return f"cache points by {change['place']}"
+    if "cache_policy" in change:
+        return f"cache points by {change['cache_policy']}"
     if "deadline" in change:
         return f"a batch within {change['deadline']}"
     return f"calls {change['model_id']}" if "model_id" in change else "calls the global endpoint"
@@ -244,8 +244,8 @@ def _cache(entry: Entry, asked: _Asked) -> _Change:
     if asked.request.markers:
         raise _No("the client places cache points of its own")
     _check_cache(asked)
-    if entry.place:
-        return {"place": entry.place}
+    if entry.cache_policy:
+        return {"cache_policy": entry.cache_policy}
     places = asked.request.places
     kept = tuple(marker for marker in entry.markers if not places or marker.at in places)
     if not kept:

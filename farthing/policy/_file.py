@@ -32,7 +32,7 @@ _DEADLINE = re.compile(r"[1-9]\d*[mhd]")
 _OWN = {  # what an entry of each lever says, besides what all do
     "model": ("use", "verdict"),
     "batch": ("deadline",),
-    "cache": ("place", "markers"),
+    "cache": ("cache_policy", "markers"),
     "ttl": ("ttl",),
     "endpoint": ("endpoint",),
 }
@@ -75,7 +75,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     use: str = ""  # the model to call instead
     verdict: str = ""  # of the quality gate on it
     deadline: str = ""
-    place: str = ""  # a policy of farthing.cache, which decides on markers as traffic comes
+    cache_policy: str = ""  # of farthing.cache, which decides on markers as traffic comes
     markers: tuple[Marker, ...] = ()
     ttl: str = ""  # of the markers that the client has placed
     was: str = ""  # what calls did before: an endpoint, a model, on_demand, a policy of farthing.cache
@@ -242,10 +242,10 @@ def _ttl(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _cache(entry: Entry) -> Iterator[tuple[str, str]]:
-    if bool(entry.place) == bool(entry.markers):
-        yield "markers", "write either `markers` or `place`"
-    if entry.place and entry.place not in LIVE:
-        yield "place", f"{entry.place!r} is no cache policy: write one of {', '.join(LIVE)}"
+    if bool(entry.cache_policy) == bool(entry.markers):
+        yield "markers", "write either `markers` or `cache_policy`"
+    if entry.cache_policy and entry.cache_policy not in LIVE:
+        yield "cache_policy", f"{entry.cache_policy!r} is no cache policy: write one of {', '.join(LIVE)}"
     if len(entry.markers) > MOST_MARKERS:
         yield "markers", f"{len(entry.markers)} cache points: a request has at most {MOST_MARKERS}"
     for marker in entry.markers:

@@ -12,7 +12,7 @@ from farthing.policy._file import Entry, Policy, instant, load
 from farthing.policy._write import is_kept, versions
 
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-_SAYS = ("endpoint", "use", "deadline", "place", "markers", "ttl", "was")  # what an entry does
+_SAYS = ("endpoint", "use", "deadline", "cache_policy", "markers", "ttl", "was")  # what an entry does
 
 Span = tuple[datetime, datetime]  # [from, to)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from farthing.aws import Access, explained, session
+from farthing.aws import Access, AwsError, explained, session
 from farthing.book import Book
 from farthing.pricelist._lines import PriceListError, Quote, Reading, Unmatched, read_line
 from farthing.pricelist._open import read_json
@@ -39,17 +39,26 @@ def live_offers(book: Book, access: Access, models: Iterable[str] = ()) -> Readi
     wanted = list(models) or [
         name for model in book.models.values() for name in model.ids if name.startswith("anthropic.")
     ]
-    bedrock = session(access).client(
-        "bedrock", region_name=access.region or None, endpoint_url=access.endpoint_url or None
-    )
     found = Reading(NAME)
-    for name in wanted:
-        _add(found, _ask(bedrock, name, access), book, name)
+    try:
+        bedrock = _client(access)
+        for name in wanted:
+            _add(found, _ask(bedrock, name, access), book, name)
+    except AwsError as error:
+        raise PriceListError(str(error)) from error
     if not (found.quotes or found.unmatched):
         raise PriceListError(
             f"no agreement offers in {access.region or 'this region'} for {len(wanted)} models"
         )
     return found
+
+
+def _client(access: Access) -> Any:
+    made = session(access)
+    region = access.region or made.region_name
+    if not region:
+        raise AwsError("no region to ask for agreement offers in: give --region us-east-1")
+    return made.client("bedrock", region_name=region, endpoint_url=access.endpoint_url or None)
 
 
 def _ask(bedrock: Any, model: str, access: Access) -> Mapping[str, Any]:

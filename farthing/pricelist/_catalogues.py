@@ -55,7 +55,7 @@ def read_catalogue(place: str, book: Book, at: datetime) -> Catalogue:
             found = Catalogue(kind)
             try:
                 read(document, book, at, found)
-            except (AttributeError, KeyError, TypeError, ArithmeticError) as error:
+            except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
                 raise PriceListError(f"{place}: not as {kind} writes it: {error!r}") from error
             if not found.entries:
                 raise PriceListError(f"{place}: no price of Claude in this {kind} catalogue")
@@ -120,7 +120,7 @@ def _read_litellm(document: Any, book: Book, at: datetime, found: Catalogue) -> 
         base = _litellm_rates(row).get("on_demand", ())
         for key, said in (("us", {"inference_geo": "us"}), ("fast", {"mode": "fast"})):
             if key in beside and base and platform == "anthropic":
-                by = Decimal(str(beside[key]))
+                by = _dollars(beside[key])
                 bands = tuple((over, {m: rate * by for m, rate in rates.items()}) for over, rates in base)
                 found.entries.append(
                     Entry(f"{name} ({key})", _sku(book, id, platform=platform, **said), bands)
@@ -145,7 +145,7 @@ def _litellm_rates(row: Mapping[str, Any]) -> dict[str, tuple[tuple[int, Rates],
         if match and meter and value is not None:
             mode = "batch" if match["batch"] else "on_demand"
             over = int(match["over"] or 0) * 1000
-            modes.setdefault(mode, {}).setdefault(over, {})[meter] = Decimal(str(value)) * MILLION
+            modes.setdefault(mode, {}).setdefault(over, {})[meter] = _dollars(value) * MILLION
     return {mode: tuple(sorted(bands.items())) for mode, bands in modes.items()}
 
 
@@ -236,9 +236,9 @@ def _genai_bands(prices: Mapping[str, Any]) -> tuple[tuple[int, Rates], ...]:
         if meter is None or value is None:
             continue
         steps = value if isinstance(value, dict) else {"base": value, "tiers": []}
-        bands.setdefault(0, {})[meter] = Decimal(str(steps["base"]))
+        bands.setdefault(0, {})[meter] = _dollars(steps["base"])
         for tier in steps["tiers"]:
-            bands.setdefault(int(tier["start"]), {})[meter] = Decimal(str(tier["price"]))
+            bands.setdefault(int(tier["start"]), {})[meter] = _dollars(tier["price"])
     return tuple(sorted(bands.items()))
 
 
@@ -283,7 +283,7 @@ def _langfuse_bands(row: Mapping[str, Any]) -> tuple[tuple[int, Rates], ...]:
         over = 0 if tier.get("isDefault") else int(sizes[0]["value"])
         prices = tier["prices"]
         bands[over] = {
-            meter: Decimal(str(prices[key])) * MILLION
+            meter: _dollars(prices[key]) * MILLION
             for meter in METERS
             if (key := next((key for key in _LANGFUSE[meter] if key in prices), ""))
         }
@@ -291,6 +291,14 @@ def _langfuse_bands(row: Mapping[str, Any]) -> tuple[tuple[int, Rates], ...]:
 
 
 # --- what they name -----------------------------------------------------------------------------------------------
+
+
+def _dollars(value: Any) -> Decimal:
+    """As it is written; ValueError if it is no number."""
+    said = Decimal(str(value))
+    if not said.is_finite():
+        raise ValueError(f"{value!r} is no price")
+    return said
 
 
 def _sku(

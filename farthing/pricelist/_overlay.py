@@ -71,7 +71,7 @@ def laid(book: Book, text: str, file: str = "overlay") -> Book:
                 models[name] = _new_model(book, name, table)
                 for card in _expanded(book, models[name]):
                     cards[name][card.sku].append(card)
-        except (PriceListError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise PriceListError(f"{file}:{_line(text, name)}: {name}: {_said(error)}") from error
     digest = hashlib.sha256((book.digest + text).encode()).hexdigest()[:12]
     for of_model in cards.values():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from fractions import Fraction
 
-from farthing.book import Book, Card
+from farthing.book import FOREVER, Book, Card
 from farthing.meters import METERS, Vector
 from farthing.money import mtok_usd
 from farthing.pricelist._compare import Change, Comparison, card_for, rate_of
@@ -84,7 +84,7 @@ def _after(
 
 def _exact_row(book: Book, found: Comparison, sku: Sku, changes: Sequence[Change]) -> Iterator[str]:
     yield _table(sku.model)
-    yield f"from = {found.at:%Y-%m-%d}"
+    yield from _days(found, card_for(book, sku, found.at))
     yield f'platforms = ["{sku.platform}"]'
     yield f'endpoints = ["{sku.endpoint}"]'
     yield f'modes = ["{sku.mode}"]'
@@ -102,6 +102,13 @@ def _exact_row(book: Book, found: Comparison, sku: Sku, changes: Sequence[Change
 def _table(model: str) -> str:
     """The head of a row; a name with a dot in it is quoted."""
     return f"[[{model}.price]]" if "." not in model else f'[["{model}".price]]'
+
+
+def _days(found: Comparison, card: Card | None) -> Iterator[str]:
+    """From the day of the list until the book's next price, which is later news."""
+    yield f"from = {found.at:%Y-%m-%d}"
+    if card and card.ends != FOREVER:
+        yield f"to = {card.ends:%Y-%m-%d}"
 
 
 def _band(card: Card, rates: Mapping[str, int], factor: Fraction = Fraction(1)) -> str:
@@ -129,7 +136,8 @@ def _compact(
             or any(rate % factor for rate in map(Fraction, rates.values()))
         ):
             return ""
-        lines = [_table(model), f"from = {found.at:%Y-%m-%d}", 'platforms = ["bedrock"]']
+        days = _days(found, card_for(book, sku, found.at))
+        lines = [_table(model), *days, 'platforms = ["bedrock"]']
         if zone or "zones" in book.models[model].platform("bedrock"):
             lines.append(f'zones = ["{zone}"]')
         lines += [f"{meter} = {_listed(rate, factor)}" for meter, rate in rates.items()]
@@ -146,17 +154,23 @@ def _listed(rate: int, factor: Fraction) -> str:
 
 
 def _same(book: Book, found: Comparison, model: str, compact: str, exact: str) -> bool:
-    """Whether both ways of writing it come to the same rates at every SKU of the model."""
+    """Whether both ways of writing it come to the same rates at every SKU of the model, on every day from then on."""
+    days = {found.at, *(card.starts for card in book.cards() if card.sku.model == model)}
+    days = {day for day in days if day >= found.at}
     try:
-        one, other = (_prices(laid(book, text), model, found) for text in (compact, exact))
+        one, other = (_prices(laid(book, text), model, days) for text in (compact, exact))
     except ValueError:  # the factors give no whole number
         return False
     return one == other
 
 
-def _prices(book: Book, model: str, found: Comparison) -> dict[tuple[Sku, int], tuple[Vector, bool]]:
+def _prices(
+    book: Book, model: str, days: Collection[datetime]
+) -> dict[tuple[Sku, int, datetime], tuple[Vector, bool]]:
     return {
-        (card.sku, card.prompt_from): (card.rates, card.cached)
+        (card.sku, card.prompt_from, day): (card.rates, card.cached)
         for card in book.cards()
-        if card.sku.model == model and card.starts <= found.at < card.ends
+        if card.sku.model == model
+        for day in days
+        if card.starts <= day < card.ends
     }

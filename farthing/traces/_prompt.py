@@ -103,4 +103,4 @@ def _ttl(point: Any) -> str:
 
 
 def _weight(block: dict[str, Any], data: bytes) -> int:
-    return MEDIA_BYTES if block.get("type") in _MEDIA or not _MEDIA.isdisjoint(block) else len(data)
+    return MEDIA_BYTES if str(block.get("type")) in _MEDIA or not _MEDIA.isdisjoint(block) else len(data)

@@ -22,7 +22,7 @@ from farthing.usage import Rejected, parse_model_id, read_usage
 
 DATED = True
 ASSUMED = ("tokens of blocks",)
-_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\S+\s+(?:\S+\s+)?(?=\{)")  # of a CloudWatch export
+_STAMP = re.compile(rb"\A\d{4}-\d\d-\d\dT\S+\s+(?:\S+\s+)?(?=\{)")  # of a CloudWatch export
 
 
 class _Side(msgspec.Struct, gc=False):
