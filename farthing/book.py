@@ -455,7 +455,12 @@ def _banded(
 
 
 def _rates(row: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Fraction]:
-    """Dollars per million tokens of each meter: as the row says, else the model's or the usual multiple of input."""
+    """Dollars per million tokens of each meter: as the row says, else the model's or the usual multiple of input.
+
+    ValueError where it does not say input and output, which are no multiple of anything.
+    """
+    if missing := [meter for meter in ("input", "output") if meter not in row]:
+        raise ValueError(f"a price without `{missing[0]}`, from {row.get('from', 'the release')}")
     return {
         meter: Fraction(row[meter])
         if meter in row
