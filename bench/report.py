@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("farthing", "duckdb", "narwhals", "deltalake", "msgspec", "isal")
+PACKAGES = ("farthing", "duckdb", "narwhals", "deltalake", "msgspec", "isal", "numpy", "numba")
 
 
 def surroundings() -> dict[str, Any]:
@@ -119,10 +119,10 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python bench/run.py --docs` from `bench/results.json`; nothing here is copied by hand.
 
-- `make bench` measures everything and writes both. The first time it makes about 7 GB of data in `.bench/`; all in all
+- `make bench` measures everything and writes both. The first time it makes about 8 GB of data in `.bench/`; all in all
   it takes the better part of an hour.
 - `python bench/run.py --only NAME` measures one (may be repeated); `--quick` tries all of them on little data, in
-  under a minute, and leaves the results alone.
+  under two minutes, and leaves the results alone.
 
 How it is measured: rivals, floor and farthing take turns, round by round, in processes of their own, with files in the
 page cache; each figure is the median of its rounds. A run during which something else used more than a twentieth of
