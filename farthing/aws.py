@@ -150,7 +150,9 @@ def objects(access: Access, bucket: str, prefix: str, after: str = "") -> Iterat
             headers = page["ResponseMetadata"]["HTTPHeaders"]  # botocore has followed it to another region
             _REGIONS.setdefault((access, bucket), headers.get("x-amz-bucket-region", ""))
             for found in page.get("Contents", ()):
-                yield Object(found["Key"], found["Size"], found["ETag"].strip('"'), found.get("LastModified", ""))
+                yield Object(
+                    found["Key"], found["Size"], found["ETag"].strip('"'), found.get("LastModified", "")
+                )
 
 
 # --- the bytes of it ------------------------------------------------------------------------------

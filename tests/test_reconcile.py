@@ -17,6 +17,7 @@ from farthing import cli
 from farthing.book import default_book
 from farthing.cells import Question
 from farthing.ledger import Ledger
+from farthing.offers import load_offers
 from farthing.reconcile import KEYS, by, reconcile, total
 from farthing.statement import Statement
 from farthing.usage import EPOCH, Total
@@ -232,6 +233,32 @@ def test_a_discount_that_begins_within_the_month(month, tmp_path):
     found = named(compared(tmp_path, month))
     assert found == month.causes()
     assert set(found) == {"discount of 10 %"}
+
+
+def test_agreed_rates_are_no_difference(month, tmp_path, capsys):
+    """One account has an offer from the 5th on; with its file, ours is what AWS bills, by the command too."""
+    month.change(lambda one: one.account == ONE and one.day.day > 4, discount=Decimal("0.9"))
+    first = month.first
+    (tmp_path / "offer.toml").write_text(
+        f'[[offers]]\nname = "ten"\naccounts = ["{ONE}"]\nsigned = {first}\nstarts = {first.replace(day=5)}\n'
+        '[[offers.rates]]\npercent_off = "10"\n'
+    )
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(month.usages())
+    bill = month.write(tmp_path / "cur.csv")
+    offers = load_offers([tmp_path / "offer.toml"])
+    found = reconcile(Statement([bill]), ledger, question(month), offers)
+    assert found.billed_picos == found.ours_picos > 0
+    assert not found.explained
+    assert not found.unexplained
+    argv = [
+        "reconcile", "--statement", bill, "--ledger", tmp_path / "ledger", "--month", f"{first:%Y-%m}",
+        "--contract", tmp_path / "offer.toml", "--json",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(map(str, argv)))
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["difference_usd"] == "0"
 
 
 @pytest.mark.parametrize("still", ["0.9", "1"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput
-from farthing.cli._shared import load_config, progress
+from farthing.cli._shared import book_of, load_config, progress
 
 if TYPE_CHECKING:
     from farthing.aws import Access
@@ -51,7 +51,9 @@ def read_statement(
     if access == Access():
         access = _configured(list(map(str, files)))
     with progress("decoding") as advance:
-        return Statement(list(files), cost=cost, since=since, until=until, access=access, progress=advance)
+        return Statement(
+            list(files), cost=cost, book=book_of(), since=since, until=until, access=access, progress=advance
+        )
 
 
 def _configured(paths: Sequence[str]) -> Access:

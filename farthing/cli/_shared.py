@@ -18,6 +18,7 @@ from cyclopts import Group, Parameter
 from farthing.cli._app import BadInput
 
 if TYPE_CHECKING:
+    from farthing.book import Book
     from farthing.cells import Question
     from farthing.config import Config
     from farthing.ledger import Ledger
@@ -158,6 +159,12 @@ class Asked:
         Path | None,
         Parameter(group=_SELECT, help="JSON that maps inference profiles to what they were made from."),
     ] = None
+    book: Annotated[
+        str,
+        Parameter(
+            group=_SELECT, help="Prices: a folder of TOML, an overlay, or offers; else $FARTHING_BOOK."
+        ),
+    ] = ""
     json: Annotated[
         bool, Parameter(name=["--json", "-j"], negative="", group=OUTPUT, help="JSON, exact.")
     ] = False
@@ -179,6 +186,7 @@ class Asked:
             where=tuple(parse_where(text) for text in self.where or ()),
             assume=parse_assume(self.assume or ()),
             profiles={**config.profiles, **read_profiles(self.profiles)},
+            book=book_of(self.book),
             config=config,
         )
 
@@ -233,6 +241,28 @@ def parse_assume(pairs: Sequence[str]) -> dict[str, str]:
             raise BadInput(f"--assume ttl={value}: a cache write lives 5m or 1h")
         assume[name] = value
     return assume
+
+
+def book_of(named: str | Path = "") -> Book:
+    """The book of a name: a folder of TOML, an overlay of `prices update`, offers as if they held for everyone.
+
+    Without one, $FARTHING_BOOK, and without that the book that farthing ships.
+    """
+    from farthing.book import default_book
+
+    said = str(named) or os.environ.get("FARTHING_BOOK", "")
+    if not said:
+        return default_book()
+    path = Path(said)
+    if path.is_file() and "[[offers]]" in path.read_text(encoding="utf-8", errors="replace"):
+        from dataclasses import replace
+
+        from farthing.offers import contracted, load_offers
+
+        return contracted(default_book(), [replace(one, accounts=frozenset()) for one in load_offers([path])])
+    from farthing.pricelist import load_book
+
+    return load_book(path)
 
 
 def read_profiles(path: Path | None) -> dict[str, str]:

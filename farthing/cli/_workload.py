@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -114,18 +114,6 @@ def _option(fault: str) -> str:
 
 
 # --- values of options ------------------------------------------------------------------------------------------------
-
-
-def book_of(path: Path) -> Book:
-    """A folder of prices as a book, or the usual book with the offers of a file, as if they held for everyone."""
-    from farthing.book import Book, default_book
-    from farthing.offers import contracted, load_offers
-
-    if not path.exists():
-        raise BadInput(f"{path}: no such file or folder")
-    if path.is_dir():
-        return Book.load(path)
-    return contracted(default_book(), [replace(offer, accounts=frozenset()) for offer in load_offers([path])])
 
 
 def instant(text: str) -> datetime:

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._opened import hashing_key, sources
-from farthing.cli._shared import console, write_json
+from farthing.cli._shared import book_of, console, write_json
 from farthing.money import mtok_usd, show, usd
 
 if TYPE_CHECKING:
@@ -46,12 +46,11 @@ def bound(
 
     The bound holds for every way to place breakpoints and lifetimes without pings, output tokens included.
     """
-    from farthing.book import default_book
     from farthing.cache import Unpriceable, cards_for, compare
     from farthing.traces import TraceError, read_traces
 
     moment = _moment(at)
-    book = default_book()
+    book = book_of()
     sku = _sku(book, model, platform, endpoint)
     faults: list[str] = []
     try:

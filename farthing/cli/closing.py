@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Cost, Json, faults, parse_month, read_statement
 from farthing.cli._shared import (
+    book_of,
     default_ledger,
     is_ledger,
     load_config,
@@ -66,6 +67,7 @@ class _Of:
         return Question(
             assume=parse_assume(self.assume or ()),
             profiles={**config.profiles, **read_profiles(self.profiles)},
+            book=book_of(),
             config=config,
         )
 

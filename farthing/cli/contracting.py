@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
-from farthing.cli._shared import Asked, ledger_to_read, load_config, read_profiles, write_json
+from farthing.cli._shared import Asked, book_of, ledger_to_read, load_config, read_profiles, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
@@ -179,15 +179,11 @@ def _earlier_line(found: Earlier) -> str:
 @app.command
 def reprice(
     *,
-    book: Annotated[
-        str, Parameter(help="The new prices: a folder of TOML, or an overlay (farthing prices update).")
-    ],
     dry_run: Annotated[bool, Parameter(negative="", help="Tell what would change.")] = False,
     closed: Annotated[bool, Parameter(negative="", help="Count closed months too.")] = False,
     asked: Asked | None = None,
 ) -> int:
-    """What a corrected catalogue would change in history, by model, meter and month; closed months stay closed."""
-    from farthing.pricelist import load_book
+    """What the prices of --book would change in history, by model, meter and month; closed months stay closed."""
     from farthing.reprice import reprice as repriced
 
     asked = asked or Asked()
@@ -196,10 +192,14 @@ def reprice(
             "reprice changes nothing: usage is priced when it is asked for, and closed months are corrected by "
             "`farthing close`; add --dry-run to be told what the book would change"
         )
+    if not asked.book:
+        raise BadInput(
+            "reprice wants the new prices: --book FOLDER, or an overlay of `farthing prices update`"
+        )
     if asked.shared or asked.tz:
         raise BadInput("--shared, --tz: reprice compares list prices, by months of UTC")
-    question = asked.question()
-    new = load_book(book)
+    new = asked.question().book
+    question = replace(asked.question(), book=book_of())
     with ledger_to_read(asked.ledger, question.config) as ledger:
         found = repriced(ledger, question, new, closed=closed)
     if asked.json:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
-from farthing.cli._shared import write_json
+from farthing.cli._shared import book_of, write_json
 from farthing.cli._workload import Endpoint, Online, Profile, Region, client, read_text
 
 
@@ -25,11 +25,10 @@ def count(
     json: Json = False,
 ) -> int:
     """How many tokens a text is, and by which method: CountTokens if asked for, ctok if installed, else a ratio."""
-    from farthing.book import default_book
     from farthing.count import CountError, call_id
     from farthing.count import count as counted
 
-    book, asked = default_book(), client(online, region, endpoint_url, profile)
+    book, asked = book_of(), client(online, region, endpoint_url, profile)
     text = read_text(file)
     try:
         found = counted(text, call_id(book, model) if asked else model, book, asked)

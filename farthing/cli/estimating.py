@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
-from farthing.cli._shared import OUTPUT, console, write_json
-from farthing.cli._workload import WORK, Said, TextList, book_of, instant, number, workloads
+from farthing.cli._shared import OUTPUT, book_of, console, write_json
+from farthing.cli._workload import WORK, Said, TextList, instant, number, workloads
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def estimate(
     Every model, platform, endpoint, cache (none, 5m, 1h) and batch, cheapest first; exit 1 if nothing can be had.
     """
     from farthing import estimate as estimates
-    from farthing.book import default_book
 
-    book = book_of(prices) if prices else default_book()
+    book = book_of(prices or "")
     if article:
         return _article(book, output_share, at, html, json=json)
     now = instant(at)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._shared import write_json
+from farthing.cli._shared import book_of, write_json
 from farthing.money import from_usd, show, usd
 
 if TYPE_CHECKING:
@@ -139,7 +139,6 @@ def _is_time_to_look(pairs: int) -> bool:
 
 
 def _asker(region: str, profile: str | None, endpoint_url: str | None, max_tokens: int) -> Any:
-    from farthing.book import default_book
     from farthing.evaluate import converse
 
     try:
@@ -148,7 +147,7 @@ def _asker(region: str, profile: str | None, endpoint_url: str | None, max_token
         raise BadInput("this asks AWS, which needs boto3: pip install 'farthing[aws]'") from error
     session = boto3.Session(profile_name=profile)
     client = session.client("bedrock-runtime", region_name=region, endpoint_url=endpoint_url)
-    return converse(client, default_book(), region, lambda: datetime.now(UTC), max_tokens)
+    return converse(client, book_of(), region, lambda: datetime.now(UTC), max_tokens)
 
 
 def _check(margin: float, alpha: float) -> None:

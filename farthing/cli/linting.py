@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._shared import OUTPUT, ledger_to_read, load_config, transcript_folders, write_json
+from farthing.cli._shared import OUTPUT, book_of, ledger_to_read, load_config, transcript_folders, write_json
 
 if TYPE_CHECKING:
     from farthing.cells import Question
@@ -96,7 +96,6 @@ def lint(
 
 
 def _how(platform: str, at: str, calls: int, gap: int) -> How:
-    from farthing.book import default_book
     from farthing.lint import How
 
     if calls < 2 or gap < 0:
@@ -105,7 +104,7 @@ def _how(platform: str, at: str, calls: int, gap: int) -> How:
         day = date.fromisoformat(at) if at else datetime.now(UTC).date()
     except ValueError as error:
         raise BadInput(f"--at {at!r} is no day: write 2026-11-22") from error
-    return How(default_book(), day, platform, calls, gap)
+    return How(book_of(), day, platform, calls, gap)
 
 
 def _question(where: list[str] | None) -> Question:
@@ -116,6 +115,7 @@ def _question(where: list[str] | None) -> Question:
         tz=config.timezone,
         where=tuple(parse_where(text) for text in where or ()),
         profiles=config.profiles,
+        book=book_of(),
         config=config,
     )
 

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
-from farthing.cli._shared import ledger_to_read, load_config, parse_assume, read_profiles, write_json
+from farthing.cli._shared import book_of, ledger_to_read, load_config, parse_assume, read_profiles, write_json
 from farthing.cli._workload import (
     Endpoint,
     Online,
@@ -131,6 +131,7 @@ def _question(
         where=tuple(parse_where(text) for text in where or ()),
         assume=parse_assume(assume or ()),
         profiles={**told.profiles, **read_profiles(profiles)},
+        book=book_of(),
         config=told,
     )
 

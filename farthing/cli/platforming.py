@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
 from farthing.cli._offered import ByOffers
-from farthing.cli._shared import Asked, ledger_to_read, write_json
+from farthing.cli._shared import Asked, book_of, ledger_to_read, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
@@ -184,13 +184,13 @@ def runtime(
     json: Json = False,
 ) -> int:
     """When session runtime dominates: the tokens an hour of running at which they cost as much as the running does."""
-    from farthing.book import Card, Unpriced, default_book
+    from farthing.book import Card, Unpriced
     from farthing.platforms import Rates, breakeven, retired_on
     from farthing.usage import Sku
 
     if not 0 <= output_percent <= 100:
         raise BadInput(f"--output-percent {output_percent}: write 0 to 100")
-    book, now = default_book(), datetime.now(UTC)
+    book, now = book_of(), datetime.now(UTC)
     names = [name for name in sorted(book.models) if not retired_on(book, name, "claude_aws", now.date())]
     if model:
         found = book.resolve(model, platform="claude_aws")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_
-import os
 import sys
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -28,7 +27,7 @@ from farthing.cli._prices import (
     together,
     update_json,
 )
-from farthing.cli._shared import Asked, ledger_to_read, write_json
+from farthing.cli._shared import Asked, book_of, ledger_to_read, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
@@ -43,12 +42,6 @@ _Book = Annotated[
 ]
 _At = Annotated[str, Parameter(help="Day, YYYY-MM-DD; today if left out.")]
 _Platform = Annotated[Literal["", "bedrock", "anthropic", "claude_aws"], Parameter(help="One platform only.")]
-
-
-def _book(named: str) -> Book:
-    from farthing.pricelist import load_book
-
-    return load_book(named or os.environ.get("FARTHING_BOOK", ""))
 
 
 def _at(text: str) -> datetime:
@@ -83,7 +76,7 @@ def list_(
     json: Json = False,
 ) -> int:
     """The rates in force on a day, in dollars per million tokens."""
-    held, day = _book(book), _at(at)
+    held, day = book_of(book), _at(at)
     cards = [
         card
         for card in held.cards()
@@ -108,7 +101,7 @@ def show_(
     json: Json = False,
 ) -> int:
     """One model's rates on a day, with the source of each, and where they differ by endpoint and mode."""
-    held, day = _book(book), _at(at)
+    held, day = book_of(book), _at(at)
     wanted = _resolve(held, model)
     endpoint = wanted.endpoint if "." in model or model.startswith("arn:") else ""
     cards = [
@@ -146,7 +139,7 @@ def history(
     """Every change of a model's prices, from the first day on."""
     from farthing import pricelist
 
-    held = _book(book)
+    held = book_of(book)
     name = _resolve(held, model).model
     rows = [
         {
@@ -203,7 +196,7 @@ def at_risk(
     days = within.removesuffix("d")
     if not days.isdecimal():
         raise BadInput(f"--within {within!r}: write days, as 90d")
-    held = _book(book)
+    held = book_of(book)
     used: dict[tuple[str, str], list[int]] | None = (
         None if everything else _used(Asked(ledger=ledger, config=config, since=since, profiles=profiles))
     )
@@ -250,7 +243,7 @@ def check(
     """Another catalogue against the book: every rate that differs, with our source beside it."""
     from farthing import pricelist
 
-    held, day = _book(book), _at(at)
+    held, day = book_of(book), _at(at)
     done = pricelist.check(held, pricelist.read_catalogue(catalogue, held, day), day)
     if json:
         write_json(checked_json(done, held))
@@ -299,7 +292,7 @@ def update(
     from farthing import pricelist
     from farthing.aws import Access
 
-    held = _book(book)
+    held = book_of(book)
     if from_ == "agreement-offers" and not sources:
         reading = pricelist.live_offers(
             held, Access(profile, region=region, endpoint_url=endpoint_url), model or ()
@@ -352,7 +345,7 @@ def export(
 
     if json + csv + litellm + genai != 1:
         raise BadInput("choose one of --json, --csv, --litellm and --genai")
-    held = _book(book)
+    held = book_of(book)
     if csv:
         text = pricelist.as_csv(held)
     else:

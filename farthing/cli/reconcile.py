@@ -10,7 +10,15 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Cost, Json, Reached, faults, parse_month, read_statement
-from farthing.cli._shared import console, ledger_to_read, load_config, parse_assume, read_profiles, write_json
+from farthing.cli._shared import (
+    book_of,
+    console,
+    ledger_to_read,
+    load_config,
+    parse_assume,
+    read_profiles,
+    write_json,
+)
 from farthing.money import from_usd, show, usd
 
 if TYPE_CHECKING:
@@ -36,12 +44,17 @@ def reconcile(
     tolerance: Annotated[str, Parameter(help="Dollars that may stay unexplained.")] = "0.01",
     assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
     profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
-    config: Annotated[Path | None, Parameter(help="farthing.toml: ledger, profiles.")] = None,
+    contract: Annotated[
+        list[Path] | None,
+        Parameter(negative="", help="Private offers, TOML, whose rates ours has; else farthing.toml's."),
+    ] = None,
+    config: Annotated[Path | None, Parameter(help="farthing.toml: ledger, profiles, contracts.")] = None,
     reached: Reached = Reached(),  # noqa: B008 - it is not changed
     json: Json = False,
 ) -> int:
     """Ours against AWS's: every dollar of the difference by its cause. Exit 1 if too much is unexplained."""
     from farthing.cells import Question
+    from farthing.offers import load_offers
     from farthing.reconcile import by as grouped
     from farthing.reconcile import check_keys
     from farthing.reconcile import reconcile as compare
@@ -51,11 +64,15 @@ def reconcile(
     allowed = _dollars(tolerance)
     told = load_config(config)
     question = Question(
-        first, last, assume=parse_assume(assume or ()), profiles={**told.profiles, **read_profiles(profiles)}
+        first,
+        last,
+        book=book_of(),
+        assume=parse_assume(assume or ()),
+        profiles={**told.profiles, **read_profiles(profiles)},
     )
     billed = read_statement(statement, cost, month, reached=reached)
     with ledger_to_read(ledger, told) as books:
-        found = compare(billed, books, question)
+        found = compare(billed, books, question, load_offers(contract or told.contracts))
     rows = grouped(found.sides, keys) if keys else []
     if json:
         write_json(reconciled_json(found, billed) | ({"rows": rows_json(rows, keys)} if keys else {}))

@@ -12,7 +12,15 @@ from cyclopts import Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._opened import hashing_key, sources
 from farthing.cli._policies import By, Config, Json, Policy, policy_path, told
-from farthing.cli._shared import console, ledger_to_read, load_config, parse_assume, read_profiles, write_json
+from farthing.cli._shared import (
+    book_of,
+    console,
+    ledger_to_read,
+    load_config,
+    parse_assume,
+    read_profiles,
+    write_json,
+)
 from farthing.money import show as dollars
 from farthing.money import usd
 
@@ -66,6 +74,7 @@ def report(
     question = Question(
         assume=parse_assume(assume or ()),
         profiles={**said.profiles, **read_profiles(profiles)},
+        book=book_of(),
         config=said,
     )
     with ledger_to_read(ledger, said) as books:

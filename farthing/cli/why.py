@@ -13,11 +13,10 @@ from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json, parse_days
-from farthing.cli._shared import ledger_to_read, load_config, parse_assume, read_profiles, write_json
+from farthing.cli._shared import book_of, ledger_to_read, load_config, parse_assume, read_profiles, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
-    from farthing.book import Book
     from farthing.why import Moved, Step
 
 _SIDES = Group("Where the two sides differ in more than days", sort_key=1)
@@ -67,13 +66,14 @@ def why(
         assume=parse_assume(assume or ()),
         profiles={**told.profiles, **read_profiles(profiles)},
         config=told,
+        book=book_of(),
     )
     sides = [
         replace(
             both,
             where=(*both.where, *(parse_where(text) for text in own_where or ())),
             assume={**both.assume, **parse_assume(own_assume or ())},
-            book=_book(book) if book else both.book,
+            book=book_of(book) if book else both.book,
         )
         for own_where, own_assume, book in ((from_where, None, from_book), (to_where, to_assume, to_book))
     ]
@@ -111,18 +111,6 @@ def _kappa(text: str) -> Fraction:
     if not 0 < kappa <= 10:
         raise BadInput(f"--tokenizer {text!r}: write a number above 0 and up to 10, such as 1.3")
     return kappa
-
-
-def _book(path: Path) -> Book:
-    """A folder of prices as a book, or the usual book with the offers of a file, as if they held for everyone."""
-    from farthing.book import Book, default_book
-    from farthing.offers import contracted, load_offers
-
-    if not path.exists():
-        raise BadInput(f"{path}: no such file or folder")
-    if path.is_dir():
-        return Book.load(path)
-    return contracted(default_book(), [replace(offer, accounts=frozenset()) for offer in load_offers([path])])
 
 
 # --- the answer ----------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ then given causes, and what has none is unexplained. Days are UTC, as AWS bills 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from farthing.cells import Question
 from farthing.ledger import Ledger
+from farthing.offers import Offer
 from farthing.reconcile._causes import Cause, Causes
 from farthing.reconcile._control import Control, Count
 from farthing.reconcile._prices import name_prices
@@ -62,10 +63,15 @@ class Reconciled:
         return sum(abs(cause.picos) for cause in self.unexplained)
 
 
-def reconcile(statement: Statement, ledger: Ledger, question: Question) -> Reconciled:
-    """The bill against the ledger, both of the same days. The parts sum to the difference, or this raises."""
+def reconcile(
+    statement: Statement, ledger: Ledger, question: Question, offers: Sequence[Offer] = ()
+) -> Reconciled:
+    """The bill against the ledger, both of the same days. The parts sum to the difference, or this raises.
+
+    With `offers`, ours is what the tokens cost at the rates agreed with each account, instead of at the book's.
+    """
     grain = Grain(statement)
-    sides, seen = both_sides(statement, ledger, question, grain)
+    sides, seen = both_sides(statement, ledger, question, grain, offers)
     causes = Causes()
     name_prices(sides, statement.book, causes)
     control = Control(sides, ledger, question, grain)

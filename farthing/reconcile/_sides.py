@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
 from typing import NamedTuple
 
-from farthing.book import Resolved, Unpriced
-from farthing.cells import Question, cells
+from farthing.book import Book, Resolved, Unpriced
+from farthing.cells import Cell, Question, cells
 from farthing.ledger import Ledger
-from farthing.meters import CACHE_METERS, METERS
+from farthing.meters import CACHE_METERS, METERS, Vector
+from farthing.offers import Offer, books, split
 from farthing.statement import Billed, Statement
 from farthing.usage import parse_model_id
 
@@ -121,37 +123,45 @@ class Grain:
 
 
 def both_sides(
-    statement: Statement, ledger: Ledger, question: Question, grain: Grain
+    statement: Statement, ledger: Ledger, question: Question, grain: Grain, offers: Sequence[Offer] = ()
 ) -> tuple[dict[Place, Side], Seen]:
+    """`offers` are the rates agreed with each account, which both sides are held to instead of the list's."""
+    paid = books(question.book, offers)
+    if offers:  # so that no cell of ours lies in two of an offer's prices
+        edges = (edge for offer in offers for edge in offer.span)
+        question = replace(question, book=split(question.book, edges))
     sides: dict[Place, Side] = defaultdict(Side)
-    seen = _add_ours(sides, ledger, question, grain)
+    seen = _add_ours(sides, ledger, question, grain, paid)
     for line in statement.billed:
-        _add_theirs(sides, line, statement, grain)
+        _add_theirs(sides, line, statement, grain, paid(line.account))
     return dict(sides), seen
 
 
 _KEYS = ("day", "account", "platform", "model", "endpoint", "zone", "mode", "source", "region")
 
 
-def _add_ours(sides: dict[Place, Side], ledger: Ledger, question: Question, grain: Grain) -> Seen:
+def _add_ours(
+    sides: dict[Place, Side], ledger: Ledger, question: Question, grain: Grain, paid: Callable[[str], Book]
+) -> Seen:
     """Puts our usage in its places. What has no price stands in none, and is told apart."""
     seen = Seen(defaultdict(list))
     for cell in cells(ledger, question, _KEYS):
         day, account, platform, *sku, source, region = cell.keys
         if platform not in ("bedrock", ""):
             continue
+        rates = _rates(cell, paid(account))
         at, account = grain(date.fromisoformat(day), account)
         model, endpoint, zone, mode = sku
         seen.note(at, account, region, mode, source)
         for i, (meter, count) in enumerate(zip(METERS, cell.tokens, strict=True)):
             if not count:
                 continue
-            if isinstance(cell.price, Unpriced):
+            if rates is None:
                 known = model if isinstance(cell.sku, Resolved) else parse_model_id(model).base
-                seen.unpriced[at, account, meter].append(NoPrice(cell.price.reason, known, count))
+                seen.unpriced[at, account, meter].append(NoPrice(_reason(cell), known, count))
                 continue
             side = sides[Place(at, account, model, endpoint, zone, mode, cell.prompt > 0, meter)]
-            rate = cell.price.rates[i]
+            rate = rates[i]
             side.ours += count
             side.ours_picos += count * rate
             side.ours_in[region] = side.ours_in.get(region, 0) + count
@@ -161,7 +171,21 @@ def _add_ours(sides: dict[Place, Side], ledger: Ledger, question: Question, grai
     return seen
 
 
-def _add_theirs(sides: dict[Place, Side], line: Billed, statement: Statement, grain: Grain) -> None:
+def _rates(cell: Cell, paid: Book) -> Vector | None:
+    """What the account pays for the cell's tokens; None where they have no price."""
+    if isinstance(cell.price, Unpriced):
+        return None
+    card = paid.find(cell.price.sku, cell.at, cell.prompt)
+    return None if isinstance(card, Unpriced) else card.rates
+
+
+def _reason(cell: Cell) -> str:
+    return cell.price.reason if isinstance(cell.price, Unpriced) else "no price"
+
+
+def _add_theirs(
+    sides: dict[Place, Side], line: Billed, statement: Statement, grain: Grain, paid: Book
+) -> None:
     day, account = grain(line.day, line.account)
     place = Place(day, account, line.model, line.endpoint, line.zone, line.mode, line.long_prompt, line.meter)
     side = sides[place]
@@ -176,6 +200,6 @@ def _add_theirs(sides: dict[Place, Side], line: Billed, statement: Statement, gr
     if side.rate is None:
         cached = line.meter in CACHE_METERS
         card = statement.card(
-            line.model, line.endpoint, line.mode, line.region, line.day, line.long_prompt, cached
+            line.model, line.endpoint, line.mode, line.region, line.day, line.long_prompt, cached, paid
         )
         side.rate = None if isinstance(card, Unpriced) else int(getattr(card.rates, line.meter))

@@ -263,9 +263,17 @@ class Statement:
         return card.sku.zone, tokens * int(getattr(card.rates, of.meter))
 
     def card(
-        self, model: str, endpoint: str, mode: str, region: str, day: date, long_prompt: bool, cached: bool
+        self,
+        model: str,
+        endpoint: str,
+        mode: str,
+        region: str,
+        day: date,
+        long_prompt: bool,
+        cached: bool,
+        book: Book | None = None,
     ) -> Card | Unpriced:
-        """The card that lines of this kind should be billed by."""
+        """The card that lines of this kind should be billed by, of a book of agreed rates if there is one."""
         named = next((name for name in self.book.models[model].ids if name.startswith("anthropic.")), model)
         prefix = "global." if endpoint == "global" else ""
         resolved = self.book.resolve(prefix + named, platform="bedrock", region=region, mode=mode)
@@ -273,7 +281,8 @@ class Statement:
             return resolved
         at = datetime.combine(day, time(), UTC)
         edges = [c.prompt_from for c in self.book.cards(resolved.sku) if c.starts <= at < c.ends]
-        return self.book.find(resolved.sku, at, max(edges, default=0) if long_prompt else 0, cached=cached)
+        prompt = max(edges, default=0) if long_prompt else 0
+        return (book or self.book).find(resolved.sku, at, prompt, cached=cached)
 
     @cached_property
     def apart(self) -> list[Apart]:
