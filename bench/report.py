@@ -119,7 +119,7 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python bench/run.py --docs` from `bench/results.json`; nothing here is copied by hand.
 
-- `make bench` measures everything and writes both. The first time it makes about 8 GB of data in `.bench/`; all in all
+- `make bench` measures everything and writes both. The first time it makes about 7 GB of data in `.bench/`; all in all
   it takes the better part of an hour.
 - `python bench/run.py --only NAME` measures one (may be repeated); `--quick` tries all of them on little data, in
   under two minutes, and leaves the results alone.

@@ -1,5 +1,6 @@
 """Overlays: what a price list gives rise to, laid on the book, and what is wrong with one written by hand."""
 
+import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.book import Card, default_book
+from farthing.cli import main
+from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.money import mtok_usd
 from farthing.pricelist import (
@@ -22,7 +25,7 @@ from farthing.pricelist import (
     read_price_lists,
 )
 from farthing.pricelist._overlay import laid as laid_text
-from farthing.usage import Sku
+from farthing.usage import Facts, Sku, Usage
 from tests.price_lists import OPUS_5, Listed, all_meters, changed, offer, written
 
 BOOK = default_book()
@@ -245,3 +248,23 @@ def test_with_its_overlay_the_book_has_what_the_list_has(rates: dict[tuple[Sku, 
             assert before.rates == old.rates
     again = compare(book, reading, AT)
     assert again.of("new", "changed") == []
+
+
+def test_reports_are_priced_by_the_book_that_is_asked_for(tmp_path: Path, capsys, monkeypatch):
+    """By name, and by the environment, which `statement`, `reconcile` and the rest go by too."""
+    text, _ = laid(tmp_path, found(tmp_path, *changed(OPUS_5, "0.6", meter="input", endpoint="regional")))
+    (tmp_path / "new.toml").write_text(text, encoding="utf-8")
+    facts = Facts("bedrock_log", "bedrock", "anthropic.claude-opus-5", region="eu-west-1")
+    calls = [Usage(int(AT.timestamp()) * 10**6, "r1", "", ((facts, (1_000_000, 0, 0, 0, 0)),))]
+    Ledger(tmp_path / "ledger").append(calls)
+
+    def billed(*more: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["bill", "--ledger", str(tmp_path / "ledger"), "--json", *more])
+        assert ended.value.code == 0
+        return str(json.loads(capsys.readouterr().out)["footer"]["usd"])
+
+    assert billed() == "5.5"
+    assert billed("--book", str(tmp_path / "new.toml")) == "0.6"
+    monkeypatch.setenv("FARTHING_BOOK", str(tmp_path / "new.toml"))
+    assert billed() == "0.6"
