@@ -137,6 +137,11 @@ def migrate(
     """The parts, moved: at both ends of what is known and between."""
     paid = sum(part.paid for part in parts)
     rater = _Rater(move, parts, book, now)
+    for platform, end in _target_ends(move, parts, book):
+        if end <= now.date():
+            raise MigrationError(
+                f"{move.target} has ended on {platform} ({end}): name a model that is sold there"
+            )
     ends = [rater.cost(at) for at in range(3)]
     plain = rater.cost(1, inflation=Fraction(1), output=Fraction(1), over=False, short=False)
     steps = rater.steps(paid, ends[1])
@@ -152,6 +157,14 @@ def migrate(
         steps,
         tuple(_notes(move, parts, rater)),
     )
+
+
+def _target_ends(move: Move, parts: Sequence[Part], book: Book) -> list[tuple[str, date]]:
+    """Where the new model ends, and when, of the platforms that it would be called on."""
+    days = {
+        platform: ending(book, move.target, platform) for platform in {part.sku.platform for part in parts}
+    }
+    return sorted((platform, end) for platform, end in days.items() if end)
 
 
 class _Rater:
@@ -274,6 +287,8 @@ def _notes(move: Move, parts: Sequence[Part], rater: _Rater) -> Iterable[str]:
     longer = [sum(part.calls for part in parts if part.over[at]) for at in range(3)]
     if any(longer):
         yield f"{longer[0]:,} to {longer[2]:,} calls are long prompts, which cost {move.target} more"
+    for platform, end in _target_ends(move, parts, rater.book):
+        yield f"{move.target} ends on {platform} on {end} itself"
     if beyond := sum(part.calls for part in parts if part.too_long):
         yield f"{beyond:,} calls may not fit the context of {move.target}: they are priced as if they did"
 
@@ -398,7 +413,7 @@ def _status(book: Book, sku: Sku, day: date) -> tuple[str, date] | None:
     """
     model = book.models[sku.model]
     cycle = model.platform(sku.platform).get("lifecycle", {})
-    end = next((cycle[name] for name in _ENDS if name in cycle), None)
+    end = ending(book, sku.model, sku.platform)
     if end and end <= day:
         return "ended", end
     if end and (end - day).days <= SOON_DAYS:
@@ -411,6 +426,12 @@ def _status(book: Book, sku: Sku, day: date) -> tuple[str, date] | None:
         return _PHASES["extended_access"], starts
     retired = model.platform("anthropic").get("lifecycle", {}).get("retirement")
     return ("retired by its maker on", retired) if retired and retired <= day else None
+
+
+def ending(book: Book, model: str, platform: str) -> date | None:
+    """The day from which the model is no longer there, where one is published."""
+    cycle = book.models[model].platform(platform).get("lifecycle", {})
+    return next((cycle[name] for name in _ENDS if name in cycle), None)
 
 
 def successor(book: Book, model: str, platform: str, now: datetime) -> str:

@@ -73,9 +73,11 @@ def reprice(ledger: Ledger, question: Question, book: Book, *, closed: bool = Fa
     both: dict[_Key, tuple[_Side, _Side]] = {}
     for key in sorted(was.keys() | becomes.keys()):
         one, other = was.get(key, _NONE), becomes.get(key, _NONE)
-        if one != other:  # by SKU: what rises here does not hide what falls there
-            before, after = both.get(key[:3], (_NONE, _NONE))
-            both[key[:3]] = before.plus(one), after.plus(other)
+        if one != other:  # by SKU and day: what rises here does not hide what falls there
+            day, model, meter, *_ = key
+            asked = (day[:7], model, meter)
+            before, after = both.get(asked, (_NONE, _NONE))
+            both[asked] = before.plus(one), after.plus(other)
     of_month = {closing.period: closing for closing in closings(ledger)}  # the latest of each
     changes: list[Change] = []
     kept: list[Change] = []
@@ -92,10 +94,13 @@ def reprice(ledger: Ledger, question: Question, book: Book, *, closed: bool = Fa
 
 
 def _sums(ledger: Ledger, question: Question, names: Book) -> dict[_Key, _Side]:
-    """By month, model, meter and where it was sold. A model is called as `names` calls it, if that knows it."""
+    """By day, model, meter and where it was sold: a price may change within a month.
+
+    A model is called as `names` calls it, if that knows it.
+    """
     found: dict[_Key, _Side] = {}
-    for cell in cells(ledger, question, ("month", "model", "platform", "endpoint", "zone", "mode")):
-        month, model, *place = cell.keys
+    for cell in cells(ledger, question, ("day", "model", "platform", "endpoint", "zone", "mode")):
+        day, model, *place = cell.keys
         if isinstance(cell.sku, Unpriced):
             opened = names.resolve(model)
             model = model if isinstance(opened, Unpriced) else opened.sku.model
@@ -105,7 +110,7 @@ def _sums(ledger: Ledger, question: Question, names: Book) -> dict[_Key, _Side]:
                 continue
             priced = isinstance(cell.price, Card)
             picos = count * list(cell.price.rates)[i] if isinstance(cell.price, Card) else None
-            key = (month, model, meter, *place)
+            key = (day, model, meter, *place)
             found[key] = found.get(key, _NONE).plus(_Side(count, 0 if priced else count, picos))
     return found
 

@@ -183,6 +183,7 @@ def test_calls_that_may_not_fit_are_counted(tmp_path):
         (OLD, OLD, {}, "is no move"),
         (OLD, "claude-sonnet-9", {}, "unknown model"),
         (OLD, NEW, {"endpoint": "geo_us"}, "has no geo_us endpoint on bedrock"),
+        (OLD, "claude-sonnet-4", {}, r"claude-sonnet-4 has ended on bedrock \(2026-10-14\): name a model"),
     ],
 )
 def test_moves_that_there_are_not(tmp_path, source, target, how, fault):
@@ -248,6 +249,24 @@ def test_an_estimate_is_moved_too(capsys):
     answer = json.loads(out)
     assert code == 0, err
     assert (answer["from_usd"], answer["to_usd"]["low"], answer["to_usd"]["mid"]) == ("585", "390", "507")
+
+
+def test_a_model_that_has_ended_can_be_left(capsys):
+    """Sonnet 4 ended on 2026-10-14 at $3 / $15: that is what a month of it cost, and the answer says of when."""
+    work = ("--requests", 1_000, "--per", "day", "--input-tokens", 5_000, "--output-tokens", 300)
+    move = ("--from", "claude-sonnet-4", "--to", "claude-sonnet-5-5")
+    code, out, err = run(capsys, *move, *work, "--json", "--at", "2026-11-23")
+    answer = json.loads(out)
+    assert (code, answer["from_usd"], answer["to_usd"]["low"]) == (0, "585", "390"), err
+    assert "claude-sonnet-4 ended on Bedrock on 2026-10-14: as it was sold the day before" in answer["notes"]
+    code, out, _ = run(capsys, *move, *work, "--json", "--at", "2026-10-13")
+    assert (code, "ended" in out) == (0, False)
+
+
+def test_a_model_that_ends_soon_says_so_as_a_target(capsys):
+    work = ("--requests", 1_000, "--input-tokens", 5_000, "--output-tokens", 300)
+    _, out, _ = run(capsys, "--from", OLD, "--to", "claude-opus-4-1", *work, "--at", "2026-11-23")
+    assert "claude-opus-4-1 ends on bedrock on 2027-01-08 itself" in out
 
 
 def test_an_inflation_that_aws_measures(capsys, tmp_path, monkeypatch):

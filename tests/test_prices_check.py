@@ -248,6 +248,38 @@ def test_a_bad_catalogue_is_one_line(tmp_path: Path, text: str, says: str):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("bad", ["two", -3e-06, "NaN", [1], True])
+def test_a_price_that_is_none_is_unmatched_and_the_others_count(tmp_path: Path, bad: Any):
+    """Never an error of the whole file, and never a difference."""
+    done = checked(
+        tmp_path,
+        {
+            "claude-opus-5": {"litellm_provider": "anthropic", "input_cost_per_token": bad,
+                              "output_cost_per_token": 25e-6},
+            "claude-sonnet-5": ["no row"],
+            "claude-haiku-4-5": litellm("1 6", "anthropic"),
+        },
+    )  # fmt: skip
+    assert [row[:3] for row in done.unmatched] == [("claude-sonnet-5", "", 0), ("claude-opus-5", "input", 0)]
+    assert (done.rows, done.equal, differing(done)) == (5, 2, {"claude-haiku-4-5 output >0": ("6", "5")})
+
+
+def test_rows_that_are_none_stand_beside_good_ones(tmp_path: Path):
+    """In the two catalogues that are lists, as in litellm's."""
+    good = {"id": "claude-opus-5", "match": {"equals": "claude-opus-5"}, "prices": {"input_mtok": 5}}
+    genai = [
+        {"id": "anthropic", "models": ["x", {"id": "claude-x"}, good | {"prices": {"input_mtok": "?"}}, good]}
+    ]
+    done = checked(tmp_path, genai)
+    assert [row[:2] for row in done.unmatched][:2] == [("anthropic: 'x'", ""), ("anthropic: claude-x", "")]
+    assert ("claude-opus-5", "input") in [row[:2] for row in done.unmatched]
+    assert done.equal
+    row = {"modelName": "claude-haiku-4-5", "matchPattern": "^claude-haiku-4-5$", "prices": {"input": 1e-6}}
+    done = checked(tmp_path, [row, "x", {"modelName": "claude-y"}, {"matchPattern": "z"}])
+    assert [row[:2] for row in done.unmatched] == [("'x'", ""), ("claude-y", ""), ("None", "")]
+    assert done.equal
+
+
 def test_a_pattern_that_is_none_is_unmatched(tmp_path: Path):
     done = checked(tmp_path, [{"modelName": "claude-x", "matchPattern": "(", "prices": {"input": 1e-6}}])
     assert [row.why[:22] for row in done.unmatched] == ["its pattern is none: m"]

@@ -122,6 +122,21 @@ def test_a_batch_price_that_is_new_has_no_cache_rates(tmp_path: Path):
     assert not card.cached
 
 
+def test_a_new_price_without_its_other_half_is_told_and_not_dropped(tmp_path: Path):
+    """A row needs input and output. Alone or beside rows, it stands in the overlay as a comment."""
+    half = Listed("Claude Opus 4.8", "input", "2.75", mode="batch")
+    says = (
+        "# new: bedrock/claude-opus-4-8/regional/batch input $2.75: no row, which needs both input and output"
+    )
+    alone, differs = laid(tmp_path, found(tmp_path, half))
+    assert (says in alone.splitlines(), differs) == (True, {})
+    beside, differs = laid(
+        tmp_path, found(tmp_path, half, *changed(OPUS_5, "6", meter="input", mode="batch"))
+    )
+    assert says in beside.splitlines()
+    assert set(differs.values()) == {"6"}
+
+
 def test_bands_survive_an_overlay(tmp_path: Path):
     rows = all_meters("Claude Haiku 5.5", "0.11 0.5 0.011 0.1375 0.22")
     _, differs = laid(tmp_path, found(tmp_path, *rows))

@@ -74,6 +74,23 @@ def test_a_correction_changes_its_model_and_meter_by_month(ledger, corrected):
     assert not found.kept
 
 
+def test_of_a_month_only_the_days_that_cost_otherwise_count(tmp_path):
+    """A price from the 11th leaves the tokens of the 10th out of the change."""
+    from farthing.pricelist import load_book
+
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append([call("2026-09-10"), call("2026-09-11"), call("2026-09-30T23:59:59")])
+    overlay = tmp_path / "overlay.toml"
+    overlay.write_text(
+        '[[claude-opus-5.price]]\nfrom = 2026-09-11\nplatforms = ["bedrock"]\ninput = 5\noutput = 20\n'
+        'cache_read = 0.5\ncache_write_5m = 6.25\ncache_write_1h = 10\nsource = "X"\naccessed = 2026-11-22\n'
+    )
+    found = reprice(ledger, Question(), load_book(overlay))
+    assert [(c.month, c.meter, c.tokens, c.before, c.after) for c in found.changes] == [
+        ("2026-09", "output", 400_000, 10**13, 8 * 10**12)
+    ]
+
+
 def test_the_same_book_changes_nothing(ledger):
     found = reprice(ledger, Question(), default_book())
     assert (found.changes, found.difference) == ([], 0)

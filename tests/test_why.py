@@ -250,7 +250,7 @@ def test_command_by_team_and_by_side(tmp_path):
         (("--by", "colour"), "cannot group by 'colour'"),
         (("--tokenizer", "much"), "--tokenizer 'much': write a number"),
         (("--tokenizer", "0"), "above 0"),
-        (("--to-book", "nowhere.toml"), "nowhere.toml: no such file"),
+        (("--to-book", "nowhere.toml"), "nowhere.toml: no such book"),
         (("--to-ledger", "nowhere"), "no ledger at nowhere"),
     ],
 )

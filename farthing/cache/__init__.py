@@ -3,6 +3,7 @@
 from ._bound import FIVE_US, HOUR_US, saved
 from ._compare import Comparison, Unpriceable, cards_for, compare, warm
 from ._engine import DOCUMENTED, Semantics
+from ._hybrid import Hybrid, hybrid
 from ._machine import Bill, Kept, Refused, Request, State, bill, replay
 from ._plan import Plan, plan
 from ._player import Policy
@@ -19,6 +20,7 @@ __all__ = [
     "Bill",
     "Cards",
     "Comparison",
+    "Hybrid",
     "Ints",
     "Kept",
     "Plan",
@@ -36,6 +38,7 @@ __all__ = [
     "cards_for",
     "compare",
     "faults",
+    "hybrid",
     "parents",
     "plan",
     "radix",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -230,27 +230,37 @@ def _follow(books: Ledger, question: Question, one: Legacy, now: datetime) -> Mi
 
 
 def _estimated(move: Move, file: Path | None, said: Said, book: Book, now: datetime) -> Migration:
-    """A move of workloads that are not in any ledger: each in the old model's cheapest way on demand on Bedrock."""
-    from farthing.migrate import MigrationError
+    """A move of workloads that are not in any ledger: each in the old model's cheapest way on demand on Bedrock.
+
+    One that has ended there is left as it was on its last day.
+    """
+    from farthing.migrate import MigrationError, ending
     from farthing.migrate import migrate as moved
 
     works, faults = workloads(file, said, (), book)
     for fault in faults:
         print(f"farthing: {fault}", file=sys.stderr)
+    end = ending(book, move.source, "bedrock")
+    ended = end if end and end <= now.date() else None
+    then = datetime(ended.year, ended.month, ended.day, tzinfo=UTC) - timedelta(days=1) if ended else now
     try:
-        return moved(move, [_part(move, work, book, now) for work in works.values()], book, now)
+        made = moved(move, [_part(move, work, book, now, then) for work in works.values()], book, now)
     except MigrationError as error:
         raise BadInput(str(error)) from error
+    if ended:
+        said_so = f"{move.source} ended on Bedrock on {ended}: as it was sold the day before"
+        made = made._replace(notes=(*made.notes, said_so))
+    return made
 
 
-def _part(move: Move, work: Workload, book: Book, now: datetime) -> Part:
+def _part(move: Move, work: Workload, book: Book, now: datetime, then: datetime) -> Part:
     import msgspec
 
     from farthing.estimate import scenarios, sizes
     from farthing.migrate import part_of
 
     work = msgspec.structs.replace(work, model=move.source, counted_by="")
-    ways = scenarios(work, book, now)
+    ways = scenarios(work, book, then)
     good = [way for way in ways if way.feasible and way.platform == "bedrock" and way.mode == "on_demand"]
     if not good:
         near = [

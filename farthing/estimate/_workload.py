@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
@@ -105,6 +105,14 @@ def _plain(fault: str) -> str:
         return f"{unknown[1]} is no key of a workload" + (f"; did you mean {near[0]}?" if near else "")
     if missing := re.fullmatch(r"Object missing required field `(.+)`", text):
         return f"{missing[1]} is missing"
+    if text == "Invalid decimal string":
+        return f"{key}: it is no number; write one as 60 or 0.3"
+    if text.startswith("Invalid enum value "):
+        hint = get_type_hints(Workload)[key.partition("[")[0]]
+        known = get_args(get_args(hint)[0] if "[" in key else hint)
+        return (
+            f"{key}: {text.removeprefix('Invalid enum value ')} is none of {', '.join(filter(None, known))}"
+        )
     return f"{key}: {text[:1].lower()}{text[1:]}" if key else text
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 from farthing.book import Book, Unpriced
@@ -21,7 +22,8 @@ from farthing.pricelist._open import read_json
 from farthing.usage import Sku
 
 MILLION = 1_000_000
-Rates = Mapping[str, Decimal]  # dollars per million tokens, by meter
+NO_PRICE = Decimal("NaN")
+Rates = Mapping[str, Decimal]  # dollars per million tokens, by meter; NaN where theirs is no price
 
 
 class Entry(NamedTuple):
@@ -45,6 +47,20 @@ class Catalogue:
     kind: str
     entries: list[Entry] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)  # rows by seller, or by why they are passed over
+    malformed: list[tuple[str, str]] = field(default_factory=list)  # rows that cannot be read, and why
+
+    @contextmanager
+    def row(self, name: str) -> Iterator[None]:
+        """One row of theirs: if it is not as they write them, it is kept by name, and the others count."""
+        try:
+            yield
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            self.malformed.append((name, f"not as {self.kind} writes it: {error!r}"))
+
+    def readable(self) -> bool:
+        return any(
+            rate.is_finite() for one in self.entries for _, rates in one.bands for rate in rates.values()
+        )
 
 
 def read_catalogue(place: str, book: Book, at: datetime) -> Catalogue:
@@ -53,13 +69,16 @@ def read_catalogue(place: str, book: Book, at: datetime) -> Catalogue:
     for kind, (fits, read) in KINDS.items():
         if fits(document):
             found = Catalogue(kind)
-            try:
-                read(document, book, at, found)
-            except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-                raise PriceListError(f"{place}: not as {kind} writes it: {error!r}") from error
-            if not found.entries:
-                raise PriceListError(f"{place}: no price of Claude in this {kind} catalogue")
-            return found
+            read(document, book, at, found)
+            if found.readable():
+                return found
+            for name, why in found.malformed:
+                raise PriceListError(f"{place}: {name}: {why}")
+            if found.entries:
+                raise PriceListError(
+                    f"{place}: {found.entries[0].name}: not as {kind} writes it: no price in it"
+                )
+            raise PriceListError(f"{place}: no price of Claude in this {kind} catalogue")
     raise PriceListError(f"{place}: none of the catalogues known here: {', '.join(KINDS)}")
 
 
@@ -103,28 +122,30 @@ def _is_litellm(document: Any) -> bool:
 
 def _read_litellm(document: Any, book: Book, at: datetime, found: Catalogue) -> None:
     for name, row in document.items():
-        if "claude" not in name or not isinstance(row, dict):
-            continue
-        seller = str(row.get("litellm_provider"))
-        if seller not in _SELLERS:
-            found.skipped[seller] += 1
-            continue
-        if "-commitment/" in name:
-            found.skipped["provisioned"] += 1
-            continue
-        platform, region, id = _litellm_place(name, seller)
-        for mode, bands in _litellm_rates(row).items():
-            sku = _sku(book, id, platform=platform, region=region, mode=mode)
-            found.entries.append(Entry(name if mode == "on_demand" else f"{name} ({mode})", sku, bands))
-        beside = row.get("provider_specific_entry") or {}
-        base = _litellm_rates(row).get("on_demand", ())
-        for key, said in (("us", {"inference_geo": "us"}), ("fast", {"mode": "fast"})):
-            if key in beside and base and platform == "anthropic":
-                by = _dollars(beside[key])
-                bands = tuple((over, {m: rate * by for m, rate in rates.items()}) for over, rates in base)
-                found.entries.append(
-                    Entry(f"{name} ({key})", _sku(book, id, platform=platform, **said), bands)
-                )
+        if "claude" in name:
+            with found.row(name):
+                _read_litellm_row(name, row, book, found)
+
+
+def _read_litellm_row(name: str, row: Mapping[str, Any], book: Book, found: Catalogue) -> None:
+    seller = str(row.get("litellm_provider"))
+    if seller not in _SELLERS:
+        found.skipped[seller] += 1
+        return
+    if "-commitment/" in name:
+        found.skipped["provisioned"] += 1
+        return
+    platform, region, id = _litellm_place(name, seller)
+    for mode, bands in _litellm_rates(row).items():
+        sku = _sku(book, id, platform=platform, region=region, mode=mode)
+        found.entries.append(Entry(name if mode == "on_demand" else f"{name} ({mode})", sku, bands))
+    beside = row.get("provider_specific_entry") or {}
+    base = _litellm_rates(row).get("on_demand", ())
+    for key, said in (("us", {"inference_geo": "us"}), ("fast", {"mode": "fast"})):
+        if key in beside and base and platform == "anthropic":
+            by = _dollars(beside[key])
+            bands = tuple((over, {m: rate * by for m, rate in rates.items()}) for over, rates in base)
+            found.entries.append(Entry(f"{name} ({key})", _sku(book, id, platform=platform, **said), bands))
 
 
 def _litellm_place(name: str, seller: str) -> tuple[str, str, str]:
@@ -170,22 +191,40 @@ def _is_genai(document: Any) -> bool:
 def _read_genai(document: Any, book: Book, at: datetime, found: Catalogue) -> None:
     ids = _our_ids(book)
     for provider in document:
-        platform = {"anthropic": "anthropic", "aws": "bedrock"}.get(provider["id"])
-        models = [model for model in provider["models"] if "claude" in model["id"]]
-        if platform is None:
-            found.skipped.update({provider["id"]: len(models)} if models else {})
-            continue
-        # Each id is theirs who matches it first, as they look it up.
-        taken: dict[str, list[Sku]] = {}
-        for id, sku in ids:
-            first = next((m for m in provider["models"] if _fits(m["match"], id)), None)
-            if first and sku.platform == platform and sku not in taken.setdefault(first["id"], []):
-                taken[first["id"]].append(sku)
-        for model in models:
+        with found.row(_named(provider, "id")):
+            _read_genai_provider(provider, ids, at, found)
+
+
+def _read_genai_provider(
+    provider: Mapping[str, Any], ids: Iterable[tuple[str, Sku]], at: datetime, found: Catalogue
+) -> None:
+    platform = {"anthropic": "anthropic", "aws": "bedrock"}.get(provider["id"])
+    if platform is None:
+        claude = [model for model in provider["models"] if "claude" in _named(model, "id")]
+        found.skipped.update({provider["id"]: len(claude)} if claude else {})
+        return
+    models = []
+    for model in provider["models"]:
+        with found.row(f"{provider['id']}: {_named(model, 'id')}"):
+            _fits(model["match"], model["id"])  # one that cannot be looked up by is told apart here
+            models.append(model)
+    # Each id is theirs who matches it first, as they look it up.
+    taken: dict[str, list[Sku]] = {}
+    for id, sku in ids:
+        first = next((model for model in models if _fits(model["match"], id)), None)
+        if first and sku.platform == platform and sku not in taken.setdefault(first["id"], []):
+            taken[first["id"]].append(sku)
+    for model in (model for model in models if "claude" in model["id"]):
+        with found.row(model["id"]):
             for mode, bands in _genai_modes(model, at):
                 name = model["id"] if mode == "on_demand" else f"{model['id']} ({mode})"
                 skus = [sku._replace(mode=mode) for sku in taken.get(model["id"], ())]
                 found.entries += [Entry(name, sku, bands) for sku in _matched(skus)]
+
+
+def _named(row: Any, key: str) -> str:
+    """What a row calls itself; of one that is no row, what it is."""
+    return str(row.get(key)) if isinstance(row, dict) else repr(row)[:40]
 
 
 def _matched(skus: Iterable[Sku]) -> list[Sku | Unpriced]:
@@ -262,16 +301,19 @@ def _is_langfuse(document: Any) -> bool:
 def _read_langfuse(document: Any, book: Book, at: datetime, found: Catalogue) -> None:
     ids = _our_ids(book)
     for row in document:
-        name = str(row["modelName"])
-        if "claude" not in name.lower():
-            continue
-        try:
-            pattern = re.compile(row["matchPattern"])
-        except re.error as error:
-            found.entries.append(Entry(name, Unpriced(f"its pattern is none: {error}"), _langfuse_bands(row)))
-            continue
-        for sku in _matched(dict.fromkeys(sku for id, sku in ids if pattern.search(id))):
-            found.entries.append(Entry(name, sku, _langfuse_bands(row)))
+        name = _named(row, "modelName")
+        with found.row(name):
+            if "claude" not in row["modelName"].lower():
+                continue
+            try:
+                pattern = re.compile(row["matchPattern"])
+            except re.error as error:
+                found.entries.append(
+                    Entry(name, Unpriced(f"its pattern is none: {error}"), _langfuse_bands(row))
+                )
+                continue
+            for sku in _matched(dict.fromkeys(sku for id, sku in ids if pattern.search(id))):
+                found.entries.append(Entry(name, sku, _langfuse_bands(row)))
 
 
 def _langfuse_bands(row: Mapping[str, Any]) -> tuple[tuple[int, Rates], ...]:
@@ -294,11 +336,12 @@ def _langfuse_bands(row: Mapping[str, Any]) -> tuple[tuple[int, Rates], ...]:
 
 
 def _dollars(value: Any) -> Decimal:
-    """As it is written; ValueError if it is no number."""
-    said = Decimal(str(value))
-    if not said.is_finite():
-        raise ValueError(f"{value!r} is no price")
-    return said
+    """As it is written; NaN if it is no price, which leaves the row's other meters as they are."""
+    try:
+        said = Decimal(str(value))
+    except InvalidOperation:
+        return NO_PRICE
+    return said if said.is_finite() and said >= 0 else NO_PRICE
 
 
 def _sku(

@@ -38,7 +38,10 @@ class NoMatch(NamedTuple):
 
 @dataclass
 class Checked:
-    """rows = equal + different + unmatched; a row is one rate: an entry of theirs, a meter, a prompt size."""
+    """rows = equal + different + unmatched; a row is one rate: an entry of theirs, a meter, a prompt size.
+
+    A row of theirs that cannot be read is one, without a meter.
+    """
 
     kind: str
     at: datetime
@@ -55,6 +58,7 @@ class Checked:
 def check(book: Book, theirs: Catalogue, at: datetime) -> Checked:
     """Every rate of theirs against the card in force at that time."""
     done = Checked(theirs.kind, at, 0, [], [], theirs.skipped)
+    done.unmatched += [NoMatch(name, "", 0, why) for name, why in theirs.malformed]
     for entry in theirs.entries:
         for above in _sizes(book, entry, at):
             _compare(book, entry, above, at, done)
@@ -78,6 +82,11 @@ def _compare(book: Book, entry: Entry, above: int, at: datetime, done: Checked) 
     sku = entry.sku
     for meter in METERS:
         if meter not in rates:
+            continue
+        if not rates[meter].is_finite():
+            done.unmatched.append(
+                NoMatch(entry.name, meter, above, f"no price of {meter}: a number from 0 up")
+            )
             continue
         card = sku if isinstance(sku, Unpriced) else book.find(sku, at, above + 1 if above else 0)
         if isinstance(card, Unpriced):

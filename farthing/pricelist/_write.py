@@ -21,9 +21,9 @@ def overlay_text(book: Book, found: Comparison, read: date) -> str:
     published = found.reading.published
     source = f"{found.reading.name} of {published}" if published else found.reading.name
     rows = list(_rows(book, found, source, read))
-    if not rows:
+    if not rows and not any(_halves(book, found)):
         return ""
-    return "\n".join([*_head(found, source, read), *rows, *_left(found)]) + "\n"
+    return "\n".join([*_head(found, source, read), *rows, *_left(book, found)]) + "\n"
 
 
 def _head(found: Comparison, source: str, read: date) -> Iterator[str]:
@@ -32,10 +32,10 @@ def _head(found: Comparison, source: str, read: date) -> Iterator[str]:
     yield "# A row that names endpoints or modes has what is paid there; of any other the factors are still to come."
 
 
-def _left(found: Comparison) -> Iterator[str]:
+def _left(book: Book, found: Comparison) -> Iterator[str]:
     """What no row says, and why."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for change in found.of("undecided", "gone", "confirmed"):
+    for change in [*_halves(book, found), *found.of("undecided", "gone", "confirmed")]:
         rate = change.theirs if change.theirs is not None else change.ours
         long = " (long prompts)" if change.long_prompt else ""
         why = change.why or "the list no longer has it"
@@ -47,12 +47,24 @@ def _left(found: Comparison) -> Iterator[str]:
         yield f"# unmatched: {said} ({of}): {why}"
 
 
-def _rows(book: Book, found: Comparison, source: str, read: date) -> Iterator[str]:
+def _by_model(found: Comparison) -> dict[str, dict[Sku, list[Change]]]:
     by_model: dict[str, dict[Sku, list[Change]]] = {}
     for change in found.of("new", "changed"):
         by_model.setdefault(change.sku.model, {}).setdefault(change.sku, []).append(change)
+    return by_model
+
+
+def _halves(book: Book, found: Comparison) -> Iterator[Change]:
+    """Rates of a SKU that neither the list nor the book knows enough of for a row."""
+    for changed in _by_model(found).values():
+        for sku, changes in changed.items():
+            if not _whole(book, found, sku, changes):
+                yield from (one._replace(why="no row, which needs both input and output") for one in changes)
+
+
+def _rows(book: Book, found: Comparison, source: str, read: date) -> Iterator[str]:
     said = [f'source = "{source}"', f"accessed = {read}"]
-    for model, changed in by_model.items():
+    for model, changed in _by_model(found).items():
         exact = [
             "\n".join([*_exact_row(book, found, sku, changes), *said])
             for sku, changes in sorted(changed.items())
@@ -61,7 +73,8 @@ def _rows(book: Book, found: Comparison, source: str, read: date) -> Iterator[st
         exact_text = "\n\n".join(exact)
         compact = _compact(book, found, model, changed, said)
         same = bool(compact) and _same(book, found, model, compact, exact_text)
-        yield "\n" + (compact if same else exact_text)
+        if exact:
+            yield "\n" + (compact if same else exact_text)
 
 
 def _whole(book: Book, found: Comparison, sku: Sku, changes: Sequence[Change]) -> bool:
