@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from farthing.book import default_book
 from farthing.cache import FIVE_US, Policy, Trace
 from farthing.meters import Vector
-from farthing.optimise._replay import Stage, Way
+from farthing.optimise._replay import Stage, Way, days, resampled
 from farthing.optimise._traffic import Traffic
 from farthing.usage import Sku
 
@@ -67,7 +67,9 @@ def test_what_is_batched_costs_no_more_than_all_or_none_and_no_less_than_the_bou
         return played._sent(Way(system), chosen).cost + batched
 
     costs = [cost(chosen) for chosen in every]
-    assert min(costs) <= mixed <= min(costs[0], costs[-1])
+    best = played.optimum()
+    assert best.bound <= min(costs) <= mixed <= min(costs[0], costs[-1], cost(best.batched))
+    assert played.least(batch=True) <= best.bound * (1 + 1e-6)  # its prices are whole picodollars
     assert played.least(batch=True) <= min(costs)
     assert played.least() <= played.play(Way(system)).cost
 
@@ -116,6 +118,39 @@ def test_the_same_sessions_have_the_same_interval_and_more_of_them_a_narrower_on
 
     assert spread(4) == spread(4)
     assert spread(40) < spread(4)
+
+
+def calls_of_five_days(together):
+    """A hundred calls a day, of which fifty of all find their prefix cached: on the third day, or ten on each."""
+    calls = []
+    for day in range(5):
+        for number in range(100):
+            soon = number % 10 == 7 if not together else day == 2 and number % 2
+            at = day * 24 * 60 + number * 12 - (9 if soon else 0)
+            calls.append((at, 0, 50 + number, 20))
+    return stage(calls, [False] * len(calls))
+
+
+def test_an_effect_that_lives_on_one_day_widens_the_interval():
+    def width(found):
+        return (found.high - found.low) / found.whole
+
+    alike, unlike = calls_of_five_days(together=False), calls_of_five_days(together=True)
+    before, after = unlike.today(), unlike.play(system)
+    by_session = resampled(before.each, after.each, (unlike.traffic.cluster,))
+    assert len(set(days(unlike.traffic).tolist())) == 5
+    found = unlike.ratio(system)
+    assert width(found) > 1.5 * (by_session[1] - by_session[0])
+    assert width(found) > 1.5 * width(alike.ratio(system))
+    assert found == calls_of_five_days(together=True).ratio(system)
+
+
+def test_within_one_day_sessions_alone_make_the_interval():
+    played = stage([(minute * 3, minute % 2, 50, 20) for minute in range(60)], [False] * 60)
+    before, after = played.today(), played.play(system)
+    found = played.ratio(system)
+    low, high = resampled(before.each, after.each, (played.traffic.cluster,))
+    assert (found.low, found.high) == (int(low * found.whole), int(high * found.whole))
 
 
 def test_the_bill_is_what_a_replay_is_measured_by():

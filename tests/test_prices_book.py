@@ -108,7 +108,7 @@ def test_diff_of_books(farthing, tmp_path):
     (tmp_path / "overlay.toml").write_text(OVERLAY)
     rows = answer(farthing, "diff", "shipped", "overlay.toml")["rows"]
     assert [(row["kind"], row["endpoint"], row["change"].split(",")[0]) for row in rows] == [
-        ("changed", "regional", "until 9999-12-31 -> until 2026-11-20"),
+        ("changed", "regional", "without end -> until 2026-11-20"),
         ("new", "regional", "begins"),
     ]
     assert differences(BOOK, BOOK) == []
@@ -143,6 +143,17 @@ def test_extended_access_is_a_risk_of_its_price():
         ("legacy", -17),
         ("extended access: a higher price may follow", 74),
     ]
+
+
+def test_where_no_day_is_published_the_price_tells_or_the_maker():
+    """As `farthing migrate` does: Sonnet 3.5 costs twice since 2025-12-01, and Opus 3 has no news but Anthropic's."""
+    pairs = [("bedrock", "claude-3-5-sonnet-v2"), ("bedrock", "claude-3-opus"), ("bedrock", "claude-opus-5")]
+    found = at_risk(BOOK, TODAY, timedelta(days=90), pairs)
+    assert [(risk.model, risk.stage, risk.day) for risk in found] == [
+        ("claude-3-5-sonnet-v2", "extended access: a higher price in some regions", date(2025, 12, 1)),
+        ("claude-3-opus", "retired by its maker", date(2026, 1, 5)),
+    ]
+    assert found[0].source
 
 
 def test_a_bound_that_has_passed_says_nothing():

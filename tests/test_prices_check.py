@@ -73,6 +73,22 @@ def test_litellm_prices_a_bare_id_as_global(tmp_path: Path):
     assert (done.equal, done.unmatched, done.rows) == (10, [], 12)
 
 
+def test_a_litellm_row_may_leave_its_seller_to_its_name(tmp_path: Path):
+    """As in the list of prices that somebody keeps for a proxy."""
+    rates = {"input_cost_per_token": 5.5e-06, "output_cost_per_token": 27.5e-06}
+    names = (
+        "us.anthropic.claude-opus-5",
+        "claude-opus-5",
+        "bedrock/eu.anthropic.claude-opus-5",
+        "vertex_ai/claude-opus-5",
+    )
+    done = checked(tmp_path, dict.fromkeys(names, rates))
+    assert (done.equal, done.skipped) == (4, {"vertex_ai": 1})
+    assert differing(done) == {
+        "claude-opus-5 input >0": ("5.5", "5"), "claude-opus-5 output >0": ("27.5", "25"),
+    }  # fmt: skip
+
+
 def test_litellm_batch_bands_regions_and_other_sellers(tmp_path: Path):
     over = {"input_cost_per_token_above_100k_tokens": 5e-7, "output_cost_per_token_above_100k_tokens": 2.5e-6}
     done = checked(

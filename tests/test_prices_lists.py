@@ -343,7 +343,7 @@ def test_an_address_that_does_not_answer():
         (json.dumps({"regions": {}}).encode(), "an index of regions, no prices"),
         (json.dumps(offer([Listed("Llama 4", "input", "1")])).encode(), "no price of Claude's tokens"),
         (b'{"products": {"a": {}}, "terms": {}, "publicationDate": "soon"}', "is no day"),
-        (b'{"products": {"a": {"attributes": {"usagetype": 5}}}, "terms": {"OnDemand": []}}', "not as AWS writes its"),
+        (b'{"products": {"a": {"attributes": {"usagetype": 5}}}, "terms": {"OnDemand": "x"}}', "not as AWS writes its"),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, says: str):
@@ -362,15 +362,30 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, says: str):
         ({}, "it has no `offers`"),
         ({"offers": []}, "without modelId"),
         ({"modelId": "x", "offers": []}, "no rate of Claude's tokens"),
-        (
-            {"modelId": "x", "offers": [{"termDetails": {"usageBasedPricingTerm": {"rateCard": [{}]}}}]},
-            "dimension",
-        ),
+        ({"modelId": "x", "offers": ["x"]}, "not as Bedrock answers"),
     ],
 )
 def test_a_bad_agreement_is_one_line(tmp_path: Path, document: object, says: str):
     with pytest.raises(PriceListError, match=says):
         read_agreements([written(tmp_path / "offers.json", document)], BOOK)
+
+
+def test_a_bad_row_of_a_rate_card_stands_beside_good_ones(tmp_path: Path):
+    answer = agreement("anthropic.claude-opus-5", all_meters("Claude Opus 5", "5 25", endpoint="global"))
+    answer["offers"][0]["termDetails"]["usageBasedPricingTerm"]["rateCard"][:0] = [{}, "x"]
+    reading = read_agreements([written(tmp_path / "offers.json", answer)], BOOK)
+    assert (len(reading.quotes), reading.lines) == (2, 4)
+    assert [line.said for line in reading.unmatched] == ["{}", "'x'"]
+
+
+@pytest.mark.parametrize("bad", [["x"], {"a": "x"}, {"a": {"priceDimensions": {"b": {"pricePerUnit": "3"}}}}])
+def test_a_bad_product_of_an_offer_stands_beside_good_ones(tmp_path: Path, bad: object):
+    document = offer(OPUS_5)
+    document["terms"]["OnDemand"]["SKU00000"] = bad
+    reading = read_price_lists([written(tmp_path / "index.json", document)], BOOK)
+    assert (len(reading.quotes), reading.lines) == (len(OPUS_5) - 1, len(OPUS_5))
+    (line,) = reading.unmatched
+    assert line.why.startswith("not as AWS writes it: ")
 
 
 def test_a_file_that_is_not_there():

@@ -30,7 +30,7 @@ SWEEPS, FEWEST_SWEEPS = 200, 20
 _LOOKS = 400_000_000  # accesses looked at in all sweeps: over a large trace there are fewer of them
 _PATIENCE = 8  # sweeps without a better bound, then steps are halved
 _CLOSE = 2_000_000  # of the cost: a gap of less than one in so many is closed
-_WORK = 300_000_000  # accesses looked at while flipping
+_WORK = 100_000_000  # accesses looked at while flipping, in all
 
 
 class Hybrid(NamedTuple):
@@ -138,7 +138,7 @@ def _search(parts: _Parts, extra: Ints, deferrable: Bools) -> tuple[Ints, Bools]
     far = 20.0 * parts.rates.max(initial=1)
     best_prices, best = np.floor(prices).astype(np.int64), -np.inf
     chosen, least = deferrable & (extra < 0) & (walked == 0), np.inf
-    sums, step, waited = np.zeros(count), 1.0, 0
+    sums, step, waited, work = np.zeros(count), 1.0, 0, _WORK
     sweeps = min(SWEEPS, max(FEWEST_SWEEPS, _LOOKS // max(1, len(prices))))
     for sweep in range(sweeps):
         whole = np.floor(np.clip(prices, -far, far)).astype(np.int64)
@@ -157,7 +157,7 @@ def _search(parts: _Parts, extra: Ints, deferrable: Bools) -> tuple[Ints, Bools]
         if sweep % 50 == 10 or sweep == sweeps - 1:
             tried = _rounded(sums / (sweep + 1), walked, extra, deferrable)
             for start in (chosen, tried):
-                moved = _flipped(parts, extra, start, np.abs(share - 0.5), deferrable)
+                moved, work = _flipped(parts, extra, start, np.abs(share - 0.5), deferrable, work)
                 if (cost := _total(parts, extra, moved)) < least:
                     chosen, least = moved, cost
         apart = batched - share[parts.request]
@@ -182,15 +182,17 @@ def _total(parts: _Parts, extra: Ints, chosen: Bools) -> float:
     return float(each.astype(float) @ parts.sizes[parts.firsts[:-1]]) + float(extra[chosen].sum())
 
 
-def _flipped(parts: _Parts, extra: Ints, chosen: Bools, doubt: Any, deferrable: Bools) -> Bools:
-    """The choice after flipping single requests, the doubtful first, as long as one saves something."""
+def _flipped(
+    parts: _Parts, extra: Ints, chosen: Bools, doubt: Any, deferrable: Bools, work: int
+) -> tuple[Bools, int]:
+    """The choice after flipping single requests, the doubtful first, as long as one saves something; and work left."""
     order = np.argsort(doubt, kind="stable")
     order = order[deferrable[order]]
     made = chosen.copy()
-    _flip(
-        *parts[:5], parts.starts, parts.places, parts.piece, order, extra, made, chosen[parts.request], _WORK
+    left = _flip(
+        *parts[:5], parts.starts, parts.places, parts.piece, order, extra, made, chosen[parts.request], work
     )
-    return made
+    return made, int(left)
 
 
 # --- compiled ------------------------------------------------------------------------------------------------------
@@ -223,9 +225,7 @@ def _relaxed(firsts: Any, at_us: Any, card: Any, rates: Any, prices: Any, waits:
             best = rate[0] + rest
             for t in range(2):
                 until_us = at_us[i] + (FIVE_US if t == 0 else HOUR_US)
-                k = follow[t, i] = _next_read(
-                    at_us, worth[t], queue[t], ends[t], until_us, before[i + 1] + rest
-                )
+                k = follow[t, i] = _next_read(t, at_us, worth, queue, ends, until_us, before[i + 1] + rest)
                 alive = worth[t, k] - before[i + 1] if k >= 0 else rest
                 worth[t, i] = before[i] + rate[2] + alive
                 if rate[3 + t] + alive < best:
@@ -233,31 +233,31 @@ def _relaxed(firsts: Any, at_us: Any, card: Any, rates: Any, prices: Any, waits:
             if waits[i] and prices[i] + rest < best:
                 best, how[i] = prices[i] + rest, 3
             for t in range(2):
-                _queue(i, waits[i], worth[t], queue[t], ends[t])
+                _queue(t, i, waits[i], worth, queue, ends)
             rest = best
         least[c] = rest
     return least, _taken(firsts, how, follow)
 
 
 @jit
-def _next_read(at_us: Any, worth: Any, queue: Any, ends: Any, until_us: Any, than: Any) -> Any:
+def _next_read(t: Any, at_us: Any, worth: Any, queue: Any, ends: Any, until_us: Any, than: Any) -> Any:
     """The best read until then, if it is worth less than that; else -1. The queue loses what comes later."""
-    while ends[0] < ends[1] and at_us[queue[ends[0]]] > until_us:
-        ends[0] += 1
-    if ends[0] < ends[1] and worth[queue[ends[0]]] < than:
-        return queue[ends[0]]
+    while ends[t, 0] < ends[t, 1] and at_us[queue[t, ends[t, 0]]] > until_us:
+        ends[t, 0] += 1
+    if ends[t, 0] < ends[t, 1] and worth[t, queue[t, ends[t, 0]]] < than:
+        return queue[t, ends[t, 0]]
     return -1
 
 
 @jit
-def _queue(i: Any, waits: Any, worth: Any, queue: Any, ends: Any) -> Any:
+def _queue(t: Any, i: Any, waits: Any, worth: Any, queue: Any, ends: Any) -> Any:
     """Puts a read before the others: what costs no less and comes later is forgotten, as is what it bars."""
     if not waits:
-        ends[:] = 0
-    while ends[0] < ends[1] and worth[queue[ends[1] - 1]] >= worth[i]:
-        ends[1] -= 1
-    queue[ends[1]] = i
-    ends[1] += 1
+        ends[t, 0] = ends[t, 1] = 0
+    while ends[t, 0] < ends[t, 1] and worth[t, queue[t, ends[t, 1] - 1]] >= worth[t, i]:
+        ends[t, 1] -= 1
+    queue[t, ends[t, 1]] = i
+    ends[t, 1] += 1
 
 
 @jit

@@ -53,8 +53,14 @@ def change_words(card: Card, before: Card | None) -> str:
     if card.prompt_to != before.prompt_to:
         said.append(f"{_prompts(before)} -> {_prompts(card)}")
     if not said:  # of one box: where cards follow one another, rates or sizes differ
-        said = [f"until {day_of(before.ends)} -> until {day_of(card.ends)}"]
+        said = [f"{_until(before)} -> {_until(card)}"]
     return ", ".join(said)
+
+
+def _until(card: Card) -> str:
+    from farthing.book import FOREVER
+
+    return "without end" if card.ends == FOREVER else f"until {day_of(card.ends)}"
 
 
 def _prompts(card: Card) -> str:

@@ -35,7 +35,8 @@ class Advice(msgspec.Struct, frozen=True):
     `billed` is what these calls came to; `replayed` what today's configuration comes to on their trace, and
     `calibration` how far that is from what was billed ("" where nothing was replayed). `advised` is what they come to
     with the plan up to and with this lever, `saved` the step that is the lever's own: None where it is withheld.
-    `bound` is the least that any plan could have cost, `captured` the share of (billed - bound) that this step saves.
+    `bound` is the least that any plan could have cost, `captured` the share of (billed - bound) that this step saves:
+    "" where it saves more than that, since it is no caching and not allowed, and the bound is of what is.
 
     It is in the plan's total if it `counts`: if it is `permitted`, `resolved` and `final`. `why_not` says what stands
     against it, else. What does not count is given on top of the plan, each by itself.

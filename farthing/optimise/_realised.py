@@ -23,7 +23,7 @@ from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.money import from_usd
 from farthing.optimise._advice import Interval
-from farthing.optimise._replay import BY_CLIENT, ENOUGH, GATE
+from farthing.optimise._replay import BY_CLIENT, ENOUGH, GATE, days, resampled
 from farthing.optimise._traffic import Lot, Traffic, from_counts
 from farthing.optimise._undone import Adopted, Worth, adopted, costs, ends, rated
 from farthing.policy import Entry, Period, Span
@@ -32,7 +32,6 @@ from farthing.usage import EPOCH, Sku
 DELIVERS, LESS, FAILS, UNRESOLVED, IDLE = (
     "delivers", "saves less than estimated", "does not save", "not resolved", "not in use",
 )  # fmt: skip
-_RESAMPLES, _SEED = 400, 20_260
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -272,19 +271,19 @@ def _price(known: Sequence[_Rated], tokens: Sequence[Vector]) -> int:
 def _bootstrap(
     known: Sequence[_Rated], billed: Sequence[Vector], played: Sequence[Vector]
 ) -> tuple[float, float]:
-    """Between what the ratio of the two lies, nineteen times of twenty: whole sessions are drawn again."""
+    """Between what the ratio of the two lies, nineteen times of twenty: whole sessions, or days, are drawn again."""
     sums: tuple[list[Any], list[Any]] = ([], [])
+    clusters: list[Ints] = []
+    before = 0
     for each, *both in zip(known, billed, played, strict=True):
         rates = np.array([list(card) for card in each.cards.rates], float)[each.cards.of]
         for found, tokens in zip(sums, both, strict=True):
-            costs_of = sum(rates[:, i] * column for i, column in enumerate(tokens))
-            found.append(np.bincount(each.traffic.cluster, weights=costs_of))
-    table = np.stack([np.concatenate(each) for each in sums], axis=1)
-    random = np.random.default_rng(_SEED)
-    chances = np.full(len(table), 1 / len(table))
-    drawn = random.multinomial(len(table), chances, size=_RESAMPLES).astype(float) @ table
-    low, high = np.quantile(drawn[:, 1] / np.where(drawn[:, 0] > 0, drawn[:, 0], 1.0), [0.025, 0.975])
-    return float(low), float(high)
+            found.append(sum(rates[:, i] * column for i, column in enumerate(tokens)))
+        clusters.append(each.traffic.cluster + before)
+        before = int(clusters[-1].max()) + 1
+    by_day = np.concatenate([days(each.traffic) for each in known])
+    paid, old = (np.concatenate(each) for each in sums)
+    return resampled(paid, old, (np.concatenate(clusters), by_day))
 
 
 def _calibration(entry: Entry, known: Sequence[_Rated], whole: int) -> Fraction:

@@ -14,12 +14,14 @@ from farthing.cache import (
     HOUR_US,
     POLICIES,
     Cards,
+    Hybrid,
     Ints,
     Policy,
     Trace,
     Unpriceable,
     bound,
     cards_for,
+    hybrid,
     radix,
     simulate,
     take,
@@ -36,6 +38,7 @@ RESAMPLES = 400
 ROUNDS = 6  # of asking which calls a batch makes cheaper
 APART_US = 1_000_000  # calls in the order of their prefixes, one after the other
 SEED = 20_260
+DAY_US = 86_400_000_000
 # What a client can do by marking its prompts; what decides call by call (farthing.cache.BEST) needs a gateway.
 BY_CLIENT: dict[str, Policy] = {
     **{name: POLICIES[name] for name in ("none", "end_5m", "end_1h", "system_end_5m", "system_end_1h")},
@@ -87,6 +90,7 @@ class Stage:
         self.minimum = 1_024 if least is None else least
         self._played: dict[Way, Played] = {}
         self._held: dict[int, Ints] = {}
+        self._hybrid: dict[int, Hybrid] = {}
         self.batched = _batched(book, sku, at)
 
     def today(self) -> Played:
@@ -125,7 +129,8 @@ class Stage:
         """Each call that may wait sent as a batch if it costs less so than in the cache, as the cache then is.
 
         What is batched no longer warms the cache for others, so this is asked again until nothing changes, a few times
-        at most; all of them and none of them are tried too. The least is taken: a plan that can be had, not the best.
+        at most; all and none are tried too, and last what hindsight would choose if markers were free. The least is
+        taken: a plan that was played, not the best.
         """
         alone = self._sent(way._replace(batch=False), None)
         if self.batched is None or not self.traffic.deferrable.any():
@@ -134,19 +139,39 @@ class Stage:
         zero = np.zeros(trace.requests, np.int64)
         batched = _priced(Cards((self.batched,), zero), Vector(trace.prompt, trace.output, zero, zero, zero))
         best, sync, seen = alone, alone.each, set[bytes]()
-        chosen = waits.copy()
-        for _ in range(ROUNDS):
+        chosen, last = waits.copy(), self.optimum(way.window_us).batched
+        for _ in range(ROUNDS + 1):
             rest = self._sent(way._replace(batch=False), chosen)
             prompt, output = int(trace.prompt[chosen].sum()), int(trace.output[chosen].sum())
             cost = rest.cost + prompt * self.batched.input + output * self.batched.output
             if cost < best.cost:
                 best = Played(cost, np.where(chosen, batched, rest.each))
+            if chosen is last:
+                break
             seen.add(chosen.tobytes())
             sync = np.where(chosen, sync, rest.each)
             chosen = waits & (batched < sync)
-            if chosen.tobytes() in seen:
-                break
+            if chosen.tobytes() in seen or len(seen) == ROUNDS:
+                chosen = last
         return best
+
+    def optimum(self, window_us: int = 0) -> Hybrid:
+        """Which calls to batch if all were known beforehand and markers were free, and what no choice goes below.
+
+        Without pings, as all that is advised here.
+        """
+        assert self.batched is not None
+        if window_us not in self._hybrid:
+            trace, cards, waits = self.traffic.trace, self.cards, self.traffic.deferrable
+            at_us = self._times(window_us)
+            order = np.argsort(at_us, kind="stable")
+            sent = take(trace, order)._replace(at_us=at_us[order])
+            some = Cards(cards.rates, cards.of[order])
+            made = hybrid(sent, self.minimum, some, self.batched, waits[order])
+            batched = np.zeros(trace.requests, bool)
+            batched[order] = made.batched
+            self._hybrid[window_us] = made._replace(batched=batched)
+        return self._hybrid[window_us]
 
     def billed(self) -> Played:
         """What was billed, at the same rates."""
@@ -184,30 +209,43 @@ class Stage:
         return abs(part) * GATE[1] <= GATE[0] * whole
 
     def ratio(self, way: Way | Policy) -> Ratio:
-        """With the interval of a cluster bootstrap: sessions are drawn again, and the sums' ratio taken.
+        """With the interval of a cluster bootstrap, by sessions and by days.
 
         What a policy learns it learns as the trace goes, from the past alone, so there is nothing fitted to refit.
         """
         before, after = self.today(), self.play(way)
-        sums = [np.bincount(self.traffic.cluster, weights=one.each) for one in (before, after)]
-        drawn = _resampled(sums)
-        low, high = np.quantile(drawn, [0.025, 0.975])
+        low, high = resampled(before.each, after.each, (self.traffic.cluster, days(self.traffic)))
         whole = before.cost
         mid = after.cost
         return Ratio(min(mid, int(low * whole)), mid, max(mid, int(high * whole)), whole)
 
 
-def _resampled(sums: Sequence[Any]) -> Any:
-    """Ratios of the sums over clusters that are drawn with replacement."""
-    random = np.random.default_rng(SEED)
-    count = len(sums[0])
-    table = np.stack(sums, axis=1)
-    chances = np.full(count, 1 / count)
-    drawn = np.concatenate(
-        [random.multinomial(count, chances, size=50).astype(float) @ table for _ in range(RESAMPLES // 50)]
-    )
-    whole = np.where(drawn[:, 0] > 0, drawn[:, 0], 1.0)
-    return drawn[:, 1] / whole
+def resampled(before: Any, after: Any, kinds: Sequence[Ints]) -> tuple[float, float]:
+    """Between what the ratio of two sums lies, nineteen times of twenty, if whole clusters are drawn again.
+
+    Each of `kinds` puts every request in a cluster; the ends are the widest of any of them, since what is alike in
+    calls of one day does not average out over its sessions.
+    """
+    found = []
+    for kind in kinds:
+        _, cluster = np.unique(kind, return_inverse=True)
+        table = np.stack([np.bincount(cluster, weights=one) for one in (before, after)], axis=1)
+        random = np.random.default_rng(SEED)
+        chances = np.full(len(table), 1 / len(table))
+        drawn = np.concatenate(
+            [
+                random.multinomial(len(table), chances, size=50).astype(float) @ table
+                for _ in range(RESAMPLES // 50)
+            ]
+        )
+        whole = np.where(drawn[:, 0] > 0, drawn[:, 0], 1.0)
+        found.append(np.quantile(drawn[:, 1] / whole, [0.025, 0.975]))
+    return float(min(low for low, _ in found)), float(max(high for _, high in found))
+
+
+def days(traffic: Traffic) -> Ints:
+    """The day of each request, in UTC."""
+    return np.asarray(traffic.trace.at_us // DAY_US, np.int64)
 
 
 def _priced(cards: Cards, tokens: Vector) -> Any:

@@ -243,7 +243,7 @@ def _made(
         advised=advised,
         saved=step,
         bound=planned.bound,
-        captured=percent(step.mid, room) if step and room else "",
+        captured=percent(step.mid, room) if step and step.mid <= room else "",
         calibration=percent(*stage.error()) if replayed and stage else "",
         resolved=not kinds & {"resolved", "calibrated"},
         permitted="permitted" not in kinds,

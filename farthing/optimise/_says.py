@@ -88,7 +88,7 @@ def _mixed(load: Load, one: Taken) -> bool:
 
 
 def _batch(book: Book, load: Load, one: Taken) -> str:
-    said = "Answers come within 24 hours, and a batch on Bedrock has no cache."
+    said = "Answers come within 24 hours, and a batch on Bedrock has no cache." + _proved(load, one)
     model = one.after.model or load.lot.model
     for part in load.parts:
         if isinstance(part.cell.sku, Resolved):
@@ -99,6 +99,19 @@ def _batch(book: Book, load: Load, one: Taken) -> str:
                     f"{said} No batch price of {model} has been seen in the price list yet: half is assumed."
                 )
     return said
+
+
+def _proved(load: Load, one: Taken) -> str:
+    """How far the choice of calls is from what no choice goes below, whatever its markers."""
+    stage = load.stages.get(one.after.model)
+    if stage is None or stage.batched is None or not traced(load, one.after):
+        return ""
+    way = way_of(load, one.after, stage.traffic)
+    cost, least = stage.play(way).cost, stage.optimum(way.window_us).bound
+    return (
+        f" Replayed, it is {percent(cost - least, least)} over the proved optimum: the least that batch or cache, "
+        "chosen call by call with hindsight, could cost with any markers and without pings."
+    )
 
 
 def _cache(book: Book, load: Load, one: Taken) -> str:

@@ -26,7 +26,7 @@ def read_agreements(places: Iterable[str], book: Book) -> Reading:
     for place in places:
         for answer in _answers(place):
             try:
-                _add(found, answer, book, place)
+                _add(found, answer, book)
             except (AttributeError, TypeError) as error:
                 raise PriceListError(f"{place}: not as Bedrock answers: {error}") from error
     if not (found.quotes or found.unmatched):
@@ -43,7 +43,7 @@ def live_offers(book: Book, access: Access, models: Iterable[str] = ()) -> Readi
     try:
         bedrock = _client(access)
         for name in wanted:
-            _add(found, _ask(bedrock, name, access), book, name)
+            _add(found, _ask(bedrock, name, access), book)
     except AwsError as error:
         raise PriceListError(str(error)) from error
     if not (found.quotes or found.unmatched):
@@ -90,16 +90,17 @@ def _answers(place: str) -> Iterator[Mapping[str, Any]]:
         yield answer
 
 
-def _add(found: Reading, answer: Mapping[str, Any], book: Book, place: str) -> None:
+def _add(found: Reading, answer: Mapping[str, Any], book: Book) -> None:
     """Every rate of every offer; of the same rate in two offers, `compare` sees whether they agree."""
     names = by_name(book)
     for offer in answer["offers"]:
         term = (offer.get("termDetails") or {}).get("usageBasedPricingTerm") or {}
         for row in term.get("rateCard") or ():
             if not isinstance(row, dict) or not row.get("dimension"):
-                raise PriceListError(f"{place}: a row of a rate card without its dimension")
-            line = _line(row, str(answer["modelId"]), book, names)
-            found.add(line)
+                why = "a row of a rate card without its dimension"
+                found.add(Unmatched(repr(row)[:60], str(answer["modelId"]), why))
+                continue
+            found.add(_line(row, str(answer["modelId"]), book, names))
 
 
 def _line(row: Mapping[str, Any], model: str, book: Book, names: Any) -> Quote | Unmatched | str:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from farthing.book import Book
-from farthing.pricelist._lines import PriceListError, Reading, Unmatched, read_line
+from farthing.pricelist._lines import PriceListError, Quote, Reading, Unmatched, read_line
 from farthing.pricelist._open import is_url, read_json
 from farthing.statement._usage_type import Name, by_name
 
@@ -86,29 +86,42 @@ def _lines(document: Mapping[str, Any], code: str, book: Book, names: Mapping[Na
         said = product.get("attributes") if isinstance(product, dict) else None
         if not isinstance(said, dict) or not said.get("usagetype"):
             yield Unmatched(str(sku), "", "a product without a usage type")
-            continue
-        if sku not in on_demand and sku in reserved:
+        elif sku not in on_demand and sku in reserved:
             yield "reserved"
-            continue
-        steps = list(_dimensions(on_demand.get(sku)))
-        first = steps[0] if steps else {}
-        tier = str(said.get("service_tier") or "")
-        line = read_line(
-            book,
-            names,
-            usage_type=said["usagetype"] + (f"-{tier}" if tier else ""),
-            product=str(said.get("model") or said.get("servicename") or ""),
-            unit=str(first.get("unit") or ""),
-            price=str((first.get("pricePerUnit") or {}).get("USD") or ""),
-            code=str(said.get("servicecode") or code),
-            description=str(first.get("description") or ""),
-            region=str(said.get("regionCode") or ""),
-        )
-        prices = {(str(step.get("unit")), str(step.get("pricePerUnit"))) for step in steps}
-        if len(prices) != 1 and not isinstance(line, str):
-            why = f"has {len(prices)} prices, by steps" if prices else "its terms have no price"
-            line = Unmatched(said["usagetype"], str(said.get("servicename") or ""), why)
-        yield line
+        else:
+            priced = on_demand.get(sku)
+            try:
+                yield _line(said, priced, code, book, names)
+            except (AttributeError, TypeError) as error:
+                yield Unmatched(
+                    str(said["usagetype"]),
+                    str(said.get("servicename") or ""),
+                    f"not as AWS writes it: {error}",
+                )
+
+
+def _line(
+    said: Mapping[str, Any], terms: Any, code: str, book: Book, names: Mapping[Name, str]
+) -> Quote | Unmatched | str:
+    steps = list(_dimensions(terms))
+    first = steps[0] if steps else {}
+    tier = str(said.get("service_tier") or "")
+    line = read_line(
+        book,
+        names,
+        usage_type=said["usagetype"] + (f"-{tier}" if tier else ""),
+        product=str(said.get("model") or said.get("servicename") or ""),
+        unit=str(first.get("unit") or ""),
+        price=str((first.get("pricePerUnit") or {}).get("USD") or ""),
+        code=str(said.get("servicecode") or code),
+        description=str(first.get("description") or ""),
+        region=str(said.get("regionCode") or ""),
+    )
+    prices = {(str(step.get("unit")), str(step.get("pricePerUnit"))) for step in steps}
+    if len(prices) != 1 and not isinstance(line, str):
+        why = f"has {len(prices)} prices, by steps" if prices else "its terms have no price"
+        return Unmatched(said["usagetype"], str(said.get("servicename") or ""), why)
+    return line
 
 
 def _dimensions(terms: Any) -> Iterator[Mapping[str, Any]]:

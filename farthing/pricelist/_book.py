@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
@@ -99,8 +99,29 @@ def _offered(book: Book) -> Iterator[tuple[str, str]]:
 
 
 def _risks(book: Book, platform: str, model: str, today: date) -> Iterator[Risk]:
+    """By what its platform publishes. Where that is nothing, a price of extended access tells, or its maker."""
     known = book.models.get(model)
     life = known.platform(platform).get("lifecycle", {}) if known else {}
+    found = list(_stages(life, platform, model, today))
+    yield from found
+    dearer = [
+        card
+        for card in book.cards()
+        if (card.sku.platform, card.sku.model, card.sku.zone) == (platform, model, "extended")
+    ]
+    if dearer and not any(key.startswith("extended_access") for key in life):
+        last = max(dearer, key=lambda card: card.starts)  # until then the zone had the price of all
+        day = last.starts.date()
+        stage = "extended access: a higher price in some regions"
+        yield Risk(platform, model, stage, day, "", (day - today).days, last.source)
+    elif known and not found:
+        made = known.platform("anthropic").get("lifecycle", {})
+        if day := made.get("retirement"):
+            source = str(made.get("source", ""))
+            yield Risk(platform, model, "retired by its maker", day, "", (day - today).days, source)
+
+
+def _stages(life: Mapping[str, Any], platform: str, model: str, today: date) -> Iterator[Risk]:
     for key, stage in _STAGES.items():
         for suffix, bound in _BOUNDS.items():
             day = life.get(key + suffix)

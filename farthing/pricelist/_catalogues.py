@@ -116,7 +116,7 @@ _SELLERS = ("anthropic", "bedrock", "bedrock_converse", "bedrock_mantle")
 
 def _is_litellm(document: Any) -> bool:
     return isinstance(document, dict) and any(
-        isinstance(row, dict) and "litellm_provider" in row for row in document.values()
+        isinstance(row, dict) and row.keys() & {"litellm_provider", *_LITELLM} for row in document.values()
     )
 
 
@@ -128,7 +128,7 @@ def _read_litellm(document: Any, book: Book, at: datetime, found: Catalogue) -> 
 
 
 def _read_litellm_row(name: str, row: Mapping[str, Any], book: Book, found: Catalogue) -> None:
-    seller = str(row.get("litellm_provider"))
+    seller = str(row.get("litellm_provider") or _litellm_seller(name))
     if seller not in _SELLERS:
         found.skipped[seller] += 1
         return
@@ -146,6 +146,12 @@ def _read_litellm_row(name: str, row: Mapping[str, Any], book: Book, found: Cata
             by = _dollars(beside[key])
             bands = tuple((over, {m: rate * by for m, rate in rates.items()}) for over, rates in base)
             found.entries.append(Entry(f"{name} ({key})", _sku(book, id, platform=platform, **said), bands))
+
+
+def _litellm_seller(name: str) -> str:
+    """Of a row that does not say it, as in a proxy's own list of prices: the name does."""
+    path, _, id = name.rpartition("/")
+    return path.split("/")[0] or ("bedrock" if "anthropic." in id else "anthropic")
 
 
 def _litellm_place(name: str, seller: str) -> tuple[str, str, str]:
