@@ -255,6 +255,19 @@ def test_a_session_that_keeps_pausing_is_kept_for_an_hour():
     assert each.input[4:].tolist() == [7] * 7
 
 
+def test_what_a_timer_sends_is_kept_for_an_hour_though_nobody_says_what_its_system_prompt_is():
+    asked = [
+        (900 * n + job, 0, [*(f"{job}.{m}" for m in range(20)), f"{job}.{n}"], 0)
+        for job in range(3)
+        for n in range(60)
+    ]
+    timers = trace_of(asked, size=512)
+    assert cost(timers, "adaptive") * 2 < cost(timers, "end_5m")
+    rare = trace_of([(5 * at, *rest) for at, *rest in asked], size=512)
+    # Nothing is written for one that comes later.
+    assert cost(rare, "adaptive") * 100 < cost(rare, "end_5m") * 90
+
+
 def test_pings_only_where_they_pay():
     """Of those who wait for five minutes one in twenty comes back in the next: too few at 0.1, enough at 0.025."""
     requests = []

@@ -1,6 +1,7 @@
 """`farthing savings` as a user meets it: the JSON that others rely on, the screen, bills, bodies, bad input."""
 
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -154,6 +155,8 @@ def test_bodies_tell_which_prefixes_repeat(logged, capsys):
     assert cache["change"]["before"] == "no markers"
     assert "cachePoint" in cache["change"]["after"]
     assert Decimal(cache["bound_usd"]) <= Decimal(cache["advised_usd"]["low"])
+    (batch,) = (one for one in with_["levers"] if (one["workload"], one["lever"]) == ("rag", "channel"))
+    assert re.search(r"\d % over the proved optimum", batch["risk"])
 
 
 def test_a_line_of_a_body_that_cannot_be_read_is_named_and_the_rest_counts(logged, capsys):

@@ -7,7 +7,7 @@ what the prices of a path leave over or overdraw, is no more than the best decis
 The prices are moved to where the accesses of a request agree, by subgradients; what most of its tokens say is rounded,
 and then requests are flipped one by one as long as that saves something.
 
-The search reckons in floats; prices are rounded to integers, and what is reported is summed from these exactly.
+All of it is integers. Prices are whole picodollars, and whichever the search ends with, what they prove is exact.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from ._bound import FIVE_US, HOUR_US, check_rates
 from ._jit import jit
 from ._trace import Ints, Trace, radix, select
 from ._values import Accesses, Cards, accesses, bound
+from ._values import _exact_sum as _sum
 
 Bools = npt.NDArray[np.bool_]
 SWEEPS, FEWEST_SWEEPS = 200, 20
-_LOOKS = 400_000_000  # accesses looked at in all sweeps: over a large trace there are fewer of them
+_LOOKS = 15_000_000  # accesses looked at in all sweeps: over a large trace there are fewer of them
+ONE = 1_024  # shares are parts of it
 _PATIENCE = 8  # sweeps without a better bound, then steps are halved
 _CLOSE = 2_000_000  # of the cost: a gap of less than one in so many is closed
 _WORK = 100_000_000  # accesses looked at while flipping, in all
@@ -121,8 +123,7 @@ def _cost(trace: Trace, minimum: int, cards: Cards, batch: Vector, chosen: Bools
 
 def _overdrawn(parts: _Parts, extra: Ints, prices: Ints, deferrable: Bools) -> Ints:
     """Of each request that may wait, by how much a batch costs less than the prices of its path; else 0."""
-    paid = np.zeros(len(extra), np.int64)
-    np.add.at(paid, parts.request, prices * parts.sizes)
+    paid = _by_request(parts, prices * parts.sizes, len(extra))
     return np.where(deferrable, np.minimum(extra - paid, 0), 0)
 
 
@@ -131,55 +132,69 @@ def _overdrawn(parts: _Parts, extra: Ints, prices: Ints, deferrable: Bools) -> I
 
 def _search(parts: _Parts, extra: Ints, deferrable: Bools) -> tuple[Ints, Bools]:
     """The prices that prove the most, and the cheapest choice on the way to them."""
-    count = len(extra)
-    walked = np.bincount(parts.request, parts.sizes, count)
-    per_token = np.where(walked > 0, extra / np.maximum(walked, 1), 0)
-    prices = per_token[parts.request]
-    far = 20.0 * parts.rates.max(initial=1)
-    best_prices, best = np.floor(prices).astype(np.int64), -np.inf
-    chosen, least = deferrable & (extra < 0) & (walked == 0), np.inf
-    sums, step, waited, work = np.zeros(count), 1.0, 0, _WORK
+    walked = _by_request(parts, parts.sizes, len(extra))
+    chosen = deferrable & (extra < 0) & (walked == 0)
+    least = _total(parts, extra, chosen)
+    prices = best_prices = _allotted(parts, extra, walked, np.zeros_like(parts.sizes))
+    best = least - (1 << 100)  # anything proves more
+    sums, halved, waited, work = np.zeros_like(extra), 0, 0, _WORK
     sweeps = min(SWEEPS, max(FEWEST_SWEEPS, _LOOKS // max(1, len(prices))))
     for sweep in range(sweeps):
-        whole = np.floor(np.clip(prices, -far, far)).astype(np.int64)
-        each, batched = _relaxed(*parts[:4], whole, parts.waits)
-        proved = float(each.astype(float) @ parts.sizes[parts.firsts[:-1]])
-        proved += float(_overdrawn(parts, extra, whole, deferrable).sum())
+        each, batched = _relaxed(*parts[:4], prices, parts.waits)
+        proved = _sum(each * parts.sizes[parts.firsts[:-1]]) + _sum(
+            _overdrawn(parts, extra, prices, deferrable)
+        )
         waited += 1
         if proved > best:
-            best, best_prices, waited = proved, whole, 0
-        share = np.bincount(parts.request, parts.sizes * batched, count) / np.maximum(walked, 1)
+            best, best_prices, waited = proved, prices, 0
+        share = _by_request(parts, parts.sizes * batched, len(extra)) * ONE // np.maximum(walked, 1)
         sums += share
-        rounded = _rounded(share, walked, extra, deferrable)
-        cost = _total(parts, extra, rounded)
-        if cost < least:
-            chosen, least = rounded, cost
+        starts = [_rounded(share, walked, extra, deferrable)]
         if sweep % 50 == 10 or sweep == sweeps - 1:
-            tried = _rounded(sums / (sweep + 1), walked, extra, deferrable)
-            for start in (chosen, tried):
-                moved, work = _flipped(parts, extra, start, np.abs(share - 0.5), deferrable, work)
-                if (cost := _total(parts, extra, moved)) < least:
-                    chosen, least = moved, cost
-        apart = batched - share[parts.request]
-        norm = float(parts.sizes @ (np.where(parts.waits, apart, 0.0) ** 2))
+            for start in (chosen, _rounded(sums // (sweep + 1), walked, extra, deferrable)):
+                moved, work = _flipped(parts, extra, start, np.abs(2 * share - ONE), deferrable, work)
+                starts.append(moved)
+        for start in starts:
+            if (cost := _total(parts, extra, start)) < least:
+                chosen, least = start, cost
+        apart = np.where(parts.waits, ONE * batched - share[parts.request], 0)
+        norm = _sum(parts.sizes * apart**2)
         if norm == 0 or (least - best) * _CLOSE <= abs(least):
             break
         if waited >= _PATIENCE:
-            step, waited, prices = step / 2, 0, best_prices + 0.5
+            halved, waited, prices = halved + 1, 0, best_prices
             continue
-        prices = prices + step * max(least - best, 1.0) / norm * apart
+        step = (
+            max(least - best, 1) * ONE**2 // norm >> halved
+        )  # a part in ONE of a picodollar, for a part in ONE
+        most = 20 * int(parts.rates.max())
+        moved_by = apart * min(step, most) // ONE
+        prices = _allotted(parts, extra, walked, np.clip(prices + moved_by, -most, most))
     return best_prices, chosen
 
 
-def _rounded(share: Any, walked: Any, extra: Ints, deferrable: Bools) -> Bools:
+def _by_request(parts: _Parts, tokens: Ints, count: int) -> Ints:
+    """Their sums over the accesses of each request."""
+    sums = np.zeros(count, np.int64)
+    np.add.at(sums, parts.request, tokens)
+    return sums
+
+
+def _allotted(parts: _Parts, extra: Ints, walked: Ints, prices: Ints) -> Ints:
+    """The prices, moved alike over each path so that they come to what a batch costs there, but for less than one."""
+    left = extra - _by_request(parts, prices * parts.sizes, len(extra))
+    return np.asarray(prices + (left // np.maximum(walked, 1))[parts.request], np.int64)
+
+
+def _rounded(share: Ints, walked: Ints, extra: Ints, deferrable: Bools) -> Bools:
     """Batched as most of its tokens say; what has none that could be cached, if a batch costs less."""
-    return np.asarray(deferrable & np.where(walked > 0, share >= 0.5, extra < 0), bool)
+    return np.asarray(deferrable & np.where(walked > 0, 2 * share >= ONE, extra < 0), bool)
 
 
-def _total(parts: _Parts, extra: Ints, chosen: Bools) -> float:
+def _total(parts: _Parts, extra: Ints, chosen: Bools) -> int:
     """What a choice costs, less what all requests pay outside of what is cached."""
     each = _spent(*parts[:4], chosen[parts.request])
-    return float(each.astype(float) @ parts.sizes[parts.firsts[:-1]]) + float(extra[chosen].sum())
+    return _sum(each * parts.sizes[parts.firsts[:-1]]) + _sum(extra[chosen])
 
 
 def _flipped(
@@ -219,17 +234,17 @@ def _relaxed(firsts: Any, at_us: Any, card: Any, rates: Any, prices: Any, waits:
         before[i + 1] = before[i] + (prices[i] if waits[i] else 0)
     for c in range(len(firsts) - 1):
         rest = np.int64(0)
-        ends[:] = 0
+        ends[0, 0] = ends[0, 1] = ends[1, 0] = ends[1, 1] = 0
         for i in range(firsts[c + 1] - 1, firsts[c] - 1, -1):
-            rate = rates[card[i]]
-            best = rate[0] + rest
+            of = card[i]
+            best = rates[of, 0] + rest
             for t in range(2):
                 until_us = at_us[i] + (FIVE_US if t == 0 else HOUR_US)
                 k = follow[t, i] = _next_read(t, at_us, worth, queue, ends, until_us, before[i + 1] + rest)
                 alive = worth[t, k] - before[i + 1] if k >= 0 else rest
-                worth[t, i] = before[i] + rate[2] + alive
-                if rate[3 + t] + alive < best:
-                    best, how[i] = rate[3 + t] + alive, 1 + t
+                worth[t, i] = before[i] + rates[of, 2] + alive
+                if rates[of, 3 + t] + alive < best:
+                    best, how[i] = rates[of, 3 + t] + alive, 1 + t
             if waits[i] and prices[i] + rest < best:
                 best, how[i] = prices[i] + rest, 3
             for t in range(2):

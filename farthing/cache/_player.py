@@ -31,6 +31,7 @@ FIXED, BY_RETURNS, BY_PAUSES = range(3)
 PARTS = 10**6
 DAY_US = 24 * HOUR_US
 RETURNS = 2  # so often must a conversation have come back to an expired cache before it is kept for an hour
+REGULAR = 4  # and so often, three times in four, before that alone is reason enough
 
 # Tokens that may be reused, by zone (before the guards, between them, behind, and whether they are new), by turn, by
 # how long ago the turn before was, by length. Each level is trusted as far as it has seen tokens, else the one above.
@@ -231,6 +232,8 @@ def worth_writing(
     gain, most, end = 0, 0, -1
     for position in range(read + 1, len(path)):
         chance = probability(own, own.traits[walk.starts[i] + position, 0])
+        if later > 0 and position < known and regular(own, path[position], path[0]):
+            chance = max(chance, PARTS * 3 // 4)
         chance += (PARTS - chance) * later // PARTS
         worth = chance * (write - prices.read) - PARTS * (write - 1000)
         gain += walk.sizes[path[position]] * (worth // 1000)
@@ -241,6 +244,16 @@ def worth_writing(
             if marked:
                 most, end = gain, position
     return read, end
+
+
+@jit
+def regular(own: Mind, node: Any, root: Any) -> Any:
+    """Whether most requests that begin alike found the cache expired within the hour, as those of a timer do.
+
+    While nothing is written nothing is waited for, so the classes of waits would never learn it.
+    """
+    cold = own.seen[node, COLD]
+    return cold >= REGULAR and cold * 4 >= (own.seen[root, TIMES] - 1) * 3
 
 
 @jit
@@ -301,6 +314,8 @@ def lifetime(
         return state[path[living - 1], TTL]
     if policy.lives == BY_RETURNS and (known <= system or own.seen[path[known - 1], COLD] < RETURNS):
         return FIVE_US
+    if policy.lives == BY_RETURNS and system == 0 and regular(own, path[known - 1], path[0]):
+        return HOUR_US
     # An hour pays if P(back after 5m, within 1h) * (w5 - read) > (P(not back) + growth) * (w1 - w5).
     agent = 1 if system > 0 else 0
     within, never = pauses(own, agent)
