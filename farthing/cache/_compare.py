@@ -12,6 +12,7 @@ from farthing.meters import Vector
 from farthing.usage import EPOCH, Sku
 
 from ._engine import DOCUMENTED, Semantics
+from ._hybrid import hybrid
 from ._machine import replay
 from ._plan import plan
 from ._policies import BEST, POLICIES, simulate
@@ -96,4 +97,6 @@ def warm() -> None:
         at_us=three, namespace=three * 0, output=three, plain=three, starts=np.arange(4, dtype=np.int64),
         nodes=three * 0, sizes=np.array([2_000], dtype=np.int64), system=three * 0, kinds=three * 0,
     )  # fmt: skip
-    compare(trace, Cards((Vector(3, 15, 1, 4, 6),), three * 0), minimum=1_000)
+    cards = Cards((Vector(3, 15, 1, 4, 6),), three * 0)
+    compare(trace, cards, minimum=1_000)
+    hybrid(trace, 1_000, cards, Vector(2, 7), three > 0)

@@ -3,7 +3,7 @@
 A batched request pays less for every token and is not in the cache: it reads nothing, and renews nothing for others.
 Whether it is batched is one decision for all nodes of its path, and that alone ties the nodes together. So each access
 gets its own decision, and a price a token for being batched; whatever the prices, the least of all nodes apart, plus
-what the prices of a path leave over or overdraw, is no more than the best decision costs (Lagrangian relaxation).
+what the prices of a path overdraw of a batch's, is no more than the best decision costs (Lagrangian relaxation).
 The prices are moved to where the accesses of a request agree, by subgradients; what most of its tokens say is rounded,
 and then requests are flipped one by one as long as that saves something.
 
@@ -23,8 +23,7 @@ from farthing.meters import Vector
 from ._bound import FIVE_US, HOUR_US, check_rates
 from ._jit import jit
 from ._trace import Ints, Trace, radix, select
-from ._values import Accesses, Cards, accesses, bound
-from ._values import _exact_sum as _sum
+from ._values import Accesses, Cards, _exact_sum, accesses, bound
 
 Bools = npt.NDArray[np.bool_]
 SWEEPS, FEWEST_SWEEPS = 200, 20
@@ -141,7 +140,7 @@ def _search(parts: _Parts, extra: Ints, deferrable: Bools) -> tuple[Ints, Bools]
     sweeps = min(SWEEPS, max(FEWEST_SWEEPS, _LOOKS // max(1, len(prices))))
     for sweep in range(sweeps):
         each, batched = _relaxed(*parts[:4], prices, parts.waits)
-        proved = _sum(each * parts.sizes[parts.firsts[:-1]]) + _sum(
+        proved = _exact_sum(each * parts.sizes[parts.firsts[:-1]]) + _exact_sum(
             _overdrawn(parts, extra, prices, deferrable)
         )
         waited += 1
@@ -158,7 +157,7 @@ def _search(parts: _Parts, extra: Ints, deferrable: Bools) -> tuple[Ints, Bools]
             if (cost := _total(parts, extra, start)) < least:
                 chosen, least = start, cost
         apart = np.where(parts.waits, ONE * batched - share[parts.request], 0)
-        norm = _sum(parts.sizes * apart**2)
+        norm = _exact_sum(parts.sizes * apart**2)
         if norm == 0 or (least - best) * _CLOSE <= abs(least):
             break
         if waited >= _PATIENCE:
@@ -194,7 +193,7 @@ def _rounded(share: Ints, walked: Ints, extra: Ints, deferrable: Bools) -> Bools
 def _total(parts: _Parts, extra: Ints, chosen: Bools) -> int:
     """What a choice costs, less what all requests pay outside of what is cached."""
     each = _spent(*parts[:4], chosen[parts.request])
-    return _sum(each * parts.sizes[parts.firsts[:-1]]) + _sum(extra[chosen])
+    return _exact_sum(each * parts.sizes[parts.firsts[:-1]]) + _exact_sum(extra[chosen])
 
 
 def _flipped(
