@@ -173,9 +173,10 @@ def _bars(bars: Sequence[tuple[str, int, bool]]) -> str:
     drawn = []
     for row, (label, amount, marked) in enumerate(bars):
         y, wide = row * _ROW, max(1, amount * room // most)
+        fill = ' class="best"' if marked else ""
         drawn.append(
             f'<text x="{_LABEL - 8}" y="{y + 16}" text-anchor="end">{escape(label)}</text>'
-            f'<rect x="{_LABEL}" y="{y + 5}" width="{wide}" height="14" rx="2"{" class=best" if marked else ""}/>'
+            f'<rect x="{_LABEL}" y="{y + 5}" width="{wide}" height="14" rx="2"{fill}/>'
             f'<text x="{_LABEL + wide + 6}" y="{y + 16}">{escape(show(amount))}</text>'
         )
     height = len(bars) * _ROW + 4
