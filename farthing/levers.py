@@ -147,6 +147,26 @@ def to_model(model: str, kappa: Ratio = SAME, *, cacheable: bool = True) -> Rewr
     return rewrite
 
 
+def to_platform(platform: str) -> Rewrite:
+    """The same call bought from another seller. Away from Bedrock there is no region, and no geography but the US.
+
+    Tokens stay on their meters, but in a Bedrock batch, which forfeits the cache.
+    """
+
+    def rewrite(sku: Sku, tokens: Vector) -> Rewritten:
+        if sku.platform == platform:
+            return None
+        at_home = "regional" if platform == "bedrock" else "geo_us"
+        endpoint = at_home if sku.endpoint in ("geo_us", "govcloud") else sku.endpoint
+        if platform != "bedrock" and endpoint == "regional":
+            endpoint = "global"
+        if platform == "bedrock" and sku.mode == "batch":
+            tokens = Vector(input=tokens.prompt, output=tokens.output)
+        return Sku(platform, sku.model, endpoint, "", sku.mode), tokens
+
+    return rewrite
+
+
 def family(model: str) -> str:
     """opus, sonnet, haiku ...: of models of one family the newer is the successor."""
     words = [word for word in model.split("-") if word.isalpha() and word not in ("claude", "v")]

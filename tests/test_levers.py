@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from farthing.book import default_book
-from farthing.levers import KAPPA, SAME, batch_pays, family, to_model
+from farthing.levers import KAPPA, SAME, batch_pays, family, to_model, to_platform
 from farthing.meters import Vector
-from farthing.usage import Sku
+from farthing.usage import PLATFORMS, Sku
 
 BOOK = default_book()
 SONNET = Sku("bedrock", "claude-sonnet-4-6", "regional", "", "on_demand")
@@ -66,3 +66,16 @@ def test_families_are_told_from_names():
 def test_the_tokenizer_interval_begins_at_the_same():
     assert KAPPA[0] == SAME
     assert [above / below for above, below in KAPPA] == sorted(above / below for above, below in KAPPA)
+
+
+@given(tokens_, st.sampled_from(sorted({card.sku for card in BOOK.cards()})), st.sampled_from(PLATFORMS))
+def test_another_platform_is_sent_the_same_tokens(tokens, sku, platform):
+    moved = to_platform(platform)(sku, tokens)
+    if moved is None:
+        assert sku.platform == platform
+        return
+    assert sum(moved[1]) == sum(tokens)
+    assert (moved[0].platform, moved[0].model, moved[0].mode) == (platform, sku.model, sku.mode)
+    forfeits = platform == "bedrock" and sku.mode == "batch"
+    assert moved[1] == (Vector(input=tokens.prompt, output=tokens.output) if forfeits else tokens)
+    assert moved[0].endpoint in (("global", "regional") if platform == "bedrock" else ("global", "geo_us"))

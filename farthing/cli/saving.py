@@ -18,7 +18,7 @@ from farthing.money import show, usd
 if TYPE_CHECKING:
     from farthing.cells import Question
     from farthing.ledger import Ledger
-    from farthing.optimise import Advice, Interval, Plan, Worked
+    from farthing.optimise import Advice, Interval, Outcome, Plan, Worked
 
 MOST_SHOWN = 6  # pieces of advice, and workloads, on the screen; --all and --json have all
 MOST_TOLD = 5  # lines that could not be read
@@ -44,7 +44,10 @@ def savings(
     ] = False,
 ) -> int:
     """What today's traffic would cost under the cheapest plan that its owners allow: replayed, bounded, explained."""
+    from farthing.levers import to_platform
+    from farthing.optimise import Scenario, whatif
     from farthing.optimise import savings as plan_of
+    from farthing.usage import PLATFORMS
 
     applying.check()
     question = asked.question()
@@ -57,10 +60,16 @@ def savings(
             heading = "billed by AWS, and each part of it in the same proportion"
         opened = sources(bodies, wrong) if bodies else ()
         plan = plan_of(ledger, question, bodies=opened, key=hashing_key(), billed=billed, heading=heading)
+        sellers = [Scenario(name, (to_platform(name),)) for name in PLATFORMS]
+        elsewhere = [one for one in whatif(ledger, question, sellers) if one.moved]
     if asked.json:
-        write_json(as_json(plan))
+        write_json(as_json(plan) | {"platforms": [_elsewhere(one) for one in elsewhere]})
     else:
         _print(plan, whole=all)
+        for one in elsewhere:
+            print(
+                f"on {one.name}, at its list prices: {show(one.cost)}; farthing platform compare has the rest"
+            )
     put_into_force(plan.advice, applying, question)
     wrong += plan.faults
     for line in wrong[:MOST_TOLD]:
@@ -135,6 +144,11 @@ def _worked(one: Worked) -> dict[str, Any]:
         "bound_usd": usd(one.bound), "worth_usd": _ends(one.worth), "traced": one.traced, "notes": one.notes,
         "allow": one.allow,
     }  # fmt: skip
+
+
+def _elsewhere(one: Outcome) -> dict[str, str]:
+    """Another seller: a comparison, which no plan contains. What has no price there stays as it is."""
+    return {"platform": one.name, "usd": usd(one.cost)}
 
 
 # --- for a person --------------------------------------------------------------------------------------------------
