@@ -1,7 +1,6 @@
 """Batch or cache with hindsight: against every subset of small traces, against both extremes, on a published trace."""
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ SONNET = Vector(3_000_000, 15_000_000, 300_000, 3_750_000, 6_000_000)
 DEARER = Vector(*(2 * rate for rate in SONNET))
 HALF = Vector(*(rate // 2 for rate in SONNET))
 MINUTE = 60_000_000
-MOONCAKE = Path("/work/shared/data/mooncake/synthetic_trace.jsonl")
 
 
 def a_trace(seed, count=8):
@@ -106,11 +104,10 @@ def test_an_empty_trace_costs_nothing():
     assert hybrid(trace, 1_024, Cards.one(SONNET, trace), HALF, none.astype(bool))[:2] == (0, 0)
 
 
-@pytest.mark.skipif(not MOONCAKE.exists(), reason="the published trace is not on this machine")
-def test_a_published_trace_comes_to_the_known_shares():
+def test_a_published_trace_comes_to_the_known_shares(shared):
     from farthing.traces import Source, read_traces
 
-    raw = MOONCAKE.read_bytes()
+    raw = (shared / "data" / "mooncake" / "synthetic_trace.jsonl").read_bytes()
     lines = list(enumerate(raw.splitlines(), 1))
     trace = read_traces([Source("trace", raw[:4_096], lines)], b"k" * 32, "mooncake").trace
     cards = Cards.one(SONNET, trace)
