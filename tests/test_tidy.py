@@ -23,7 +23,7 @@ LAYERS = [
     {"usage"},
     {"book"},
     {"rating"},
-    {"frames", "config", "aws", "outbox", "offers", "fx", "notify"},
+    {"frames", "config", "aws", "outbox", "wire", "offers", "fx", "notify"},
     {"ledger", "cache", "levers", "policy"},
     {"cells"},
     {"costs"},
@@ -42,7 +42,7 @@ RATING = LAYER["rating"]
 
 # Inside a folder, files keep apart too, but for these rows, which go down in the same way.
 FOLDERS = {
-    "gateway": [{"protocol"}, {"policy", "budgets"}, {"proxy", "hooks", "batch"}],
+    "gateway": [{"protocol"}, {"policy", "budgets"}, {"live"}, {"proxy", "hooks", "batch"}],
 }
 
 OUTSIDE_THE_LAYERS = {"__init__", "__main__"}  # the public names, and the way in
