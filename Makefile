@@ -60,7 +60,7 @@ bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
 
 lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=--upgrade: the newest)
 	$(LOCK) --group build -o requirements/build.txt
-	$(LOCK) pyproject.toml -c requirements/build.txt -o requirements/run.txt
+	$(LOCK) pyproject.toml --extra aws --extra gateway -c requirements/build.txt -o requirements/run.txt
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/build.txt -c requirements/run.txt -o requirements/dev.txt
 	$(LOCK) --group bench -o requirements/bench.txt
 

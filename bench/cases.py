@@ -25,7 +25,7 @@ DATA = ROOT / ".bench"
 RIVAL_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 CCUSAGE = "20.0.24"
 FARTHING = (sys.executable, "-m", "farthing")
-MORE_IS_BETTER = ("records/s", "rows/s", "accesses/s")
+MORE_IS_BETTER = ("records/s", "rows/s", "accesses/s", "requests/s")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """farthing: what Claude on Amazon Bedrock costs, proved, explained and brought down.
 
 `rate` prices one call, `read` turns usage files into records, `Ledger` keeps them, `Book` holds the prices.
+`instrument` meters a boto3 client, `Middleware` one of the anthropic SDK, `LiteLLMCallback` LiteLLM.
 """
 
 from __future__ import annotations
@@ -10,14 +11,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from farthing.api import read
     from farthing.book import Book
+    from farthing.gateway.hooks import BudgetExceeded, LiteLLMCallback, Middleware, instrument
     from farthing.ledger import Ledger
     from farthing.rating import rate
 
 __version__ = "0.1.0"
-__all__ = ["Book", "Ledger", "__version__", "rate", "read"]
+__all__ = [
+    "Book",
+    "BudgetExceeded",
+    "Ledger",
+    "LiteLLMCallback",
+    "Middleware",
+    "__version__",
+    "instrument",
+    "rate",
+    "read",
+]
 
 _HOMES = {
     "Book": "farthing.book",
+    "BudgetExceeded": "farthing.gateway.hooks",
+    "LiteLLMCallback": "farthing.gateway.hooks",
+    "Middleware": "farthing.gateway.hooks",
+    "instrument": "farthing.gateway.hooks",
     "Ledger": "farthing.ledger",
     "rate": "farthing.rating",
     "read": "farthing.api",

@@ -34,12 +34,13 @@ class Imported:
     rejected: int = 0
     unpriced: int = 0
     totals: int = 0  # control totals that are new, or other than they were; no part of `read`
+    entries: int = 0  # uses of what is no token that are new, or more than was known; no part of `read`
     errors: list[str] = field(default_factory=list)  # a line each: file, line, what is wrong
 
     def as_json(self) -> dict[str, int]:
-        """The counts; `totals` only where there are some."""
+        """The counts; `totals` and `entries` only where there are some."""
         shown = {name: value for name, value in vars(self).items() if name != "errors"}
-        return shown if self.totals else {name: value for name, value in shown.items() if name != "totals"}
+        return {name: value for name, value in shown.items() if value or name not in ("totals", "entries")}
 
     def sentence(self) -> str:
         said = [
@@ -50,6 +51,7 @@ class Imported:
             f"{self.rejected:,} rejected" if self.rejected else "",
             f"{self.unpriced:,} without a price" if self.unpriced else "",
             f"{self.totals:,} control totals" if self.totals else "",
+            f"{self.entries:,} entries beside tokens" if self.entries else "",
             f"{self.skipped:,} other files skipped" if self.skipped else "",
         ]
         return ", ".join(filter(None, said))
@@ -121,6 +123,7 @@ def _place(path: str) -> str:
 def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: datetime) -> None:
     added = ledger.append(batch.usages)
     done.totals += ledger.note_totals(batch.totals, now)
+    done.entries += ledger.note_entries(batch.entries, now)
     done.read += batch.read
     done.skipped += batch.skipped
     done.imported += len(added.fresh)

@@ -16,7 +16,7 @@ from farthing.cells import Cell
 from farthing.levers import LEVERS
 from farthing.meters import CACHE_METERS, METERS, Vector
 from farthing.reports import Table
-from farthing.reports.bills import OFFER_STEPS, STEPS, layers
+from farthing.reports.bills import ENTRIES, OFFER_STEPS, STEPS, layers
 from farthing.reports.levers import score
 from farthing.statement import Billed, Statement
 
@@ -108,7 +108,7 @@ def bill_beside(computed: Table, statement: Statement) -> Table:
     """`farthing bill` of a ledger, with what was billed for the same days beside it."""
     billed = {row["step"]: row for row in waterfall(statement)}
     ours = {row["step"]: row for row in computed.parts["waterfall"]}
-    known = (*dict(STEPS + OFFER_STEPS), _BEYOND_STEP, _NO_RATE_STEP, "total")
+    known = (*dict((*STEPS, *OFFER_STEPS, ENTRIES)), _BEYOND_STEP, _NO_RATE_STEP, "total")
     order = [name for name in known if name in billed | ours]
     steps = [
         {
@@ -121,10 +121,8 @@ def bill_beside(computed: Table, statement: Statement) -> Table:
     ]
     of_model = _by_model(statement)
     rows = [row | {"billed_usd": of_model.pop(row["model"], {"usd": 0})["usd"]} for row in computed.rows]
-    nothing = dict.fromkeys(("calls", "tokens", *METERS, "usd", "unpriced_calls"), 0)
-    rows += [
-        {"model": model} | nothing | {"billed_usd": row["usd"]} for model, row in sorted(of_model.items())
-    ]
+    nothing = dict.fromkeys((*computed.columns, "unpriced_calls"), 0)
+    rows += [nothing | {"model": model, "billed_usd": row["usd"]} for model, row in sorted(of_model.items())]
     return replace(
         computed,
         heading=f"{computed.heading}; {BILLED} beside it",

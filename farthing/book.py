@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -99,11 +100,18 @@ def midnight(day: date) -> datetime:
 
 @dataclass
 class Book:
-    """A catalogue and its cards. Models expand to cards when first asked for; the digest names the whole book."""
+    """A catalogue and its cards. Models expand to cards when first asked for; the digest names the whole book.
+
+    A book with private offers in it keeps them, and the public book that it was made from. Accounts that have offers
+    of their own have SKUs of their own: `terms` is by account, and is what their SKUs say.
+    """
 
     models: dict[str, Model]
     defaults: Mapping[str, Any]
     digest: str
+    offers: tuple[Any, ...] = ()  # farthing.offers knows them
+    terms: Mapping[str, str] = field(default_factory=dict)
+    public: Book | None = None
     _ids: dict[str, str] = field(default_factory=dict)
     _cards: dict[str, dict[Sku, list[Card]]] = field(default_factory=dict)
     _resolved: dict[tuple[str, ...], Resolved | Unpriced] = field(default_factory=dict)
@@ -117,18 +125,17 @@ class Book:
         defaults: Mapping[str, Any] = {}
         digest = hashlib.sha256()
         for path in sorted(Path(folder).glob("*.toml")):
-            text = path.read_bytes()
-            digest.update(text)
-            try:
-                tables = tomllib.loads(text.decode(), parse_float=Decimal)
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path}: {error}") from error
+            data = path.read_bytes()
+            digest.update(data)
+            tables = _read(path, data)
             if path.name == "_book.toml":
                 defaults = tables
             elif not path.name.startswith("_"):
                 twice = models.keys() & tables.keys()
                 if twice:
                     raise ValueError(f"{path}: {', '.join(sorted(twice))} is in another file already")
+                for name, table in tables.items():
+                    _check_keys(path, data.decode(), name, table)
                 models |= {name: Model(name, table) for name, table in tables.items()}
         if not defaults:
             raise ValueError(f"{folder}: no _book.toml, so no factors to price by")
@@ -145,14 +152,15 @@ class Book:
     def cards(self, *skus: Sku) -> list[Card]:
         """The cards of these SKUs, or of the whole book, in order of SKU, start and prompt size."""
         wanted: Iterable[str] = {sku.model for sku in skus} if skus else self.models
+        own = {self._own(sku) for sku in skus}
         found = (card for name in sorted(wanted) for cards in self._of(name).values() for card in cards)
-        return [card for card in found if not skus or card.sku in skus]
+        return [card for card in found if not skus or card.sku in own]
 
     def place(
         self, facts: Facts, profiles: Mapping[str, str] | None = None, assume: Mapping[str, str] | None = None
     ) -> Resolved | Unpriced:
-        """What the facts of a call come to: `resolve`, of what a source said."""
-        return self.resolve(
+        """What the facts of a call come to: `resolve`, of what a source said, by the terms of its account."""
+        found = self.resolve(
             facts.model_id,
             platform=facts.platform,
             region=facts.region,
@@ -162,10 +170,23 @@ class Book:
             profiles=profiles,
             assume=assume,
         )
+        return self.by_terms(found, facts.account)
+
+    def by_terms(self, found: Resolved | Unpriced, account: str) -> Resolved | Unpriced:
+        """As it is sold to the account."""
+        terms = self.terms.get(account)
+        if not terms or isinstance(found, Unpriced):
+            return found
+        return found._replace(sku=found.sku._replace(terms=terms))
+
+    @property
+    def listed(self) -> Book:
+        """The public book: itself where there are no offers in it."""
+        return self.public or self
 
     def find(self, sku: Sku, at: datetime, prompt: int = 0, *, cached: bool = False) -> Card | Unpriced:
         """The one card in force, or the reason why there is none. `prompt` counts cached tokens too."""
-        cards = self._of(sku.model).get(sku)
+        cards = self._of(sku.model).get(self._own(sku))
         if not cards:
             return Unpriced(self._no_sku(sku))
         prompt = min(prompt, ANY_PROMPT - 1)  # a count may be any int
@@ -175,6 +196,10 @@ class Book:
                     return Unpriced(_no_cached(sku))
                 return card
         return Unpriced(self._no_date(sku, at, cards))
+
+    def _own(self, sku: Sku) -> Sku:
+        """The SKU as this book has it: where it knows no such terms, what everybody pays."""
+        return sku if not sku.terms or sku in self._of(sku.model) else sku._replace(terms="")
 
     def check(self) -> None:
         """ValueError if two cards of one SKU overlap or a box is empty."""
@@ -364,6 +389,68 @@ def _no_cached(sku: Sku) -> str:
     if sku.platform == "bedrock" and sku.mode == "batch":
         return "AWS publishes no rate for cached tokens in a Bedrock batch"
     return f"no rate for cached tokens of {sku.model} is published on {sku.platform}"
+
+
+# --- TOML ----------------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, data: bytes) -> Mapping[str, Any]:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}:{toml_fault(error, text)}") from error
+
+
+def toml_fault(error: ValueError, text: str) -> str:
+    """`LINE: what is wrong`, of a text that is no TOML: its end, if it ends too soon."""
+    said, _, where = str(error).partition(" (at ")
+    line = re.match(r"line (\d+)", where)
+    return f"{line[1] if line else max(1, len(text.splitlines()))}: no TOML: {said}"
+
+
+_ROW = "from to bands platforms zones cache source accessed confidence bedrock_confidence"
+_SOLD = "batch batch_source cache endpoints fast from lifecycle min_cacheable profiles profiles_claimed zones"
+_MODEL = "name released released_source ids tokenizer context_tokens limited sources accessed confidence factors price"
+_STAGES = ("retirement", "legacy", "extended_access", "eol")
+_KEYS: Mapping[
+    str, Collection[str]
+] = {  # of tables, by the key that they are under; those of others are free
+    "": {*_MODEL.split(), *PLATFORMS},
+    **{rows: {*_ROW.split(), *METERS} for rows in ("price", "fast")},
+    "bands": {"over", *METERS},
+    "factors": METERS,
+    **dict.fromkeys(PLATFORMS, _SOLD.split()),
+    "endpoints": {"global", "regional", "govcloud", "geo_us"},
+    "min_cacheable": {"from", "tokens", "source"},
+    "lifecycle": {"source", *(f"{stage}{more}" for stage in _STAGES for more in ("", "_by", "_not_before"))},
+    "zone": {"regions", "geographies", "partly"},
+}
+
+
+def _check_keys(path: Path, text: str, model: str, table: Any) -> None:
+    """ValueError for a key that nobody reads: what was meant by it would be lost in silence."""
+    for key, known in _unknown_keys(table):
+        near = difflib.get_close_matches(key, known, n=1)
+        mend = f"did you mean `{near[0]}`?" if near else f"known here are {', '.join(sorted(known))}"
+        lines = text.splitlines()
+        heads = (n for n, line in enumerate(lines) if line.lstrip().startswith("[") and model in line)
+        begins = next(heads, 0)
+        said = re.compile(rf"(^|[\s{{,.\[\"']){re.escape(key)}[\"']?\s*[=.\]]")
+        found = next((n for n in range(begins, len(lines)) if said.search(lines[n])), begins)
+        raise ValueError(f"{path}:{found + 1}: {model}: unknown key {key!r}; {mend}")
+
+
+def _unknown_keys(table: Any, of: str = "") -> Iterator[tuple[str, Collection[str]]]:
+    known = _KEYS.get(of)
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if known is not None and key not in known:
+            yield key, known
+        for inner in value if isinstance(value, list) else (value,):
+            yield from _unknown_keys(inner, "zone" if of == "zones" else key)
 
 
 # --- TOML rows to cards --------------------------------------------------------------------------------------------

@@ -7,17 +7,20 @@ A question selects rows and names keys. The engine sums tokens by those keys and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
+
 from farthing.book import ANY_PROMPT, FOREVER, START, Book, Card, Resolved, Unpriced, default_book
 from farthing.config import UNASSIGNED, Config, claim_by_facts, claims, fingerprint
 from farthing.ledger import Ledger, arrow, transposed
 from farthing.meters import METERS, Vector
+from farthing.offers import contract_book, load_offers
 from farthing.rating import Grid, grid
 from farthing.usage import EPOCH, Facts, Sku, parse_model_id, settle_ttl
 
@@ -56,6 +59,8 @@ class Question:
 
     `since` and `until` are days of the zone `tz`, both included. `assume` settles what sources left open:
     endpoint, region, inference_geo, ttl.
+
+    Where the config names offers, the book has them: nobody who asks can forget them. `at_list` takes them out again.
     """
 
     since: date | None = None
@@ -69,6 +74,9 @@ class Question:
 
     def __post_init__(self) -> None:
         self.zone  # noqa: B018 - an unknown zone is an error even of a question that asks for no day
+        if self.config.contracts and not self.book.offers:
+            offers = load_offers(self.config.contracts, self.book)
+            object.__setattr__(self, "book", contract_book(self.book, offers))
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -84,6 +92,12 @@ class Question:
 
     def _midnight(self, day: date) -> datetime:
         return datetime(day.year, day.month, day.day, tzinfo=self.zone).astimezone(UTC)
+
+
+def at_list(question: Question) -> Question:
+    """The same question, by public prices alone."""
+    config = msgspec.structs.replace(question.config, contracts=())
+    return replace(question, book=question.book.listed, config=config)
 
 
 class Cell(NamedTuple):
@@ -175,8 +189,7 @@ class _Contexts:
         self.question = question
         con = ledger.connection
         contexts = ledger.contexts().materialize()
-        distinct = contexts.project(", ".join(_RESOLVING)).distinct().order(", ".join(_RESOLVING)).fetchall()
-        facts = [dict(zip(_RESOLVING, row, strict=True)) for row in distinct]
+        facts, on = _distinct(contexts, question.book)
         resolved = [_resolve(question, said) for said in facts]
         # where a call may run is a key like others; what it costs hangs on the rest, which fewer places tell apart
         placed = [p._replace(routing="") if isinstance(p, Resolved) else p for p in resolved]
@@ -190,7 +203,7 @@ class _Contexts:
         ]
         self.edge_columns = [f"edge_{i}" for i in range(max(map(len, self.edges), default=0))]
         number = {place: i for i, place in enumerate(self.places)}
-        columns: dict[str, list[Any]] = {name: [said[name] for said in facts] for name in _RESOLVING}
+        columns: dict[str, list[Any]] = {name: [said[name] for said in facts] for name in on.split(", ")}
         columns["place"] = [number[place] for place in placed]
         for i, name in enumerate(SKU_KEYS):
             columns[f"sku_{name}"] = [
@@ -211,7 +224,6 @@ class _Contexts:
         types = {name: "int64" if name in ("place", *self.extra) else "string" for name in columns}
         con.register("ctx_facts", contexts)
         con.register("ctx_places", arrow(columns, types))
-        on = ", ".join(_RESOLVING)
         named = "".join(
             f', {"p.sku_" if key in SKU_KEYS else "p." if key in ("routing", "profile") else "c."}{key} AS "{key}"'
             for key in KEYS
@@ -348,6 +360,14 @@ class _Contexts:
         return con.sql(
             f"SELECT tags, min(value) AS value FROM ledger_tags WHERE key = {_literal(name)} GROUP BY tags"
         )
+
+
+def _distinct(contexts: Any, book: Book) -> tuple[list[dict[str, str]], str]:
+    """What the contexts say that their price hangs on, each once; and the columns that it is in."""
+    names = (*_RESOLVING, "account") if book.terms else _RESOLVING
+    on = ", ".join(names)
+    rows = contexts.project(on).distinct().order(on).fetchall()
+    return [dict(zip(names, row, strict=True)) for row in rows], on
 
 
 def _edges(book: Book, skus: Iterable[Sku], since: datetime, until: datetime) -> tuple[int, ...]:

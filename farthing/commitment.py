@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from farthing.cells import Question, Where
-from farthing.costs import Period, costed, groups, periods
+from farthing.cells import Question, Where, cells
+from farthing.costs import Period, by_offers, periods
 from farthing.ledger import Ledger
 from farthing.offers import Offer, months_later
 from farthing.reports._spending import forecasts, known_until, spending
@@ -57,10 +57,10 @@ class Told(NamedTuple):
 
 def told(ledger: Ledger, question: Question, offers: Sequence[Offer], now: datetime) -> list[Told]:
     """Of each offer, in order of their first day. The question's days and filter do not matter."""
-    question = replace(question, since=None, until=None, where=(), tz="UTC")
+    question = by_offers(replace(question, since=None, until=None, where=(), tz="UTC"), offers)
     today = now.date()
-    drawn = periods(ledger, question, offers, until=today + DAY, as_of=today)
-    volume = periods(ledger, question, offers, volume=True, until=today + DAY, as_of=today)
+    drawn = periods(ledger, question, until=today + DAY, as_of=today)
+    volume = periods(ledger, question, volume=True, until=today + DAY, as_of=today)
     found = []
     for offer in offers:
         span = offer.starts, min(offer.span[1].date(), today + DAY)
@@ -69,7 +69,7 @@ def told(ledger: Ledger, question: Question, offers: Sequence[Offer], now: datet
                 offer,
                 _cost(ledger, question, offer, (), span),
                 _cost(ledger, question, offer, offers, span),
-                [_drawn(ledger, question, offers, p, now) for p in drawn if p.offer is offer],
+                [_drawn(ledger, question, p, now) for p in drawn if p.offer is offer],
                 [p for p in volume if p.offer is offer],
                 earlier(ledger, question, offers, offer, today),
             )
@@ -77,34 +77,27 @@ def told(ledger: Ledger, question: Question, offers: Sequence[Offer], now: datet
     return found
 
 
-def _drawn(
-    ledger: Ledger, question: Question, offers: Sequence[Offer], period: Period, now: datetime
-) -> Drawn:
+def _drawn(ledger: Ledger, question: Question, period: Period, now: datetime) -> Drawn:
     assert period.offer.commitment
     over = period.ends <= now.date()
-    coming = None if over else _coming(ledger, question, offers, period, now)
+    coming = None if over else _coming(ledger, question, period, now)
     return Drawn(period, period.offer.commitment.picos, over, coming)
 
 
-def _coming(
-    ledger: Ledger, question: Question, offers: Sequence[Offer], period: Period, now: datetime
-) -> Coming | None:
-    """The sum of forecasts of the groups of accounts that have the offer, each at its own rates."""
-    low = middle = high = 0
-    methods = []
-    for group in groups(ledger, question, offers):
-        if period.offer not in group.held:
-            continue
-        asked = replace(question, book=group.book, where=(*group.where, _platforms(period.offer)))
-        end = known_until(ledger, asked, now)
-        if end is None:
-            return None
-        made = spending(ledger, asked, (), end, period.starts)
-        found = forecasts(made, period.starts, period.ends - DAY, ())[()]
-        low, middle, high = low + found.low, middle + found.total, high + found.high
-        if found.rest:
-            methods.append(found.rest.method + ("" if found.rest.tried else ", wide interval"))
-    return Coming(low, middle, high, ", ".join(dict.fromkeys(methods)) or "it is over") if methods else None
+def _coming(ledger: Ledger, question: Question, period: Period, now: datetime) -> Coming | None:
+    """By the forecast of what the offer is of, at the rates of its accounts."""
+    asked = replace(question, where=_of(period.offer))
+    end = known_until(ledger, asked, now)
+    if end is None:
+        return None
+    made = spending(ledger, asked, (), end, period.starts)
+    if made.first is None:
+        return None
+    found = forecasts(made, period.starts, period.ends - DAY, ())[()]
+    method = "it is over"
+    if found.rest:
+        method = found.rest.method + ("" if found.rest.tried else ", wide interval")
+    return Coming(found.low, found.total, found.high, method)
 
 
 def earlier(
@@ -134,14 +127,13 @@ def _cost(
     ledger: Ledger, question: Question, offer: Offer, by: Sequence[Offer], span: tuple[date, date]
 ) -> int:
     """What the usage that the offer is of comes to, on these days, by the rates of some offers."""
-    where: tuple[Where, ...] = (_platforms(offer),)
-    where += (Where("account", tuple(sorted(offer.accounts))),) if offer.accounts else ()
     if span[1] <= span[0]:
         return 0
-    asked = replace(question, tz="UTC", since=span[0], until=span[1] - DAY, where=where)
-    rates_alone = [replace(one, volume=None, commitment=None) for one in by]
-    return sum(sum(made.contracted) for made in costed(ledger, asked, offers=rates_alone))
+    asked = replace(question, tz="UTC", since=span[0], until=span[1] - DAY, where=_of(offer))
+    return sum(cell.cost for cell in cells(ledger, by_offers(asked, by)))
 
 
-def _platforms(offer: Offer) -> Where:
-    return Where("platform", tuple(sorted(offer.platforms)))
+def _of(offer: Offer) -> tuple[Where, ...]:
+    """Whose usage it is an offer for."""
+    platforms = Where("platform", tuple(sorted(offer.platforms)))
+    return (platforms, Where("account", tuple(sorted(offer.accounts)))) if offer.accounts else (platforms,)

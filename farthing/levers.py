@@ -162,7 +162,7 @@ def to_platform(platform: str) -> Rewrite:
             endpoint = "global"
         if platform == "bedrock" and sku.mode == "batch":
             tokens = Vector(input=tokens.prompt, output=tokens.output)
-        return Sku(platform, sku.model, endpoint, "", sku.mode), tokens
+        return sku._replace(platform=platform, endpoint=endpoint, zone=""), tokens
 
     return rewrite
 

@@ -241,7 +241,7 @@ class _Rater:
         if endpoint and endpoint not in ends:
             raise MigrationError(f"{self.move.target} has no {endpoint} endpoint on {sku.platform}")
         chosen = endpoint or (sku.endpoint if sku.endpoint in ends else next(iter(ends), sku.endpoint))
-        moved = Sku(sku.platform, self.move.target, chosen, "", sku.mode)
+        moved = sku._replace(model=self.move.target, endpoint=chosen, zone="")
         if sku.mode != "on_demand" and isinstance(self.book.find(moved, self.now), Unpriced):
             moved = moved._replace(mode="on_demand")
         return moved

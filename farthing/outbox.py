@@ -115,6 +115,7 @@ class Result(_Call, frozen=True, kw_only=True, omit_defaults=True, tag="result")
     tokens: Tokens = Tokens()
     passes: tuple[Pass, ...] = ()
     status: Name = ""  # "" is success; "void": never sent; else an error code
+    assumed: Name = ""  # what the answer left open, as in every usage record: ttl
     latency_ms: Count | None = None
     first_token_ms: Count | None = None
     prefixes: Prefixes | None = None

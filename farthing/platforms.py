@@ -7,21 +7,21 @@ no whole CCU; ours is `carry` (see `metered`), and what another rule could add o
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from farthing.book import Book, Card, Unpriced, midnight
-from farthing.cells import Cell, Question, cells
+from farthing.cells import Cell, Question, at_list, cells
+from farthing.costs import Rates
+from farthing.importers import read_paths
 from farthing.ledger import Ledger
 from farthing.meters import Vector
-from farthing.money import from_usd
-from farthing.offers import books, load_offers
-from farthing.usage import Sku
+from farthing.offers import books
+from farthing.usage import Entry, Sku
 
 if TYPE_CHECKING:
     import narwhals.stable.v2 as nw
@@ -157,7 +157,8 @@ class _Costs(NamedTuple):
 
 def compare(ledger: Ledger, question: Question) -> list[Side]:
     """The question's usage on each platform: the same tokens, models and modes, at the offers of each account."""
-    of = books(question.book, load_offers(question.config.contracts, question.book))
+    of = books(question.book.listed, question.book.offers)
+    question = at_list(question)
     sides = [Side(platform) for platform in PLATFORMS]
     asked = replace(question, tz="UTC")
     for cell in cells(ledger, asked, _KEYS, flags=_hour(), beside=_anywhere):
@@ -259,80 +260,6 @@ def _hour() -> tuple[nw.Expr, ...]:
 
 # --- what is no token ----------------------------------------------------------------------------------------------
 
-HOUR_MS = 3_600_000
-
-
-class Rates(NamedTuple):
-    """Picodollars, from the catalogue's `addons`; none of them is sold on Bedrock."""
-
-    session_hour: int
-    search: int
-    container_hour: int
-    free_ms: int  # of containers, an organization and month
-    least_ms: int  # of a container
-
-    @classmethod
-    def of(cls, book: Book) -> Rates:
-        said = book.defaults["addons"]
-        return cls(
-            from_usd(said["managed_agents_session_hour"]),
-            from_usd(said["web_search_per_1000"]) // 1000,
-            from_usd(said["code_execution_per_container_hour"]),
-            int(said["code_execution_free_hours_per_org_month"]) * HOUR_MS,
-            int(said["code_execution_min_minutes"]) * 60_000,
-        )
-
-
-class Use(NamedTuple):
-    """A use of what is sold beside tokens: `session`, `web_search` or `code_execution`."""
-
-    kind: str
-    at: datetime
-    ms: int = 0
-    searches: int = 0
-    free: bool = False  # a session that was not running, a search that failed, code run for web tools
-    account: str = ""
-
-
-class Entry(NamedTuple):
-    """An amount that is no charge: `quantity` in the unit that is billed, before any allowance."""
-
-    kind: str
-    at: datetime
-    quantity: int
-    picos: int
-    account: str = ""
-
-
-def entries(uses: Iterable[Use], rates: Rates) -> list[Entry]:
-    """What the uses cost, in order of time: each rounded half-even to the picodollar, once.
-
-    Sessions count milliseconds of running alone. A container counts at least five minutes, and the organization's free
-    hours of the month are used up first.
-    """
-    left: dict[str, int] = {}
-    found = []
-    for use in sorted(uses, key=lambda use: (use.at, use.kind)):
-        if use.kind == "session":
-            ms = 0 if use.free else use.ms
-            found.append(
-                Entry(use.kind, use.at, ms, _half_even(ms * rates.session_hour, HOUR_MS), use.account)
-            )
-        elif use.kind == "web_search":
-            count = 0 if use.free else use.searches
-            found.append(Entry(use.kind, use.at, count, count * rates.search, use.account))
-        else:
-            ms = 0 if use.free else max(use.ms, rates.least_ms)
-            month = f"{use.at:%Y-%m}"
-            free = min(ms, left.get(month, rates.free_ms))
-            left[month] = left.get(month, rates.free_ms) - free
-            found.append(
-                Entry(
-                    use.kind, use.at, ms, _half_even((ms - free) * rates.container_hour, HOUR_MS), use.account
-                )
-            )
-    return found
-
 
 def breakeven(rates: Rates, card: Card, output_percent: int) -> int:
     """Tokens in an hour of running at which they cost what the running does: with fewer, the runtime dominates."""
@@ -340,60 +267,18 @@ def breakeven(rates: Rates, card: Card, output_percent: int) -> int:
     return int(rates.session_hour * 100 // (percents @ card.rates))
 
 
-# --- reading them --------------------------------------------------------------------------------------------------
-
-KINDS = ("session", "web_search", "code_execution")
-_KNOWN = ("kind", "at", "ms", "state", "searches", "failed", "with_web_tools", "account")
-
-
 class UseError(ValueError):
-    """A line is no use: file, line and mend."""
+    """A file of uses that cannot be read: file and mend."""
 
 
-def read_uses(path: Path) -> tuple[list[Use], list[str]]:
-    """The uses of a JSONL file, and a line for each that is none: a good one beside it counts."""
-    found, bad = [], []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UseError(
-            f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8: save it as UTF-8'}"
-        ) from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found.append(_use(line))
-            except ValueError as error:
-                bad.append(f"{path}:{number}: {error}")
+def read_uses(path: Path, now: datetime) -> tuple[list[Entry], list[str]]:
+    """The uses of a file, as an import reads it, and a line for each that is none: a good one beside it counts."""
+    found: list[Entry] = []
+    bad = []
+    for batch in read_paths([str(path)], format="uses", now=now, workers=0):
+        found += batch.entries
+        for file in batch.files:
+            if file.error and not file.rejects:
+                raise UseError(f"{path}: {file.error}")
+            bad += [f"{path}:{reject.line}: {reject.reason}" for reject in file.rejects]
     return found, bad
-
-
-def _use(line: str) -> Use:
-    try:
-        said = json.loads(line)
-    except ValueError as error:
-        raise UseError("no JSON: write one object a line") from error
-    if not isinstance(said, dict) or said.get("kind") not in KINDS:
-        raise UseError(f"kind is none of {', '.join(KINDS)}")
-    if unknown := [key for key in said if key not in _KNOWN]:
-        raise UseError(f"unknown key {unknown[0]!r}; known are {', '.join(_KNOWN)}")
-    try:
-        at = datetime.fromisoformat(str(said.get("at")))
-    except ValueError as error:
-        raise UseError("at is no time: write 2026-11-01T09:00:00Z") from error
-    if at.tzinfo is None:
-        raise UseError("at has no zone: write 2026-11-01T09:00:00Z")
-    kind, key = said["kind"], "searches" if said["kind"] == "web_search" else "ms"
-    count = said.get(key)
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise UseError(f"{key} is no count: a {kind} wants a whole number, 0 or more")
-    if kind == "session" and "state" not in said:
-        raise UseError("a session wants its state: only running is billed")
-    free = {
-        "session": said.get("state") != "running",
-        "web_search": bool(said.get("failed")),
-        "code_execution": bool(said.get("with_web_tools")),
-    }[kind]
-    at = at.astimezone(UTC)
-    account = str(said.get("account", ""))
-    return Use(kind, at, **{key: count}, free=free, account=account)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from farthing.cells import KEYS, SKU_KEYS, TIME_KEYS, Question, cells
+from farthing.costs import due_entries
 from farthing.ledger import Ledger, arrow
 from farthing.reports import Table
 
@@ -69,8 +70,10 @@ def _fold(rows: Sequence[Row], ledger: Ledger, question: Question) -> list[Row]:
         return list(rows)
     least = question.config.privacy.minimum_group
     people: dict[tuple[Any, ...], set[str]] = defaultdict(set)
-    for cell in cells(ledger, question, (*keys, "principal")):
-        people[cell.keys[:-1]].add(cell.keys[-1])
+    named = (*keys, "principal")
+    found = [cell.keys for cell in cells(ledger, question, named)]
+    for *group_keys, principal in found + [due.keys for due in due_entries(ledger, question, named)]:
+        people[tuple(group_keys)].add(principal)
     kept: list[Row] = []
     small: list[Row] = []
     for row in rows:
@@ -152,13 +155,14 @@ def _names(ledger: Ledger, values: set[str], free: set[str]) -> list[tuple[str, 
     con = ledger.connection
     con.register("said_contexts", ledger.contexts())
     con.register("said_totals", ledger.totals())
+    con.register("said_entries", ledger.table("entries"))
     texts = sorted(values | free)
     columns = {"text": texts, "free": [text in free for text in texts]}
     con.register("said_texts", arrow(columns, {"text": "string", "free": "bool"}))
     named = " UNION ".join(
         f"SELECT '{kind}' AS kind, {kind} AS name FROM {table} WHERE {kind} <> ''"
         for kind in PEOPLE
-        for table in ("said_contexts", "said_totals")
+        for table in ("said_contexts", "said_totals", "said_entries")
     )
     return con.execute(
         f"""WITH named AS MATERIALIZED ({named})

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import total_ordering
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import pytest
 
 from farthing.meters import Vector
 from farthing.money import PICOS_PER_USD, from_usd, show, usd
+
+if TYPE_CHECKING:
+    from farthing.emulator import Emulator
 
 _RECORDED = pytest.StashKey[list["Cost"]]()
 _CALLS = ("InvokeModel", "InvokeModelWithResponseStream", "Converse", "ConverseStream")
@@ -292,6 +295,17 @@ def farthing_cost(request: pytest.FixtureRequest) -> Callable[..., Any]:
             cost.stop()
 
     return record
+
+
+@pytest.fixture
+def bedrock_emulator() -> Iterator[Emulator]:
+    """A local Bedrock and Anthropic API for this test: `client()` is one of boto3, `url` is for all others."""
+    try:
+        from farthing.emulator import running
+    except ImportError as error:
+        pytest.fail(f"bedrock_emulator needs pip install 'farthing[gateway]' ({error})", pytrace=False)
+    with running() as emulator:
+        yield emulator
 
 
 def _check(recorded: Sequence[Cost] | None, args: tuple[Any, ...]) -> None:

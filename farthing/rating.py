@@ -167,7 +167,7 @@ def grid(book: Book, skus: Sequence[Sku] = (), since: datetime = START, until: d
     )
     split = any(not card.cached for card in cards)
     rows = []
-    for card in cards:
+    for card in (card for card in cards if not card.sku.terms):
         eras = [i for i, era in enumerate((max(since, START), *dates)) if card.starts <= era < card.ends]
         bands = [i for i, size in enumerate((0, *prompts)) if card.prompt_from <= size < card.prompt_to]
         cells = [
@@ -206,7 +206,7 @@ def unpriced_frame(usage: Any, cards: Any, lines: Grid) -> Any:
     return _boxed(usage, lines).join(known, on=_BOX, how="anti").drop("era", "band", "cached").to_native()
 
 
-_BOX = [*Sku._fields, "era", "band", "cached"]
+_BOX = [*Sku._fields[:5], "era", "band", "cached"]  # of public prices: terms are no column of usage
 
 
 def _boxed(usage: Any, lines: Grid) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from farthing.costs import off_sentence
 from farthing.fx import amount
 from farthing.money import usd
 from farthing.reports import Table, is_amount
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _HEADS = {
-    "cache_read": "read", "cache_write_5m": "write 5m", "cache_write_1h": "write 1h", "usd": "USD",
+    "cache_read": "read", "cache_write_5m": "write 5m", "cache_write_1h": "write 1h",
     "eligible_usd": "eligible", "applied_usd": "saved already", "missing_usd": "still missing",
     "upper_usd": "at most", "billed_usd": "billed", "billed_eligible_usd": "billed",
     "billed_applied_usd": "billed", "billed_missing_usd": "billed",
@@ -87,6 +88,7 @@ def _print_rows(
     if _like("usd", currency) in shown and len(rows) > 1:
         out.add_section()
         skip = {"calls"} if "meter" in shown else set()  # a call uses several meters
+        skip |= {"quantity", "billed"} if "unit" in shown else set()
         totals = (
             "total" if i == 0 else "" if name in skip else _total(name, rows, currency)
             for i, name in enumerate(shown)
@@ -125,7 +127,7 @@ def _head(name: str, currency: str, heads: Mapping[str, str]) -> str:
     if not is_amount(name, currency):
         return heads.get(name, name)
     of = name[:-3]  # without the currency
-    return heads.get(f"{of}usd", name) if of else name.upper()
+    return heads.get(f"{of}usd", name if of else name.upper())
 
 
 def _dull(name: str, rows: list[dict[str, Any]]) -> bool:
@@ -230,6 +232,11 @@ def footer_lines(footer: Mapping[str, Any]) -> list[str]:
         lines.append(f"assumed {entry['name']}: {_either(entry, 'usd', currency)}{upper} of {entry['calls']:,} calls; "
                      f"settle it by {entry['settle']}")  # fmt: skip
     lines.append(f"{currency}, days of {footer['tz']}, price book {footer['book']}")
+    if left := footer.get("left_out"):
+        lines.append(f"not in this report: {_either(left, 'usd', currency)} of {left['entries']:,} sessions, searches "
+                     "and code run (`farthing bill` has them)")  # fmt: skip
+    if offers := footer.get("offers"):
+        lines.append(off_sentence(offers))
     if fx := footer.get("fx"):
         dates = list(fx["rates"])
         span = f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else "".join(dates)

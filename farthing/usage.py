@@ -28,16 +28,24 @@ GEOGRAPHIES = (
 
 
 class Sku(NamedTuple):
-    """What has a price. `zone` is "" unless the model's price differs by region group (3.5 Sonnet)."""
+    """What has a price. `zone` is "" unless the model's price differs by region group (3.5 Sonnet).
+
+    `terms` tells accounts apart that have private offers of their own; a public price has none (docs/contracts.md).
+    """
 
     platform: str
     model: str
     endpoint: str
     zone: str
     mode: str
+    terms: str = ""
 
     def __str__(self) -> str:
-        return "/".join(part for part in self if part)
+        return "/".join(part for part in self[:5] if part)
+
+    def named(self) -> dict[str, Any]:
+        """What is sold, by name: all but the terms."""
+        return dict(zip(self._fields[:5], self[:5], strict=True))
 
 
 class Facts(NamedTuple):
@@ -112,6 +120,27 @@ class Total(NamedTuple):
     def said(self) -> tuple[str, ...]:
         """All but period and value."""
         return (self.source, self.name, *self[5:])
+
+
+ENTRY_UNITS = {"session": "ms", "web_search": "searches", "code_execution": "ms"}  # by kind
+
+
+class Entry(NamedTuple):
+    """A use of what is no token, as a source told it: like usage a fact, and priced when a report is made.
+
+    Of two with the same id the greater quantity holds: a count that goes on is told as it grows.
+    """
+
+    id: str
+    at_us: int  # microseconds since 1970 UTC
+    kind: str  # of ENTRY_UNITS
+    quantity: int  # in the unit of its kind
+    facts: Facts
+    free: str = ""  # why nothing is due: not_running, failed, with_web_tools
+
+    @property
+    def at(self) -> datetime:
+        return EPOCH + timedelta(microseconds=self.at_us)
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,9 +13,10 @@ dates they changed.
 5. model mix         each model's share of the tokens
 6. endpoint mix      within each model
 7. batch and mode    within each model and endpoint
-8. long prompts      the share of tokens in prompts beyond a price band
-9. cache             what share of the prompt was read, written, or neither
-10. prices           one step a SKU's price event; `unpriced` usage is in no step
+8. account mix       between accounts that have different private offers
+9. long prompts      the share of tokens in prompts beyond a price band
+10. cache            what share of the prompt was read, written, or neither
+11. prices           one step a SKU's price event, or a private offer's; `unpriced` usage is in no step
 
 No source tells text, so step 4 is assumed: a token of the older tokenizer is taken to be KAPPA tokens of the newer.
 What it adds, steps 2 and 3 lose: their sum with it does not hang on the assumption.
@@ -38,6 +39,7 @@ from farthing.book import Book, Card, Unpriced
 from farthing.cells import Cell, Question, cells
 from farthing.ledger import Ledger
 from farthing.meters import METERS
+from farthing.offers import made_by
 from farthing.usage import Sku
 
 PROMPT = tuple(meter for meter in METERS if meter != "output")
@@ -280,7 +282,8 @@ def _is_newer(book: Book, box: Box) -> bool:
 _MIXES = (
     ("model mix", lambda box: (box.sku.platform, box.sku.model)),
     ("endpoint mix", lambda box: (box.sku.platform, box.sku.model, box.sku.endpoint, box.sku.zone)),
-    ("batch and mode", lambda box: box.sku),
+    ("batch and mode", lambda box: box.sku._replace(terms="")),
+    ("account mix", lambda box: box.sku),
     ("long prompts", lambda box: box),
 )
 
@@ -337,12 +340,19 @@ def _price_steps(
 
 def _event(earlier: Book, later: Book, box: Box, after: Period) -> str:
     """The name of what changed the SKU's price last, before the end of the later period; or that books differ."""
-    starts = [
-        card.starts
+    cards = [
+        card
         for card in later.cards(box.sku)
         if card.starts < after.last and card.prompt_from <= box.band < card.prompt_to
     ]
     if earlier.digest != later.digest and earlier.cards(box.sku) != later.cards(box.sku):
         return f"price of {box.sku.model} in the other book"
-    on = f" of {max(starts):%Y-%m-%d}" if starts and max(starts).year > 1 else ""
-    return f"price of {box.sku.model}{on}"
+    cards.sort(key=lambda card: card.starts)
+    on = f" of {cards[-1].starts:%Y-%m-%d}" if cards and cards[-1].starts.year > 1 else ""
+    return f"price of {box.sku.model}{on}{_by_offer(cards)}"
+
+
+def _by_offer(cards: Sequence[Card]) -> str:
+    """The private offers that the last price is by, or without whom it began."""
+    was, names = ("", "", *map(made_by, cards))[-2:]
+    return f" by {names}" if names else f" after {was}" if was else ""

@@ -57,6 +57,9 @@ class Used:
     factor: Decimal = Decimal(1)  # of a rate that is wrong
     factor_name: str = ""
     discount: Decimal = Decimal(1)
+    call: str = ""  # one by itself; else all meters of a place and day are one call
+    told: bool = True  # by the record of its call, if that is seen: of a pass
+    passes: int = 0  # before this one, in a record that tells them
 
 
 @dataclass
@@ -81,14 +84,13 @@ class Month:
         return [*made, *self.apart, *self.not_decoded]
 
     def usages(self) -> list[Usage]:
-        """Our calls: all meters of one place and day are one."""
-        calls: dict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
+        """Our calls: all meters of one place and day are one, but for those that stand by themselves."""
+        calls: dict[Any, dict[int, list[Used]]] = defaultdict(lambda: defaultdict(list))
         for one in self.used:
-            if one.seen:
-                calls[one.day, one.account, one.region, one.model, one.endpoint, one.mode][one.meter] = (
-                    one.tokens
-                )
-        return [_usage(i, place, tokens) for i, (place, tokens) in enumerate(calls.items())]
+            if one.seen and one.told:
+                place = (one.day, one.account, one.region, one.model, one.endpoint, one.mode)
+                calls[one.call or place][one.passes].append(one)
+        return [_usage(i, [parts[j] for j in sorted(parts)]) for i, parts in enumerate(calls.values())]
 
     def write(self, path: Path) -> Path:
         return bills.write_csv(path, self.lines(), self._row)
@@ -118,7 +120,7 @@ class Month:
                 found["billed more than once (duplicate delivery)"] += (times - 1) * one.list_usd
             if times and one.mantle:
                 found["mantle traffic, never logged"] += one.list_usd
-            elif times and not one.seen:
+            elif times and not (one.seen and one.told):
                 found[self._blind(one)] += one.list_usd
             elif not times and one.seen:
                 found[self._missing(one, days)] -= one.list_usd
@@ -129,6 +131,8 @@ class Month:
         return {name: usd for name, usd in found.items() if usd}
 
     def _blind(self, one: Used) -> str:
+        if not one.told and one.seen:
+            return "compaction or fallback attempts"
         batches = {(o.account, o.day) for o in self.used if o.seen and o.mode == "batch"}
         if one.mode == "batch" and one.account not in {account for account, _ in batches}:
             return "batch, which logs do not have"
@@ -170,16 +174,21 @@ def _named(line: bills.Line, grammar: str) -> tuple[str, str, int]:
     return text, f"{name} (Amazon Bedrock Edition)", 1_000_000
 
 
-def _usage(number: int, place: tuple[Any, ...], tokens: dict[str, int]) -> Usage:
-    day, account, region, model, endpoint, mode = place
-    at = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=number % 86_400)
-    named = next(name for name in default_book().models[model].ids if name.startswith("anthropic."))
-    facts = Facts("bedrock_batch" if mode == "batch" else "bedrock_log", "bedrock",
-                  ("global." if endpoint == "global" else "") + named, region=region, account=account,
-                  mode="batch" if mode == "batch" else "")  # fmt: skip
-    start = (at - EPOCH) // timedelta(microseconds=1)
-    plain, output, read, short, long = (tokens.get(meter, 0) for meter in bills.METERS)
-    return Usage(start, f"r{number}", "", ((facts, (plain, output, read, short, long)),))
+def _usage(number: int, parts: list[list[Used]]) -> Usage:
+    """A record; where it has several parts, the answer that was logged with it tells them."""
+    made = []
+    for used in parts:
+        one = used[0]
+        named = next(name for name in default_book().models[one.model].ids if name.startswith("anthropic."))
+        facts = Facts("bedrock_batch" if one.mode == "batch" else "bedrock_log", "bedrock",
+                      ("global." if one.endpoint == "global" else "") + named,
+                      served_model=one.model if len(parts) > 1 else "", region=one.region, account=one.account,
+                      mode="batch" if one.mode == "batch" else "")  # fmt: skip
+        tokens = {of.meter: of.tokens for of in used}
+        plain, output, read, short, long = (tokens.get(meter, 0) for meter in bills.METERS)
+        made.append((facts, (plain, output, read, short, long)))
+    at = datetime.combine(parts[0][0].day, datetime.min.time(), UTC) + timedelta(seconds=number % 86_400)
+    return Usage((at - EPOCH) // timedelta(microseconds=1), f"r{number}", "", tuple(made))
 
 
 def month(choose: Choose, rates: bills.Rates, first: date, days: int = 8, size: int = 40_000) -> Month:
@@ -221,6 +230,37 @@ def _used(rates, day, account, region, model, endpoint, mode, meter, tokens, **m
 def _day(found: Month, choose: Choose, at: int) -> date:
     """Days of different faults do not meet: each has a part of the month."""
     return found.first + timedelta(days=1 + 2 * at + choose.randrange(2))
+
+
+def hidden_passes(found: Month, choose: Choose, rates: bills.Rates) -> None:
+    """Three calls whose records list a pass more each (compaction, or an attempt that fell back), four whose do not.
+
+    What two of the four have in such passes is within what the three show.
+    """
+    models = sorted({one.model for one in found.used if one.model != ZONED})
+    account, called, further = choose.choice(ACCOUNTS), choose.choice(models), choose.choice(models)
+    endpoint, day = choose.choice(["global", "regional"]), found.first + timedelta(days=7)
+
+    def used(model: str, meter: str, tokens: int, **how: Any) -> Used:
+        return _used(
+            rates, day, account, REGIONS[account], model, endpoint, "on_demand", meter, tokens, **how
+        )
+
+    meters = ("input", "output", "cache_write_5m")
+    for number in range(3):
+        shown = {meter: choose.randrange(1_500, 9_000) for meter in meters}
+        telling, other = f"telling {number}", f"other {number}"
+        found.used += [used(further, meter, tokens, call=telling) for meter, tokens in shown.items()]
+        found.used += [
+            used(called, meter, choose.randrange(1, 900), call=telling, passes=1) for meter in meters
+        ]
+        found.used += [used(called, meter, choose.randrange(1, 900), call=other) for meter in meters]
+        if number:
+            found.used += [
+                used(further, meter, choose.randrange(1, tokens), call=other, told=False)
+                for meter, tokens in shown.items()
+            ]
+    found.used += [used(called, "input", 40, call="one more")]
 
 
 def wrong_rate(found: Month, choose: Choose, rates: bills.Rates) -> None:
@@ -306,6 +346,6 @@ def mantle_traffic(found: Month, choose: Choose, rates: bills.Rates) -> None:
 
 
 FAULTS = (
-    wrong_rate, missing_day, late_lines, mantle_traffic, duplicate_delivery, credit, edp_lines, edp_rates,
-    extended_access, unknown_sku, logging_off,
+    hidden_passes, wrong_rate, missing_day, late_lines, mantle_traffic, duplicate_delivery, credit, edp_lines,
+    edp_rates, extended_access, unknown_sku, logging_off,
 )  # fmt: skip

@@ -5,6 +5,7 @@ Prices expected here are worked out from published dollars and published multipl
 
 import csv
 import io
+import re
 import tomllib
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -435,6 +436,24 @@ def flat() -> str:
             [card.sku, starts, ends, card.prompt_from, prompt_to, *rates, card.confidence, card.source]
         )
     return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("[[m.price]]\ninput = 3\noutput = 15\ncache_raed = 0.3\n", 4, "'cache_raed'; did you mean `cache_read`?"),
+        ("[[m.price]]\ninput = 3\n\nbands = [{ over = 1, inputs = 2 }]\n", 4, "'inputs'; did you mean `input`?"),
+        ("[m.bedrock.endpoints]\nglobal = 1\nregionl = 1\n", 3, "'regionl'; did you mean `regional`?"),
+        ("[m]\ntokenzier = 'v1'\n", 2, "did you mean `tokenizer`?"),
+        ("[m.bedrock.zones.west]\nregoins = []\n", 2, "did you mean `regions`?"),
+        ("[m.vertex]\n", 1, "unknown key 'vertex'; known here are "),
+    ],
+)  # fmt: skip
+def test_a_key_that_nobody_reads_is_an_error_and_its_line_is_told(tmp_path, text, line, says):
+    (tmp_path / "m.toml").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"m.toml:{line}: m: ")) as error:
+        Book.load(tmp_path)
+    assert says in str(error.value)
 
 
 def test_the_whole_book(golden):

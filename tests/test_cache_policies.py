@@ -231,6 +231,26 @@ def test_likely_writes_no_more_where_nothing_comes_back():
     assert cost(trace, BEST) < none * 102 // 100
 
 
+@pytest.mark.parametrize("name", ["likely_5m", "adaptive_unpinged", BEST])
+@pytest.mark.parametrize("gap_s", [1, 60])
+@pytest.mark.parametrize("count", [1, 30, 300])
+def test_what_nobody_sends_twice_is_never_written(count, gap_s, name):
+    """Nothing is written on trust: neither the first call nor those before the first five minutes are over."""
+    once = trace_of([(gap_s * n, 0, [f"{n}.{k}" for k in range(8)], 0) for n in range(count)])
+    assert cost(once, name) == cost(once, "none")
+    asked = trace_of([(gap_s * n, 0, [f"{n}.{k}" for k in range(8)], 2) for n in range(count)])
+    assert cost(asked, name) * 1_000 <= cost(asked, "none") * 1_005
+
+
+@pytest.mark.parametrize("name", ["adaptive_unpinged", BEST])
+@pytest.mark.parametrize(("count", "percent"), [(20, 35), (300, 3)])
+@pytest.mark.parametrize("gap_s", [310, 900, 3_000])
+def test_what_comes_back_when_five_minutes_are_over_is_soon_kept_for_an_hour(gap_s, count, percent, name):
+    trace = trace_of([(gap_s * n, 0, [*(f"doc {k}" for k in range(8)), str(n)], 0) for n in range(count)])
+    least = bound(radix(trace), MINIMUM, Cards.one(SONNET, trace))
+    assert cost(trace, name) * 100 <= least * (100 + percent)
+
+
 def test_likely_keeps_writing_where_prompts_come_back():
     trace = trace_of([one for n in range(200) for one in session([20] * 5, 4, 30.0 * n, n, 0)])
     assert cost(trace, "likely_5m") <= cost(trace, "guarded_5m") * 101 // 100

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from decimal import Decimal
 
 import pytest
@@ -10,6 +11,7 @@ from farthing import cli
 from farthing.ledger import Ledger, closings
 from tests import bills
 from tests.closing import OCTOBER, SONNET, A, billed, call, listed
+from tests.s3_server import Bucket, serving
 
 SETTINGS = """
 ledger = "ledger"
@@ -157,3 +159,40 @@ def test_an_unknown_cost_centre_is_one_line(run, tmp_path):
     code, _, err = run("close", "2026-10")
     assert code == 2
     assert "teams.search.cost_centre: unknown cost centre '4771': known are 4711, 9000" in err
+
+
+# --- bills that are not plain files ----------------------------------------------------------------------------------
+
+
+def held(run, month, *words):
+    """What the audit says of the bill's files."""
+    code, out, _ = run("audit", month, *words, "--fx", "fx.toml", "--json")
+    return code, {part["name"]: part["verdict"] for part in json.loads(out)["parts"]}["statement"]
+
+
+def test_a_bill_in_an_archive_is_held_against_what_is_in_it(run, tmp_path):
+    """Packed anew it is the same bill; the digests are of the files within."""
+    files = [
+        bills.write_csv(tmp_path / f"cur-{number}.csv", lines)
+        for number, lines in enumerate((billed(*OCTOBER[:2]), billed(*OCTOBER[2:])))
+    ]
+    for name, level in (("bill.zip", 1), ("again.zip", 9), ("other.zip", 9)):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+            for file in files[: 1 if name == "other.zip" else 2]:
+                archive.write(file, file.name)
+    assert run("close", "2026-10", "--statement", "bill.zip", "--fx", "fx.toml", *CLOSED_AT)[0] == 0
+    assert held(run, "2026-10", "--statement", "bill.zip") == (0, "ok")
+    assert held(run, "2026-10", "--statement", "again.zip") == (0, "ok")
+    assert held(run, "2026-10", "--statement", "other.zip") == (1, "no")
+
+
+def test_a_bill_in_a_bucket_that_is_reached_as_it_is_told(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAXXXXXXXXEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    body = bills.write_csv(tmp_path / "cur.csv", billed(*OCTOBER)).read_bytes()
+    with serving(Bucket(objects={"p/cur.csv": body})) as bucket:
+        words = ("--statement", "s3://logs/p", "--endpoint-url", bucket.url, "--region", "us-east-1")
+        code, out, _ = run("close", "2026-10", *words, "--fx", "fx.toml", *CLOSED_AT)
+        assert (code, "2026-10 is closed: 2026-10.1" in out) == (0, True)
+        assert held(run, "2026-10", *words) == (0, "ok")
+    assert held(run, "2026-10", "--statement", "cur.csv") == (0, "ok")

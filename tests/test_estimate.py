@@ -82,6 +82,28 @@ def test_the_cheapest_comes_first_and_what_has_no_price_is_last():
     assert all(one.why_not for one in found[len(feasible) :])
 
 
+def test_fast_mode_is_twice_the_price_and_direct_alone():
+    opus = {"model": "claude-opus-5"}
+    plain, fast = (
+        way(mode=mode, platform="anthropic", endpoint="global", **opus) for mode in ("on_demand", "fast")
+    )
+    assert fast.monthly == 2 * plain.monthly
+    assert (
+        way(mode="fast", platform="bedrock", **opus).why_not
+        == "fast mode of claude-opus-5 has no price on bedrock"
+    )
+
+
+def test_capacity_without_a_published_price_says_what_to_ask_for():
+    """30,000 requests a month of 43,200 minutes: of 5,000 tokens in, 3,473 a minute; of 300 out, 209."""
+    for mode, words in (("reserved", "100,000 in and 10,000 out at least"), ("provisioned", "model unit")):
+        found = [one for one in ways() if one.mode == mode]
+        assert {(one.platform, one.monthly) for one in found} == {("bedrock", None)}
+        assert all("3,473 tokens in and 209 out a minute" in one.why_not for one in found)
+        assert all(words in one.why_not for one in found)
+    assert "global" not in {one.endpoint for one in ways() if one.mode == "provisioned"}
+
+
 # --- caching ---------------------------------------------------------------------------------------------------------
 
 

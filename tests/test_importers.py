@@ -87,20 +87,30 @@ def show_total(total):
 _SAID = Total._fields[5:]
 
 
+def show_entry(entry):
+    """A use of what is no token, for people."""
+    said = " ".join(f"{name}={value}" for name, value in entry.facts._asdict().items() if value)
+    free = f", free: {entry.free}" if entry.free else ""
+    return f"{entry.at:%Y-%m-%d %H:%M:%S} [{entry.id}] {entry.kind} {entry.quantity}{free} {said}"
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_sample(name, golden):
     """`make golden` writes the expected files; read them before you keep them."""
     usages, files, total = read_all(HERE / name)
-    controls = [one for batch in read_paths([str(HERE / name)], now=NOW, workers=0) for one in batch.totals]
+    batches = list(read_paths([str(HERE / name)], now=NOW, workers=0))
+    controls = [one for batch in batches for one in batch.totals]
+    entries = [one for batch in batches for one in batch.entries]
     file = files[name]
     assert file.format == name.partition(".")[0]
     assert file.read == total["read"]
     text = [line for usage in usages for line in show(usage)]
     text += map(show_total, controls)
+    text += map(show_entry, entries)
     text += [f"line {reject.line}: {reject.reason}" for reject in file.rejects]
     text.append(", ".join(f"{name} {count}" for name, count in total.items() if count))
     golden(f"tests/importers/{name}.expected", "\n".join(text) + "\n")
-    assert MAKE["TEXT"] not in repr((usages, controls, files))
+    assert MAKE["TEXT"] not in repr((usages, controls, entries, files))
 
 
 def test_samples_are_as_generated():

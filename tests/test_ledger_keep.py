@@ -483,7 +483,7 @@ def test_forget_asks_first(ledger, capsys):
     )
     assert anywhere(ledger.folder, ADA)
     code, shown = said(capsys, "forget", ADA, "--ledger", str(ledger.folder), "--yes", "--json")
-    answer = {"done": True, "names": 1, "sessions": 2, "calls": 20, "totals": 0}
+    answer = {"done": True, "names": 1, "sessions": 2, "calls": 20, "totals": 0, "entries": 0}
     assert (code, json.loads(shown)) == (0, answer)
     assert anywhere(ledger.folder, ADA) == []
 

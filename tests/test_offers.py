@@ -294,9 +294,15 @@ def test_the_digest_is_of_the_rates_and_not_of_the_file(tmp_path):
 
 
 FAULTS = {
-    "no toml": ("[[offers", "offer.toml: "),
-    "nothing": ("", r"offer.toml: no \[\[offers\]\] in it"),
-    "a word": ('offers = "none"', r"offer.toml: no \[\[offers\]\]"),
+    "no toml": ("\n[[offers", "offer.toml:2: no TOML: "),
+    "nothing": ("", r"offer.toml:1: offers: write each offer as a table \[\[offers\]\]"),
+    "a word": ('offers = "none"', r"offer.toml:1: offers: write each offer as a table \[\[offers\]\]"),
+    "a sheet": ("model,percent\nclaude-opus-5,5\n", "offer.toml:1: no TOML: .*docs/contracts.md shows the form"),
+    "cut in half": (OFFER + '[[offers.rates]]\npercent_off = "5', "offer.toml:8: no TOML: "),
+    "one bracket": ('\n[offers]\nname = "x"\n', r"offer.toml:2: offers: write each offer as a table \[\[offers\]\]"),
+    "another head": ('\n[[offer]]\nname = "x"\n', "offer.toml:2: offer: unknown key; did you mean `offers`"),
+    "in a line": (OFFER + 'rates = [{ percent_off = "5" },\n  { percent_off = "500" }]\n',
+                  "offer.toml:7: percent_off: 500"),
     "no name": (OFFER.replace('name = "Example 2026"\n', ""), "offer.toml:2: name: an offer needs a name"),
     "no signature": (OFFER.replace("signed = 2026-08-20\n", ""), "offer.toml:2: signed: is missing"),
     "retroactive": (OFFER.replace("08-20", "09-02"), "offer.toml:5: starts: 2026-09-01 is before it was signed"),

@@ -200,6 +200,19 @@ def test_a_replay_that_is_off_the_bill_withholds_the_dollars_and_says_what_would
     assert plan.advised.mid == plan.billed
 
 
+def test_what_passes_the_gateway_may_be_decided_call_by_call(tmp_path):
+    plans = {}
+    for source in ("bedrock_log", "outbox"):
+        made = Ledger(tmp_path / source)
+        made.append(list(sessions("agents", SONNET, PAUSES, 60, source=source)))
+        plans[source] = of(savings(made, allowing(agents={})), "agents", "cache")
+    logged, passed = plans["bedrock_log"], plans["outbox"]
+    assert passed.counts
+    assert passed.saved.mid > logged.saved.mid
+    assert passed.change.data["policy"].startswith(("adaptive", "guarded"))
+    assert f'cache_policy = "{passed.change.data["policy"]}"' == passed.change.after
+
+
 def test_few_sessions_resolve_nothing(tmp_path):
     few = Ledger(tmp_path / "ledger")
     few.append(list(sessions("agents", SONNET, PAUSES, 4)))

@@ -9,21 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing import cli
+from farthing.api import import_paths
 from farthing.book import Card, default_book
 from farthing.cells import Question
 from farthing.config import Config
+from farthing.costs import Rates
 from farthing.ledger import Ledger
 from farthing.platforms import (
     CCU_PICOS,
-    HOUR_MS,
     PLATFORMS,
-    Rates,
     Side,
-    Use,
     breakeven,
     ccu_lines,
     compare,
-    entries,
     metered,
 )
 from farthing.usage import EPOCH, Facts, Sku, Usage
@@ -185,36 +183,6 @@ def test_rounding_by_hand():
 # --- what is no token ------------------------------------------------------------------------------------------------
 
 
-def test_sessions_cost_while_they_run_to_the_millisecond():
-    found = entries([Use("session", NOON, ms=HOUR_MS), Use("session", NOON, ms=9 * HOUR_MS, free=True),
-                     Use("session", NOON, ms=1)], RATES)  # fmt: skip
-    assert sorted(entry.picos for entry in found) == [0, 22_222, 80_000_000_000]  # $0.08 an hour
-
-
-def test_searches_are_a_cent_each_and_failed_ones_free():
-    found = entries(
-        [Use("web_search", NOON, searches=1_000), Use("web_search", NOON, searches=7, free=True)], RATES
-    )
-    assert sorted(entry.picos for entry in found) == [0, 10 * USD]
-
-
-def test_a_container_is_five_minutes_at_least_and_1550_hours_are_free():
-    most = Use("code_execution", NOON, ms=1_550 * HOUR_MS - 60_000)
-    short = Use("code_execution", NOON + timedelta(hours=1), ms=1)
-    free, paid = entries([short, most], RATES)
-    assert (free.picos, paid.quantity) == (0, 5 * 60_000)
-    assert paid.picos == round(USD // 20 * 4 / 60)  # four of its five minutes, at $0.05 an hour
-    (next_month,) = entries([Use("code_execution", datetime(2026, 10, 1, tzinfo=UTC), ms=HOUR_MS)], RATES)
-    assert next_month.picos == 0
-    (with_tools,) = entries([most._replace(ms=9_999 * HOUR_MS, free=True)], RATES)
-    assert with_tools.picos == 0
-
-
-def test_an_always_running_session_is_57_60_a_month():
-    (month,) = entries([Use("session", NOON, ms=720 * HOUR_MS)], RATES)
-    assert month.picos == 57 * USD + 6 * USD // 10
-
-
 @pytest.mark.parametrize(
     ("model", "percent", "tokens"), [("claude-haiku-4-5", 0, 80_000), ("claude-opus-5", 20, 8_888)]
 )
@@ -267,6 +235,22 @@ def test_compare_has_one_ccu_line_a_month_and_says_what_bedrock_lacks(run, tmp_p
     assert {"name", *PLATFORMS} == set(said["features"][0])
 
 
+def test_entries_of_the_ledger_count_and_once_beside_the_file_they_are_from(run, tmp_path):
+    folder = tmp_path / "ledger"
+    (tmp_path / "uses.jsonl").write_text(USES)
+    ledger = Ledger(folder)
+    import_paths(ledger, [tmp_path / "uses.jsonl"], now=datetime(2026, 11, 20, tzinfo=UTC))
+    ledger.append([call("global.anthropic.claude-opus-5")])
+    alone, beside = (
+        json.loads(run("compare", "--ledger", str(folder), *more, "--json")[1])
+        for more in ((), ("--uses", str(tmp_path / "uses.jsonl")))
+    )
+    assert alone == beside
+    assert sum(Decimal(entry["usd"]) for entry in alone["entries"]) == Decimal("0.11")
+    assert {row["platform"]: row["lacks_entries"] for row in alone["platforms"]}["bedrock"]
+    assert run("compare", "--ledger", str(folder), "--uses", str(tmp_path / "none.jsonl"))[0] == 2
+
+
 def test_what_people_read(run, tmp_path):
     folder = tmp_path / "ledger"
     Ledger(folder).append([call("eu.anthropic.claude-opus-5", region="eu-central-1")])
@@ -281,10 +265,9 @@ def test_what_people_read(run, tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON: the line is cut short"),
         ('{"kind": "sesion"}', "kind is none of session, web_search, code_execution"),
-        ('{"kind": "session", "at": "2026-09-10", "state": "running", "ms": 1}', "at has no zone"),
-        ('{"kind": "session", "at": "soon", "state": "running", "ms": 1}', "at is no time"),
+        ('{"kind": "session", "at": "soon", "state": "running", "ms": 1}', "not a time: 'soon'"),
         ('{"kind": "session", "at": "2026-09-10T09:00:00Z", "ms": 1}', "a session wants its state"),
         ('{"kind": "web_search", "at": "2026-09-10T09:00:00Z", "searches": -1}', "searches is no count"),
         ('{"kind": "web_search", "at": "2026-09-10T09:00:00Z", "number": 1}', "unknown key 'number'"),
@@ -299,7 +282,7 @@ def test_a_bad_line_is_told_and_a_good_one_beside_it_counts(run, tmp_path, line,
     assert len(err.splitlines()) == 1
     assert "uses.jsonl:5: " in err
     assert says in err
-    assert len(json.loads(out)["entries"]) == 2
+    assert len(json.loads(out)["entries"]) == 3
 
 
 def test_runtime(run):

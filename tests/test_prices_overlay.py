@@ -183,7 +183,7 @@ def test_an_overlay_may_bring_a_model(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[[claude-opus-5.price]\n", "at line 1"),
+        ("[[claude-opus-5.price]\n", ":1: no TOML"),
         ("\n[[claude-opus-55.price]]\nfrom = 2026-11-01\n", ":2: claude-opus-55: no model of the book"),
         ("[[claude-opus-5.price]]\ninput = 1\noutput = 2\n", "from which day"),
         (NEW_MODEL.replace("output = 20", ""), "a row needs output"),

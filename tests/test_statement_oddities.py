@@ -343,3 +343,54 @@ def test_a_ledger_that_names_no_accounts(tmp_path, calls, billed):
     ledger.append(usages)
     found = reconcile(Statement([bills.write_csv(tmp_path / "bill.csv", billed)]), ledger, SEPTEMBER)
     assert (found.difference_picos, named(found)) == (0, {})
+
+
+# --- corrections -----------------------------------------------------------------------------------------------------
+
+
+def corrected(tmp_path, **values):
+    """A line of usage, and one of FOCUS that corrects it after it was invoiced."""
+    back = replace(LINE, tokens=-500_000, cost=Decimal("-2.5"))
+    rows = [bills.focus(LINE), bills.focus(back) | {"ChargeClass": "Correction"} | values]
+    return Statement([bills.write_csv(tmp_path / "focus.csv", [LINE, back], lambda _, i: rows[i])])
+
+
+def test_a_correction_that_tells_its_tokens_is_usage_taken_back(tmp_path):
+    found = corrected(tmp_path)
+    assert sorted((line.tokens, line.billed_picos) for line in found.billed) == [
+        (-500_000, -2_500_000_000_000), (1_500_000, 7_500_000_000_000),
+    ]  # fmt: skip
+    assert (found.apart, found.undecoded, found.decoded_share) == ([], [], 1)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"PricingQuantity": "NULL", "PricingUnit": "NULL"},  # FOCUS asks for none of a correction
+        {"PricingQuantity": "1"},  # a refund, once
+        {"x_UsageType": "NULL"},
+        {"x_UsageType": "USE1-MP:USE1_Refund-Units"},
+    ],
+)
+def test_a_correction_without_tokens_is_apart(values, tmp_path):
+    found = corrected(tmp_path, **values)
+    assert [(line.tokens, line.billed_picos) for line in found.billed] == [(1_500_000, 7_500_000_000_000)]
+    assert [(one.kind, one.picos, one.lines) for one in found.apart] == [
+        ("correction", -2_500_000_000_000, 1)
+    ]
+    assert (found.undecoded, found.decoded_share) == ([], 1)
+    groups = {(group.kind, group.picos) for group in found.grouped(["account"])}
+    assert groups == {("tokens", 7_500_000_000_000), ("correction", -2_500_000_000_000)}
+
+
+# --- months that are left out ----------------------------------------------------------------------------------------
+
+
+def test_lines_of_other_months_that_are_left_out_are_counted(tmp_path):
+    august, september = replace(LINE, day="2026-08-31"), LINE
+    path = bills.write_csv(tmp_path / "cur.csv", [august, replace(august, day="2026-08-02"), september])
+    found = Statement([path], since=date(2026, 9, 1), until=date(2026, 9, 30))
+    assert found.loaded.notes == [
+        "2 lines of Claude or Bedrock are of 2026-08-02 to 2026-08-31, not of 2026-09-01 to 2026-09-30, and left out"
+    ]
+    assert Statement([path]).loaded.notes == []

@@ -156,6 +156,10 @@ def test_a_price_event_at_the_wrong_time_is_no_discount(sonnet, tmp_path):
     found = learn(Statement([bills.write_csv(tmp_path / "cur.csv", lines)]))
     assert found.offers == []
     assert summed(found.lines["other_rate"])[0] == 6 * 900_000_000_000
+    assert found.notes == [
+        f"{OURS} claude-sonnet-5-5 global on_demand cache_read: 6 days from 2026-10-01 on at $0.1 a million, the list "
+        "rate of 2026-10-07; a discount of 50 % would look the same"
+    ]
 
 
 def test_extended_access_is_no_discount(tmp_path):
@@ -170,6 +174,7 @@ def test_extended_access_is_no_discount(tmp_path):
     (tmp_path / "cur.csv").write_text("\n".join([head, *rows]))
     found = learn(Statement([tmp_path / "cur.csv"]))
     assert found.offers == []
+    assert "in zone standard" in found.notes[0]
     assert summed(found.lines["other_rate"])[:2] == (360 * 10**12, 720 * 10**12)
 
 

@@ -17,6 +17,7 @@ from farthing.allocate._divide import Exchange, Money, apportion
 from farthing.allocate._page import to_html
 from farthing.allocate._pools import DIRECT, Share, in_words, shares, takes, weights
 from farthing.allocate._sent import SENDING, SENT, Record, name_of
+from farthing.allocate._taken import Taking, Wanted
 from farthing.allocate._team import (
     Model,
     Moved,
@@ -29,7 +30,7 @@ from farthing.allocate._team import (
     to_json,
 )
 from farthing.allocate._text import month_name, to_text, together
-from farthing.allocate._usage import Facts, Usage, usage_of
+from farthing.allocate._usage import Facts, Filters, Usage, usage_of
 from farthing.cells import Question, QuestionError
 from farthing.config import UNASSIGNED, Team
 from farthing.fx import amount
@@ -46,11 +47,14 @@ __all__ = [
     "Allocated",
     "Exchange",
     "Facts",
+    "Filters",
     "Money",
     "Moved",
     "Record",
     "Share",
+    "Taking",
     "TeamStatement",
+    "Wanted",
     "allocate",
     "apportion",
     "in_words",

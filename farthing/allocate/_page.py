@@ -1,67 +1,42 @@
-"""A team's statement as a page: one file without scripts and without requests, for the screen, for mail and for A4."""
+"""A team's statement as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
-from pathlib import Path
 
 from farthing.allocate._divide import Money
 from farthing.allocate._team import TeamStatement
 from farthing.allocate._text import month_name, status
 from farthing.fx import amount
+from farthing.reports._page import card, document
 
 
 def to_html(made: TeamStatement) -> str:
     title = f"{made.team}: Claude on Amazon Bedrock, {month_name(made.month)}"
     known = [("for", made.said.owner), ("cost centre", made.said.cost_centre)]
     under = "; ".join([status(made), *(f"{name} {value}" for name, value in known if value)])
-    body = "\n".join(_body(made))
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(made.team)}</h1>
-<p class="dim">Claude on Amazon Bedrock, {escape(month_name(made.month))}</p>
-<p class="dim">{escape(under)}</p>
-</header>
-{body}
-</main>
-</body>
-</html>
-"""
+    return document(
+        title, made.team, [f"Claude on Amazon Bedrock, {month_name(made.month)}", under], _body(made)
+    )
 
 
 def _body(made: TeamStatement) -> Iterator[str]:
     yield _cards(made)
-    yield _card("What it is made of", "Your own calls, and your part of what teams share", _parts(made))
+    yield card("What it is made of", "Your own calls, and your part of what teams share", _parts(made))
     if made.models:
-        yield _card("By model", "Your own calls", _models(made))
+        yield card("By model", "Your own calls", _models(made))
     if made.days:
-        yield _card("By day", f"Your own calls, {made.currency}", _days(made))
+        yield card("By day", f"Your own calls, {made.currency}", _days(made))
     if made.layers:
         rows = [(label, made.show(money), "") for label, money in made.layers]
-        yield _card(
+        yield card(
             "How the cost came about", "Your own calls, computed from list price on", _two(rows, last=True)
         )
     if made.moved:
-        yield _card("Against the month before", "Your calls, computed, in USD", _moved(made))
+        yield card("Against the month before", "Your calls, computed, in USD", _moved(made))
     notes = "".join(f"<li>{escape(note)}</li>" for note in made.notes)
-    yield _card("Notes", "", f"<ul>{notes}</ul>")
-
-
-def _card(title: str, under: str, inside: str) -> str:
-    dim = f'<p class="dim">{escape(under)}</p>' if under else ""
-    return f'<section class="card"><h2>{escape(title)}</h2>{dim}{inside}</section>'
+    yield card("Notes", "", f"<ul>{notes}</ul>")
 
 
 def _cards(made: TeamStatement) -> str:

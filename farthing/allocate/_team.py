@@ -15,7 +15,7 @@ from farthing.allocate._pools import DIRECT, Share
 from farthing.config import Pool, Team
 from farthing.fx import amount
 from farthing.money import usd
-from farthing.reports import STEPS
+from farthing.reports import OFFER_STEPS, STEPS
 
 _AVOIDED = (
     ("Prompt caching, after what its writes cost more", ("cache_writes", "cache_reads")),
@@ -99,7 +99,9 @@ def parts_of(
 
 def layers_of(said: Mapping[str, Money]) -> list[tuple[str, Money]]:
     """From list price to what the team's own calls were computed to cost."""
-    found = [(label, said[step]) for step, label in STEPS if step in said and any(said[step])]
+    found = [
+        (label, said[step]) for step, label in (*STEPS, *OFFER_STEPS) if step in said and any(said[step])
+    ]
     return [*found, ("Comes to", sum(said.values(), Money()))] if found else []
 
 

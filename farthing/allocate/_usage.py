@@ -70,26 +70,25 @@ def usage_of(ledger: Ledger, question: Question, pools: Sequence[Pool], exchange
     A call falls in the first pool whose filters it fits all; into one that is split by reads only its cache writes
     fall, and the rest of it in the next.
     """
-    filters = {pool.name: _filters(pool) for pool in pools if pool.where}
-    asked = dict.fromkeys(key for tests in filters.values() for key, _ in tests)
-    keys = tuple(dict.fromkeys((*_KEYS, *asked)))
+    filters = Filters(pools)
+    keys = tuple(dict.fromkeys((*_KEYS, *filters.keys)))
     found = Usage(cells=cells(ledger, question, keys))
-    by_reads = {pool.name for pool in pools if pool.split == "reads"}
     for cell in found.cells:
         said = dict(zip(keys, cell.keys, strict=True))
-        fits = [name for name, tests in filters.items() if all(test(said[key]) for key, test in tests)]
-        if by_reads.issuperset(fits):
+        fits = filters.fits(said)
+        if filters.by_reads.issuperset(fits):
             _note(found.teams[said["team"]], question.book, cell, said, exchange)
         for i, (meter, count) in enumerate(zip(METERS, cell.tokens, strict=True)):
             if not count:
                 continue
-            pool = next((name for name in fits if name not in by_reads or meter in WRITES), "")
-            piece = Piece(said["team"], pool, _place(said, meter, long_prompt=cell.prompt > 0))
+            piece = Piece(
+                said["team"], filters.pool(fits, meter), _place(said, meter, long_prompt=cell.prompt > 0)
+            )
             found.tokens[piece] += count
             if isinstance(cell.price, Card):
                 found.money[piece] += money_of(count * cell.price.rates[i], said["day"], exchange)
             if meter == "cache_read":
-                _note_reads(found, by_reads.intersection(fits), piece, count)
+                _note_reads(found, filters.by_reads.intersection(fits), piece, count)
     return found
 
 
@@ -122,6 +121,23 @@ def _note(facts: Facts, book: Book, cell: Cell, said: Mapping[str, str], exchang
             facts.assumed[" and ".join(cell.assumed)] += money_of(hanging(cell), said["day"], exchange)
     else:
         facts.unpriced_calls[cell.price.reason] += cell.calls
+
+
+class Filters:
+    """Which pools calls fit, and what of them falls in which."""
+
+    def __init__(self, pools: Sequence[Pool]) -> None:
+        self._tests = {pool.name: _filters(pool) for pool in pools if pool.where}
+        self.keys = tuple(dict.fromkeys(key for tests in self._tests.values() for key, _ in tests))
+        self.by_reads = {pool.name for pool in pools if pool.split == "reads"}
+
+    def fits(self, said: Mapping[str, str]) -> list[str]:
+        """The pools whose filters all fit what is said of calls, under `keys` and others; in their order."""
+        return [name for name, tests in self._tests.items() if all(test(said[key]) for key, test in tests)]
+
+    def pool(self, fits: Sequence[str], meter: str) -> str:
+        """The one of these that tokens of a meter fall in; "" where they stay with the team."""
+        return next((name for name in fits if name not in self.by_reads or meter in WRITES), "")
 
 
 def _filters(pool: Pool) -> list[tuple[str, Callable[[str], bool]]]:

@@ -1,6 +1,8 @@
 """What prompt caching costs: the rules as a machine, policies played on it over a trace, the least it could cost."""
 
+from ._autopilot import Autopilot, Marked, Ping
 from ._bound import FIVE_US, HOUR_US, saved
+from ._cold import Cold, cold
 from ._compare import Comparison, Unpriceable, cards_for, compare, warm
 from ._engine import DOCUMENTED, Semantics
 from ._hybrid import Hybrid, hybrid
@@ -17,12 +19,16 @@ __all__ = [
     "FIVE_US",
     "HOUR_US",
     "POLICIES",
+    "Autopilot",
     "Bill",
     "Cards",
+    "Cold",
     "Comparison",
     "Hybrid",
     "Ints",
     "Kept",
+    "Marked",
+    "Ping",
     "Plan",
     "Policy",
     "Refused",
@@ -36,6 +42,7 @@ __all__ = [
     "bill",
     "bound",
     "cards_for",
+    "cold",
     "compare",
     "faults",
     "hybrid",

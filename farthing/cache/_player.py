@@ -31,15 +31,19 @@ FIXED, BY_RETURNS, BY_PAUSES = range(3)
 PARTS = 10**6
 DAY_US = 24 * HOUR_US
 RETURNS = 2  # so often must a conversation have come back to an expired cache before it is kept for an hour
-REGULAR = 4  # and so often, three times in four, before that alone is reason enough
+REGULAR = 2  # and so often, three times in four, before that alone is reason enough
 
 # Tokens that may be reused, by zone (before the guards, between them, behind, and whether they are new), by turn, by
 # how long ago the turn before was, by length. Each level is trusted as far as it has seen tokens, else the one above.
 ZONES, TURNS, GAPS, LENGTHS = 6, 4, 5, 24
+NEW = 3  # the first zone of what was not sent before
 BELOW_LEVEL = np.array([TURNS * GAPS * LENGTHS, GAPS * LENGTHS, LENGTHS, 1])
 TRAITS = ZONES * TURNS * GAPS * LENGTHS
 TRUST = 50_000  # tokens
-REUSED = 350_000  # parts of a million, before anything is known
+# Parts of a million, before anything is known: of what was sent before and of agents' long prompts, and of the rest,
+# which is less than a write wants. So what nobody sends twice is never written.
+REUSED, UNSEEN = 350_000, 200_000
+LONG = 15  # the class of lengths from 16,384 tokens on
 
 # Waiting for the next turn: a slot for each ping that could be sent, those of 5m up to the hour, then those of 1h.
 EARLY_US = 15_000_000  # a ping goes out so long before what it keeps would expire
@@ -151,6 +155,7 @@ def follow(
     """Play a policy over a trace. `billed` and `pinged` get a row a request; the latter its pings and their tokens."""
     marks, ttls = np.zeros(BREAKPOINTS, np.int64), np.zeros(BREAKPOINTS, np.int64)
     thinks = policy.writes != ALWAYS or policy.lives != FIXED or policy.pings > 0
+    counts_down = policy.pings > 0 or policy.lives == BY_PAUSES
     waiting = [(np.int64(0), np.int64(0), np.int64(0)) for _ in range(0)]
     for i in range(len(walk.at_us)):
         now = walk.at_us[i]
@@ -164,23 +169,41 @@ def follow(
             serve(path, walk.sizes, state, marks, ttls, count, now, minimum, rules, billed[i])
             continue
         known = recognise(i, path, walk, state, own, rules)
-        ttl = lifetime(i, path, known, walk, policy, prices, state, own, rules)
-        if policy.writes == LIKELY:
-            read, end = worth_writing(i, path, known, ttl, walk, prices, minimum, state, own, rules)
-            count = mark_up_to(i, path, read, end, known, ttl, walk, policy, rules, marks, ttls)
-        else:
-            count = fixed(i, known if policy.writes == SEEN else len(path), walk, policy, ttl, marks, ttls)
+        count = chosen(i, path, known, walk, policy, prices, minimum, state, own, rules, marks, ttls)
         read = serve(path, walk.sizes, state, marks, ttls, count, now, minimum, rules, billed[i])
         for k in range(count):
             read = max(read, marks[k])
         begin_waiting(i, path, read, known, walk, own)
-        if policy.pings > 0 or policy.lives == BY_PAUSES:
+        if counts_down:
             heappush(waiting, (now + slot_start(1), np.int64(i), np.int64(1)))
     while len(waiting) > 0:
         idle(waiting, walk, policy, prices, minimum, rules, state, own, pinged)
 
 
 # --- where to mark, and for how long -------------------------------------------------------------------------------
+
+
+@jit
+def chosen(
+    i: Any,
+    path: Any,
+    known: Any,
+    walk: Walk,
+    policy: Policy,
+    prices: Prices,
+    minimum: Any,
+    state: Any,
+    own: Mind,
+    rules: Semantics,
+    marks: Any,
+    ttls: Any,
+) -> Any:
+    """The breakpoints of a request, into `marks` and `ttls`; how many."""
+    ttl = lifetime(i, path, known, walk, policy, prices, state, own, rules)
+    if policy.writes == LIKELY:
+        read, end = worth_writing(i, path, known, ttl, walk, prices, minimum, state, own, rules)
+        return mark_up_to(i, path, read, end, known, ttl, walk, policy, rules, marks, ttls)
+    return fixed(i, known if policy.writes == SEEN else len(path), walk, policy, ttl, marks, ttls)
 
 
 @jit
@@ -231,10 +254,12 @@ def worth_writing(
         write, later = prices.hour, PARTS * within // max(1, within + never)
     gain, most, end = 0, 0, -1
     for position in range(read + 1, len(path)):
-        chance = probability(own, own.traits[walk.starts[i] + position, 0])
+        chance = probability(own, own.traits[walk.starts[i] + position, 0], walk.system[i] > 0)
         if later > 0 and position < known and regular(own, path[position], path[0]):
             chance = max(chance, PARTS * 3 // 4)
-        chance += (PARTS - chance) * later // PARTS
+        # Those who wait come back: so far that is known of conversations, and of what was seen to be reused.
+        if position < known or known > walk.system[i] or chance > UNSEEN:
+            chance += (PARTS - chance) * later // PARTS
         worth = chance * (write - prices.read) - PARTS * (write - 1000)
         gain += walk.sizes[path[position]] * (worth // 1000)
         if gain > most and position >= first:
@@ -314,7 +339,7 @@ def lifetime(
         return state[path[living - 1], TTL]
     if policy.lives == BY_RETURNS and (known <= system or own.seen[path[known - 1], COLD] < RETURNS):
         return FIVE_US
-    if policy.lives == BY_RETURNS and system == 0 and regular(own, path[known - 1], path[0]):
+    if system == 0 and known > 0 and regular(own, path[known - 1], path[0]):
         return HOUR_US
     # An hour pays if P(back after 5m, within 1h) * (w5 - read) > (P(not back) + growth) * (w1 - w5).
     agent = 1 if system > 0 else 0
@@ -359,9 +384,10 @@ def recognise(i: Any, path: Any, walk: Walk, state: Any, own: Mind, rules: Seman
     for position in range(len(path)):
         node, size = path[position], walk.sizes[path[position]]
         row = own.seen[node]
-        if now - row[LAST] <= FIVE_US:
+        if now - row[LAST] <= FIVE_US and own.traits[row[ACCESS], 1] == 0:
             own.traits[row[ACCESS], 1] = 1
-        zone = 0 if position < known else 3
+            count_in(row[ACCESS], size, size, own)
+        zone = 0 if position < known else NEW
         for k in range(walk.guards.shape[1]):
             if position > walk.guards[i, k]:
                 zone += 1
@@ -376,21 +402,28 @@ def recognise(i: Any, path: Any, walk: Walk, state: Any, own: Mind, rules: Seman
 
 @jit
 def mature(walk: Walk, own: Mind, now: Any) -> None:
-    """Count those tokens of which it is known by now whether they were reused within five minutes."""
+    """Count those tokens that were not reused within five minutes; those that were are counted when they are."""
     while own.matured[0] < len(walk.at_us) and walk.at_us[own.matured[0]] + FIVE_US < now:
         for access in range(walk.starts[own.matured[0]], walk.starts[own.matured[0] + 1]):
-            tokens = walk.sizes[walk.nodes[access]]
-            for level in range(len(BELOW_LEVEL)):
-                row = own.reuse[level, own.traits[access, 0] // BELOW_LEVEL[level]]
-                row[0] += tokens
-                row[1] += tokens * own.traits[access, 1]
+            if own.traits[access, 1] == 0:
+                count_in(access, walk.sizes[walk.nodes[access]], 0, own)
         own.matured[0] += 1
 
 
 @jit
-def probability(own: Mind, trait: Any) -> Any:
+def count_in(access: Any, tokens: Any, reused: Any, own: Mind) -> None:
+    """What became of an access, in the sums of its classes."""
+    for level in range(len(BELOW_LEVEL)):
+        row = own.reuse[level, own.traits[access, 0] // BELOW_LEVEL[level]]
+        row[0] += tokens
+        row[1] += reused
+
+
+@jit
+def probability(own: Mind, trait: Any, agent: Any) -> Any:
     """How many in a million tokens of that trait are reused within five minutes, as far as is known."""
-    chance = REUSED
+    known = trait // BELOW_LEVEL[0] < NEW
+    chance = REUSED if known or (agent and trait % LENGTHS >= LONG) else UNSEEN
     for level in range(len(BELOW_LEVEL)):
         row = own.reuse[level, trait // BELOW_LEVEL[level]]
         chance = min(PARTS, (row[1] * PARTS + chance * TRUST) // (row[0] + TRUST))

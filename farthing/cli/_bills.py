@@ -49,14 +49,14 @@ def read_statement(
     since, until = parse_month(month) if month else days or (None, None)
     access = Access(**vars(reached)) if reached else Access()
     if access == Access():
-        access = _configured(list(map(str, files)))
+        access = configured(list(map(str, files)))
     with progress("decoding") as advance:
         return Statement(
             list(files), cost=cost, book=book_of(), since=since, until=until, access=access, progress=advance
         )
 
 
-def _configured(paths: Sequence[str]) -> Access:
+def configured(paths: Sequence[str]) -> Access:
     """As farthing.toml reaches the bucket, if one of its sources is in it."""
     from farthing.aws import Access, is_s3, split
 

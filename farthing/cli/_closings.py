@@ -24,7 +24,7 @@ from farthing.close import (
 )
 from farthing.exporters.journal import shown_rate
 from farthing.ledger import Closing, Line
-from farthing.money import show, usd
+from farthing.money import from_usd, show, usd
 
 KEYS = ("account", "team", "platform", "model", "endpoint", "zone", "mode", "meter", "day", "kind")
 _CAUSES = 12
@@ -81,9 +81,23 @@ def _totals(
     counts = [
         f"{len({getattr(line, key) for line in usage}):,} {key}s" for key in ("account", "team", "model")
     ]
-    yield "computed at list", total(usage), f"{said['calls']:,} calls, {', '.join(counts)}"
+    offers = said.get("offers")
+    by = f"computed by {' and '.join(offers['names'])}" if offers else "computed at list"
+    yield by, total(usage), f"{said['calls']:,} calls, {', '.join(counts)}"
+    if offers:
+        yield (
+            "taken off the list price",
+            from_usd(offers["off_usd"]),
+            f"of {show(from_usd(said['list_usd']))}",
+        )
     if said["unpriced_calls"]:
         yield "without a price", None, f"{said['unpriced_calls']:,} calls are in no figure: farthing by model"
+    if left := said.get("left_out"):
+        yield (
+            "not tokens",
+            from_usd(left["usd"]),
+            f"{left['entries']:,} sessions, searches and code run: not booked",
+        )
     if bill := said.get("bill"):
         share = "none" if bill["decoded_share"] is None else f"{float(bill['decoded_share']):.2%}"
         invoices = f"; invoice {', '.join(bill['invoices'])}" if bill["invoices"] else "; on no invoice yet"
@@ -150,6 +164,7 @@ def closing_json(closing: Closing, seen: Sequence[Closing]) -> dict[str, Any]:
         "note": closing.said["note"],
         "calls": said["calls"],
         "unpriced_calls": said["unpriced_calls"],
+        **({"left_out": said["left_out"]} if "left_out" in said else {}),
         "apart": [
             {"kind": kind[0], "usd": usd(total(lines))}
             for kind, lines in sorted(_by(own(closing, APART), ("kind",)).items())
@@ -178,9 +193,10 @@ def headline(closing: Closing, seen: Sequence[Closing]) -> dict[str, Any]:
         "closed_at": f"{datetime.fromtimestamp(closing.at_us // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}",
         "by": closing.said["by"],
         "accrued": closing.said["accrued"],
-        "computed_usd": said["list_usd"],
+        "computed_usd": said.get("contracted_usd", said["list_usd"]),
         "billed_usd": said["bill"]["billed_usd"] if said.get("bill") else None,
         "booked_usd": usd(sum(it.picos for it in booked(closing, seen).values())),
+        **({"offers": {**said["offers"], "list_usd": said["list_usd"]}} if "offers" in said else {}),
     }
 
 

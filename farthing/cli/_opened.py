@@ -1,4 +1,5 @@
-"""Trace files for commands: found, opened one by one, with what lies beside them; and the key of their hashes."""
+"""Trace files for commands: found, here or in a bucket, opened one by one, with what lies beside them; and the key of
+their hashes."""
 
 from __future__ import annotations
 
@@ -7,8 +8,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from farthing.cli._app import BadInput
 
 if TYPE_CHECKING:
     from farthing.traces import Source
@@ -28,19 +27,26 @@ def hashing_key() -> bytes:
 
 
 def sources(path: str, faults: list[str]) -> Iterator[Source]:
-    """The files, each opened when it is its turn. What cannot be opened, or ends too early, is a fault."""
+    """The files, each opened when it is its turn. What cannot be opened, or ends too early, is a fault.
+
+    A bucket is reached as farthing.toml says, if it is one of its sources; else as AWS's own settings do.
+    """
+    from farthing.aws import is_s3, keys, split
+    from farthing.cli._bills import configured
+    from farthing.importers import _s3
     from farthing.importers._find import Fault, find
     from farthing.importers._open import Numbered
     from farthing.importers._open import Source as Opened
     from farthing.traces import Source
 
-    if "://" in path:
-        raise BadInput(f"{path}: traces are read from this machine: copy it here first")
-    for found in find([path]):
+    access = configured([path])
+    for found in find([path], access):
         if isinstance(found, Fault):
             faults.append(f"{found.path}: {found.reason}")
             continue
         try:
+            if is_s3(found.path):
+                _s3.use(keys(access, split(found.path)[0]))
             opened = Opened(found.path)
         except OSError as error:
             faults.append(f"{found.path}: {error.strerror or error}")

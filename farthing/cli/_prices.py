@@ -37,7 +37,7 @@ def card_row(card: Card) -> Row:
         for meter in METERS
     }
     above = card.prompt_from - 1 if card.prompt_from else 0
-    return {**card.sku._asdict(), "above": above, **rates, "assumed": list(card.assumed)}
+    return {**card.sku.named(), "above": above, **rates, "assumed": list(card.assumed)}
 
 
 def change_words(card: Card, before: Card | None) -> str:
@@ -128,7 +128,7 @@ def _differs_row(found: Any) -> Row:
     sku: Sku = found.sku
     return {
         "id": found.name,
-        **sku._asdict(),
+        **sku.named(),
         "meter": found.meter,
         "above": found.above,
         "theirs": f"{found.theirs.normalize():f}",
@@ -173,7 +173,7 @@ def checked_json(done: Checked, book: Book) -> Row:
 def _change_row(change: Change) -> Row:
     return {
         "kind": change.kind,
-        **change.sku._asdict(),
+        **change.sku.named(),
         "meter": change.meter,
         "long_prompt": change.long_prompt,
         "ours": None if change.ours is None else mtok_usd(change.ours),

@@ -246,7 +246,8 @@ def parse_assume(pairs: Sequence[str]) -> dict[str, str]:
 def book_of(named: str | Path = "") -> Book:
     """The book of a name: a folder of TOML, an overlay of `prices update`, offers as if they held for everyone.
 
-    Without one, $FARTHING_BOOK, and without that the book that farthing ships.
+    Without one, $FARTHING_BOOK, and without that the book that farthing ships. A question puts the offers of
+    farthing.toml into a book that has none.
     """
     from farthing.book import default_book
 
@@ -257,9 +258,10 @@ def book_of(named: str | Path = "") -> Book:
     if path.is_file() and "[[offers]]" in path.read_text(encoding="utf-8", errors="replace"):
         from dataclasses import replace
 
-        from farthing.offers import contracted, load_offers
+        from farthing.offers import contract_book, load_offers
 
-        return contracted(default_book(), [replace(one, accounts=frozenset()) for one in load_offers([path])])
+        offers = [replace(one, accounts=frozenset()) for one in load_offers([path])]
+        return contract_book(default_book(), offers)
     from farthing.pricelist import load_book
 
     return load_book(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._bills import Cost, Json, faults, parse_month, read_statement
+from farthing.cli._bills import Cost, Json, Reached, faults, parse_month, read_statement
 from farthing.cli._shared import (
     book_of,
     default_ledger,
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _Month = Annotated[str, Parameter(help="2026-10.")]
 _Bill = Annotated[
-    list[Path] | None, Parameter(negative="", help="The bill: files or folders, of any months.")
+    list[str] | None,
+    Parameter(negative="", help="The bill: files, folders or s3:// prefixes, of any months."),
 ]
 _Fx = Annotated[Path | None, Parameter(help="Dated exchange rates; else those that farthing.toml names.")]
 
@@ -71,17 +72,17 @@ class _Of:
             config=config,
         )
 
-    def bills(self, files: list[Path] | None, wanted: set[str]) -> dict[str, Statement]:
+    def bills(self, files: list[str] | None, wanted: set[str], reached: Reached) -> dict[str, Statement]:
         """The bill of each of these months that the files tell of. BadInput where some of it is no number."""
         if not files:
             return {}
-        whole = read_statement(files, self.cost, "")
+        whole = read_statement(files, self.cost, "", reached=reached)
         if faults(whole):
             raise BadInput("a month is not closed on a bill with such lines: mend them, or get it again")
         days = "SELECT DISTINCT strftime(day, '%Y-%m') FROM statement_lines"
         months = {month for (month,) in whole.connection.execute(days).fetchall()}
         told = sorted(months & wanted) or sorted(wanted)[-1:]  # of the last it has nothing, if of none
-        return {month: read_statement(files, self.cost, month) for month in told}
+        return {month: read_statement(files, self.cost, month, reached=reached) for month in told}
 
 
 @app.command
@@ -110,6 +111,7 @@ def close(
         bool, Parameter(negative="", help="Show what the next close books for closed months; close nothing.")
     ] = False,
     dry_run: Annotated[bool, Parameter(negative="", help="Show the closing, and keep nothing.")] = False,
+    reached: Reached = Reached(),  # noqa: B008 - it is not changed
     of: _Of | None = None,
     json: Json = False,
 ) -> int:
@@ -131,7 +133,7 @@ def close(
     )  # fmt: skip
     ledger, question = of.opened(), of.question()
     closed = {closing.period for closing in closings(ledger)}
-    bills = of.bills(statement, closed | ({month} if month else set()))
+    bills = of.bills(statement, closed | ({month} if month else set()), reached)
     try:
         if corrections:
             return _corrections(ledger, question, bills, asked, json=json)
@@ -176,6 +178,7 @@ def audit(
     *,
     statement: _Bill = None,
     fx: _Fx = None,
+    reached: Reached = Reached(),  # noqa: B008 - it is not changed
     of: _Of | None = None,
     json: Json = False,
 ) -> int:
@@ -191,7 +194,7 @@ def audit(
     ledger, question = of.opened(), of.question()
     seen = closings(ledger)
     wanted = [month] if month else sorted({closing.period for closing in seen})
-    bills = of.bills(statement, set(wanted)) if wanted else {}
+    bills = of.bills(statement, set(wanted), reached) if wanted else {}
     try:
         rates = _rates(fx, of.settings())
         found = [derive(ledger, one, question, bills.get(one), rates, seen) for one in wanted]

@@ -34,7 +34,7 @@ def contract(
     json: Json = False,
 ) -> int:
     """Private offers: what they saved, drawdown and forecast shortfall, what a month earlier would have been worth."""
-    from farthing.cells import Question
+    from farthing.cells import Question, at_list
     from farthing.commitment import told
     from farthing.offers import load_offers
 
@@ -44,7 +44,7 @@ def contract(
         raise BadInput(
             'no private offers: name a file by --contract, or contracts = ["..."] in farthing.toml'
         )
-    question = Question(config=said, profiles={**said.profiles, **read_profiles(profiles)})
+    question = at_list(Question(config=said, profiles={**said.profiles, **read_profiles(profiles)}))
     offers = load_offers(files, question.book)
     now = _end_of(until) if until else datetime.now(UTC)
     with ledger_to_read(ledger, said) as books:
@@ -184,6 +184,7 @@ def reprice(
     asked: Asked | None = None,
 ) -> int:
     """What the prices of --book would change in history, by model, meter and month; closed months stay closed."""
+    from farthing.cells import at_list
     from farthing.reprice import reprice as repriced
 
     asked = asked or Asked()
@@ -198,8 +199,8 @@ def reprice(
         )
     if asked.shared or asked.tz:
         raise BadInput("--shared, --tz: reprice compares list prices, by months of UTC")
-    new = asked.question().book
-    question = replace(asked.question(), book=book_of())
+    new = book_of(asked.book)
+    question = at_list(replace(asked, book="").question())
     with ledger_to_read(asked.ledger, question.config) as ledger:
         found = repriced(ledger, question, new, closed=closed)
     if asked.json:

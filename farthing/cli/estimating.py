@@ -50,7 +50,7 @@ def estimate(
 ) -> int:
     """Before the first call: a month's cost of every way to run a workload, and what rules the others out.
 
-    Every model, platform, endpoint, cache (none, 5m, 1h) and batch, cheapest first; exit 1 if nothing can be had.
+    Every model, platform, endpoint, cache (none, 5m, 1h) and mode, cheapest first; exit 1 if nothing can be had.
     """
     from farthing import estimate as estimates
 

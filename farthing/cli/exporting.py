@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._offered import ByOffers
+from farthing.cli._offered import ByOffers, offers_json, print_offers, taken_off
 from farthing.cli._shared import Asked, ledger_to_read, write_json
 from farthing.money import show, usd
 
@@ -38,10 +38,16 @@ def focus(
     question = (offers or ByOffers()).asked(asked.question())
     with ledger_to_read(asked.ledger, question.config) as ledger:
         done = write(ledger, question, out, tuple(name for name in tags.split(",") if name))
+        taken = taken_off(ledger, question)
     if asked.json:
-        write_json({"rows": done.rows, "usd": usd(done.picos), "unpriced_calls": done.unpriced_calls})
+        counts = {"unpriced_calls": done.unpriced_calls}
+        counts |= {"unpriced_entries": done.unpriced_entries} if done.unpriced_entries else {}
+        write_json({"rows": done.rows, "usd": usd(done.picos), **counts, **offers_json(taken)})
         return 0
     print(f"{out}: {done.rows:,} rows of FOCUS {version}, {show(done.picos)}")
+    print_offers(taken)
     if done.unpriced_calls:
         print(f"{done.unpriced_calls:,} calls without a price are not in it")
+    if done.unpriced_entries:
+        print(f"{done.unpriced_entries:,} sessions, searches or code run without a price are not in it")
     return 0

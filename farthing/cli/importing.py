@@ -140,11 +140,10 @@ def bare() -> int:
               "  farthing --help               everything else")  # fmt: skip
         return 0
     print(f"pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
-    from farthing.cells import Question
     from farthing.ledger import Ledger
 
     with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
         ledger = Ledger(Path(temporary) / "ledger")
         done = run_import(ledger, [str(folder) for folder in folders])
-        Asked().answer(REPORTS["bill"].make(ledger, Question()))
+        Asked().answer(REPORTS["bill"].make(ledger, Asked().question()))
     return 2 if done.errors or done.rejected else 0

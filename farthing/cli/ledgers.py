@@ -98,7 +98,7 @@ def retain(
     ledger: _Where = "",
     json: _Json = False,
 ) -> int:
-    """Drop usage that is older, from every version. Says what it would drop, and asks."""
+    """Drop usage and entries that are older, from every version. Says what it would drop, and asks."""
     from farthing.ledger import older
     from farthing.ledger import retain as drop
     from farthing.usage import EPOCH
@@ -110,8 +110,9 @@ def retain(
     day = (first - EPOCH).days
     found = older(opened, day, totals=totals)
     said = f"{found.calls:,} calls of {found.days:,} days before {first:%Y-%m-%d}"
+    said += f", {found.entries:,} entries beside tokens" if found.entries else ""
     said += f", {found.totals:,} control totals" if totals else ""
-    do = bool(found.rows or found.totals) and _agreed(f"drop {said}", yes=yes, quiet=json)
+    do = bool(found.rows or found.totals or found.entries) and _agreed(f"drop {said}", yes=yes, quiet=json)
     dropped = drop(opened, day, totals=totals) if do else found
     answer = {"before": f"{first:%Y-%m-%d}", "done": do, **dropped._asdict()}
     return _answer(answer, f"dropped {said}" if do else f"would drop {said}", json=json)
@@ -134,6 +135,7 @@ def forget(
     found = find_named(opened, principal)
     said = f"{len(found.names):,} names, {len(found.sessions):,} sessions, {found.calls:,} calls"
     said += f", {found.totals:,} control totals"
+    said += f", {found.entries:,} entries beside tokens" if found.entries else ""
     do = _agreed(f"forget {said}: {', '.join(found.names[:5])}", yes=yes, quiet=json)
     if do:
         hide(opened, principal, datetime.now(UTC))
@@ -142,6 +144,7 @@ def forget(
         "sessions": len(found.sessions),
         "calls": found.calls,
         "totals": found.totals,
+        "entries": found.entries,
     }
     done = f"forgot {said}; the logs it was read from, and where they lie, still name them"
     return _answer({"done": do, **counts}, done if do else f"would forget {said}", json=json)

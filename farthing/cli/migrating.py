@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
+from farthing.cli._offered import offers_json, print_offers, taken_off
 from farthing.cli._shared import book_of, ledger_to_read, load_config, parse_assume, read_profiles, write_json
 from farthing.cli._workload import (
     Endpoint,
@@ -74,6 +75,7 @@ def migrate(
     where: Annotated[TextList, Parameter(negative="", help="As in reports.")] = None,
     assume: Annotated[TextList, Parameter(negative="", help="As in reports.")] = None,
     profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
+    book: Annotated[str, Parameter(help="Prices, as in reports.")] = "",
     at: Annotated[str, Parameter(help="Day whose prices the new model has, YYYY-MM-DD; today.")] = "",
     json: Json = False,
 ) -> int:
@@ -86,19 +88,17 @@ def migrate(
         raise BadInput("--to needs --from: which model is left?")
     if (estimated or measure) and not from_:
         raise BadInput("--from MODEL: which model is left?")
-    question = _question(config, since, until, where, assume, profiles)
-    book = question.book
+    question = _question(config, since, until, where, assume, profiles, book_of(book))
+    prices = book_of(book) if estimated else question.book  # an estimate is of no account, so of no offer
     move = None
     if from_:
-        target = to or _successor(book, from_, now)
+        target = to or _successor(prices, from_, now)
         asked = client(online, region, endpoint_url, profile) if measure else None
-        found = _measured(book, from_, target, measure, asked) if measure else None
+        found = _measured(prices, from_, target, measure, asked) if measure else None
         told = found[:3] if found else _three(inflation, "--inflation")
-        move = _move(book, from_, target, told, output_factor, endpoint, found.about if found else "")
-    made: Migration | None = None
+        move = _move(prices, from_, target, told, output_factor, endpoint, found.about if found else "")
     if estimated and move:
-        made = _estimated(move, file, said, book, now)
-        return _tell(made, [], json=json)
+        return _tell(_estimated(move, file, said, prices, now), [], {}, json=json)
     with ledger_to_read(ledger, question.config) as books:
         old = migrating.legacy(books, question, now)
         made = _from_ledger(books, question, move, now) if move else None
@@ -107,7 +107,8 @@ def migrate(
             for one in old
             if not (move and one.model == move.source)
         ]
-    return _tell(made, others, json=json)
+        taken = taken_off(books, question)
+    return _tell(made, others, taken, json=json)
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ def _question(
     where: TextList,
     assume: TextList,
     profiles: Path | None,
+    book: Book,
 ) -> Question:
     from farthing.cells import Question, parse_where
 
@@ -131,7 +133,7 @@ def _question(
         where=tuple(parse_where(text) for text in where or ()),
         assume=parse_assume(assume or ()),
         profiles={**told.profiles, **read_profiles(profiles)},
-        book=book_of(),
+        book=book,
         config=told,
     )
 
@@ -250,6 +252,8 @@ def _estimated(move: Move, file: Path | None, said: Said, book: Book, now: datet
     if ended:
         said_so = f"{move.source} ended on Bedrock on {ended}: as it was sold the day before"
         made = made._replace(notes=(*made.notes, said_so))
+    if names := ", ".join(offer.name for offer in book.offers):
+        made = made._replace(notes=(*made.notes, f"at the rates of private offers: {names}"))
     return made
 
 
@@ -288,10 +292,16 @@ def _part(move: Move, work: Workload, book: Book, now: datetime, then: datetime)
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-def _tell(made: Migration | None, others: Sequence[tuple[Legacy, Migration | None]], *, json: bool) -> int:
+def _tell(
+    made: Migration | None,
+    others: Sequence[tuple[Legacy, Migration | None]],
+    taken: Mapping[str, Any],
+    *,
+    json: bool,
+) -> int:
     if json:
         answer = _migration_json(made) if made else {}
-        write_json(answer | {"legacy": [_legacy_json(*pair) for pair in others]})
+        write_json(answer | {"legacy": [_legacy_json(*pair) for pair in others]} | offers_json(taken))
         return 0
     if made:
         _print_migration(made)
@@ -308,6 +318,7 @@ def _tell(made: Migration | None, others: Sequence[tuple[Legacy, Migration | Non
                 print("      no successor of its family is known here: name one with --from and --to")
     elif not made:
         print("no model in this ledger has ended or is about to: name a move with --from and --to")
+    print_offers(taken)
     return 0
 
 

@@ -13,13 +13,13 @@ from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
-from farthing.cli._offered import ByOffers
+from farthing.cli._offered import ByOffers, offers_json, print_offers, taken_off
 from farthing.cli._shared import Asked, book_of, ledger_to_read, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
-    from farthing.cells import Question
-    from farthing.platforms import CcuLine, Entry, Side, Use
+    from farthing.costs import Due
+    from farthing.platforms import CcuLine, Side
 
 platform = App(name="platform", help="Bedrock, the direct API and Claude Platform on AWS beside each other.")
 app.command(platform)
@@ -32,7 +32,9 @@ def compare(
     *,
     uses: Annotated[
         Path | None,
-        Parameter(help="Sessions, searches and code run beside tokens: JSONL (docs/platforms.md)."),
+        Parameter(
+            help="Sessions, searches and code run, beside those of the ledger: JSONL (docs/platforms.md)."
+        ),
     ] = None,
     rounding: Annotated[
         Literal["carry", "up", "nearest"], Parameter(help="What of an hour makes no whole CCU.")
@@ -42,42 +44,42 @@ def compare(
 ) -> int:
     """The same usage on Bedrock, direct and in CCU, the CCU line as on the invoice, and what each has or lacks."""
     from farthing import platforms
+    from farthing.costs import due_entries
 
     asked = asked or Asked()
     if asked.csv or asked.shared or asked.tz:
         raise BadInput("--csv, --shared, --tz: platform compare prints text or --json, by hours of UTC")
     question = replace((offers or ByOffers()).asked(asked.question()), tz="UTC")
-    used, bad = platforms.read_uses(uses) if uses else ([], [])
-    made = platforms.entries(_selected(used, question), platforms.Rates.of(question.book))
+    used, bad = platforms.read_uses(uses, datetime.now(UTC)) if uses else ([], [])
     with ledger_to_read(asked.ledger, question.config) as ledger:
         sides = platforms.compare(ledger, question)
+        taken = taken_off(ledger, question)
+        made = due_entries(
+            ledger, question, beside=used, platform="anthropic"
+        )  # one price wherever they are sold
     (in_ccu,) = (side for side in sides if side.platform == "claude_aws")
     hourly = dict(in_ccu.hourly)
-    for entry in made:
-        hour = entry.account, entry.at.replace(minute=0, second=0, microsecond=0)
-        hourly[hour] = hourly.get(hour, 0) + entry.picos
+    for due in made:
+        hour = due.entry.facts.account, due.entry.at.replace(minute=0, second=0, microsecond=0)
+        hourly[hour] = hourly.get(hour, 0) + (due.picos or 0)
     lines = platforms.ccu_lines(hourly, rounding)
     answer = _answer(sides, made, lines, rounding)
     if asked.json:
-        write_json(answer)
+        write_json(answer | offers_json(taken))
     else:
         _print(sides, made, lines, answer)
+        print_offers(taken)
     for line in bad:
         print(f"farthing: {line}", file=sys.stderr)
     return 2 if bad else 0
 
 
-def _selected(used: Sequence[Use], question: Question) -> list[Use]:
-    since, until = question.span()
-    return [use for use in used if since <= use.at < until]
-
-
 def _answer(
-    sides: Sequence[Side], made: Sequence[Entry], lines: Sequence[CcuLine], rounding: str
+    sides: Sequence[Side], made: Sequence[Due], lines: Sequence[CcuLine], rounding: str
 ) -> dict[str, Any]:
     from farthing.platforms import CCU_PICOS, FEATURES
 
-    beside = sum(entry.picos for entry in made)
+    beside = sum(due.picos or 0 for due in made)
     rows = []
     for side in sides:
         sold = side.platform != "bedrock"
@@ -122,25 +124,27 @@ def _ccu_json(line: CcuLine) -> dict[str, Any]:
     }
 
 
-def _entries_json(made: Sequence[Entry]) -> list[dict[str, Any]]:
-    sums: dict[str, list[int]] = {}
-    for entry in made:
-        total = sums.setdefault(entry.kind, [0, 0])
-        total[0] += entry.quantity
-        total[1] += entry.picos
+def _entries_json(made: Sequence[Due]) -> list[dict[str, Any]]:
+    from farthing.usage import ENTRY_UNITS
+
+    groups: dict[tuple[str, str], list[Due]] = {}
+    for due in made:
+        groups.setdefault((due.entry.kind, due.why), []).append(due)
     return [
         {
             "kind": kind,
-            "quantity": quantity,
-            "unit": "searches" if kind == "web_search" else "ms",
-            "usd": usd(picos),
+            "quantity": sum(due.entry.quantity for due in group),
+            "billed": sum(due.billed for due in group),
+            "unit": ENTRY_UNITS[kind],
+            "usd": usd(sum(due.picos or 0 for due in group)),
+            "why": why,
         }
-        for kind, (quantity, picos) in sorted(sums.items())
+        for (kind, why), group in sorted(groups.items())
     ]
 
 
 def _print(
-    sides: Sequence[Side], made: Sequence[Entry], lines: Sequence[CcuLine], answer: Mapping[str, Any]
+    sides: Sequence[Side], made: Sequence[Due], lines: Sequence[CcuLine], answer: Mapping[str, Any]
 ) -> None:
     from farthing.platforms import CCU_PICOS, FEATURES, NAMES
 
@@ -149,7 +153,7 @@ def _print(
         total = (
             sum(line.ccu for line in lines) * CCU_PICOS if side.platform == "claude_aws" else side.discounted
         )
-        total += sum(entry.picos for entry in made) if side.platform == "anthropic" else 0
+        total += sum(due.picos or 0 for due in made) if side.platform == "anthropic" else 0
         said = "not sold there" if row["lacks_entries"] else show(total)
         print(f"{NAMES[side.platform]:<24} {said:>16}  {side.calls:,} calls, tokens {show(side.discounted)}"
               f" (list {show(side.listed)})")  # fmt: skip
@@ -165,7 +169,8 @@ def _print(
     for reason in sorted(nowhere):
         print(f"no price anywhere for {sides[0].unpriced[reason]:,} calls: {reason}")
     for entry in answer["entries"]:
-        print(f"{entry['kind'].replace('_', ' ')}: {entry['quantity']:,} {entry['unit']}, ${entry['usd']}")
+        print(f"{entry['kind'].replace('_', ' ')}: {entry['quantity']:,} {entry['unit']}, ${entry['usd']}, "
+              f"{entry['why']}")  # fmt: skip
     for line in lines:
         whose = f", {line.account}" if line.account else ""
         print(f"invoice {line.month}{whose}: {line.ccu:,} CCU at $0.01 = {show(line.ccu * CCU_PICOS)}, metered in"
@@ -185,7 +190,8 @@ def runtime(
 ) -> int:
     """When session runtime dominates: the tokens an hour of running at which they cost as much as the running does."""
     from farthing.book import Card, Unpriced
-    from farthing.platforms import Rates, breakeven, retired_on
+    from farthing.costs import Rates
+    from farthing.platforms import breakeven, retired_on
     from farthing.usage import Sku
 
     if not 0 <= output_percent <= 100:
@@ -197,7 +203,7 @@ def runtime(
         if isinstance(found, Unpriced):
             raise BadInput(f"--model: {found.reason}")
         names = [found.sku.model]
-    rates = Rates.of(book)
+    rates = Rates.of(book, now.date())
     cards = [(name, book.find(Sku("claude_aws", name, "global", "", "on_demand"), now)) for name in names]
     rows = [(name, breakeven(rates, card, output_percent)) for name, card in cards if isinstance(card, Card)]
     if not rows:

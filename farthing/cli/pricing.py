@@ -214,9 +214,9 @@ def at_risk(
 def _used(asked: Asked) -> dict[tuple[str, str], list[int]]:
     """Calls and cost by platform and model."""
     from farthing.book import Resolved
-    from farthing.cells import cells
+    from farthing.cells import at_list, cells
 
-    question = asked.question()
+    question = at_list(asked.question())  # `prices` is the list
     found: dict[tuple[str, str], list[int]] = {}
     with ledger_to_read(asked.ledger, question.config) as ledger:
         for cell in cells(ledger, question):

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Cost, Json, Reached, faults, parse_month, read_statement
+from farthing.cli._offered import ByOffers, offers_json, print_offers, taken_off
 from farthing.cli._shared import (
     book_of,
     console,
@@ -54,7 +55,6 @@ def reconcile(
 ) -> int:
     """Ours against AWS's: every dollar of the difference by its cause. Exit 1 if too much is unexplained."""
     from farthing.cells import Question
-    from farthing.offers import load_offers
     from farthing.reconcile import by as grouped
     from farthing.reconcile import check_keys
     from farthing.reconcile import reconcile as compare
@@ -69,15 +69,23 @@ def reconcile(
         book=book_of(),
         assume=parse_assume(assume or ()),
         profiles={**told.profiles, **read_profiles(profiles)},
+        config=told,
     )
+    question = ByOffers(contract).asked(question)
     billed = read_statement(statement, cost, month, reached=reached)
     with ledger_to_read(ledger, told) as books:
-        found = compare(billed, books, question, load_offers(contract or told.contracts))
+        found = compare(billed, books, question)
+        taken = taken_off(books, question)
     rows = grouped(found.sides, keys) if keys else []
     if json:
-        write_json(reconciled_json(found, billed) | ({"rows": rows_json(rows, keys)} if keys else {}))
+        write_json(
+            reconciled_json(found, billed)
+            | ({"rows": rows_json(rows, keys)} if keys else {})
+            | offers_json(taken)
+        )
     else:
         _print_reconciled(found, billed, month)
+        print_offers(taken)
         if keys:
             _print_rows(rows, keys)
     return faults(billed) or int(found.unexplained_gross_picos > allowed)

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
+from farthing.cli._offered import offers_json, print_offers, taken_off
 from farthing.cli._opened import hashing_key, sources
 from farthing.cli._policies import Applying, put_into_force
 from farthing.cli._shared import Asked, console, ledger_to_read, write_json
@@ -62,14 +63,16 @@ def savings(
         plan = plan_of(ledger, question, bodies=opened, key=hashing_key(), billed=billed, heading=heading)
         sellers = [Scenario(name, (to_platform(name),)) for name in PLATFORMS]
         elsewhere = [one for one in whatif(ledger, question, sellers) if one.moved]
+        taken = taken_off(ledger, question)
     if asked.json:
-        write_json(as_json(plan) | {"platforms": [_elsewhere(one) for one in elsewhere]})
+        write_json(as_json(plan) | {"platforms": [_elsewhere(one) for one in elsewhere]} | offers_json(taken))
     else:
         _print(plan, whole=all)
         for one in elsewhere:
             print(
-                f"on {one.name}, at its list prices: {show(one.cost)}; farthing platform compare has the rest"
+                f"on {one.name}, at the prices there: {show(one.cost)}; farthing platform compare has the rest"
             )
+        print_offers(taken)
     put_into_force(plan.advice, applying, question)
     wrong += plan.faults
     for line in wrong[:MOST_TOLD]:
@@ -129,6 +132,9 @@ def _advice(one: Advice) -> dict[str, Any]:
         "advised_usd": one.advised and _ends(one.advised),
         "saved_usd": one.saved and _ends(one.saved),
         "bound_usd": usd(one.bound),
+        "cold_cache_usd": usd(one.cold_cache),
+        "optimum_usd": None if one.optimum is None else usd(one.optimum),
+        "captured_of_optimum": one.captured_of_optimum,
         "captured": one.captured, "calibration": one.calibration, "resolved": one.resolved,
         "permitted": one.permitted, "final": one.final, "counts": one.counts, "why_not": one.why_not,
         "exact": one.exact, "semantics": one.semantics, "evidence": one.evidence, "sessions": one.sessions,
@@ -245,6 +251,13 @@ def _print_proof(one: Advice, out: Any) -> None:
         )
     if one.captured and one.counts:
         out.print(f"{indent}takes {one.captured} of what any plan could save")
+    if one.cold_cache:
+        out.print(f"{indent}less by {show(one.cold_cache)}: what is cached is written anew for another model")
+    if one.optimum is not None and one.captured_of_optimum:
+        out.print(
+            f"{indent}takes {one.captured_of_optimum} of what batch or cache, chosen with hindsight, could save "
+            f"({show(one.optimum)}, proved)"
+        )
     for sign, style, text in (("-", "red", one.change.before), ("+", "green", one.change.after)):
         for line in text.splitlines():
             out.print(f"{indent}{sign} {line}", style=style, markup=False)

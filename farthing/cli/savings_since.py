@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
+from farthing.cli._offered import offers_json, print_offers, taken_off
 from farthing.cli._opened import hashing_key, sources
 from farthing.cli._policies import By, Config, Json, Policy, policy_path, told
 from farthing.cli._shared import (
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from farthing.cells import Question
     from farthing.ledger import Ledger
     from farthing.optimise._advice import Interval
+    from farthing.optimise._lent import Lot
     from farthing.optimise._realised import Realised
-    from farthing.optimise._traffic import Lot, Traffic
+    from farthing.optimise._traffic import Traffic
 
 _MOST_TOLD = 5  # lines that could not be read
 savings = app["savings"]  # of saving.py, whose name comes before this one's
@@ -80,12 +82,14 @@ def report(
     with ledger_to_read(ledger, said) as books:
         traces, wrong = _traces(books, question, bodies) if bodies else (None, [])
         found = realised(books, question, adopted, now, _day(since), traces)
+        taken = taken_off(books, question)
     for line in wrong[:_MOST_TOLD]:
         print(f"farthing: {line}", file=sys.stderr)
     if json:
-        write_json(_json_of(found, str(path)))
+        write_json(_json_of(found, str(path)) | offers_json(taken))
     else:
         _print(found)
+        print_offers(taken)
     if switch_off:
         for one in found:
             if one.failed and one.entry.state == "on":

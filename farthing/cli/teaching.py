@@ -181,6 +181,8 @@ def _print_learned(billed: Statement, learned: Learned, rerated: Rerated, contra
     if billed.cost == "net":
         print("  note: net costs have an enterprise discount (EDP) in them, and so have these rates")
     _print_notes(billed)
+    for note in learned.notes:
+        print(f"  note: {note}")
     left = rerated.billed_picos - rerated.contracted_picos
     print(f"re-rated by what was found: {show(rerated.contracted_picos)}; {show(left)} less than was billed"
           if left > 0 else
@@ -236,7 +238,7 @@ def _learned_json(billed: Statement, learned: Learned, rerated: Rerated, contrac
             for found in learned.found
         ],
         "contract_toml": contract,
-        "notes": billed.loaded.notes,
+        "notes": [*billed.loaded.notes, *learned.notes],
     }  # fmt: skip
 
 

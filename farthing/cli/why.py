@@ -13,11 +13,12 @@ from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json, parse_days
+from farthing.cli._offered import offers_json, print_offers, taken_off
 from farthing.cli._shared import book_of, ledger_to_read, load_config, parse_assume, read_profiles, write_json
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
-    from farthing.why import Moved, Step
+    from farthing.why import Moved, Scenario, Step
 
 _SIDES = Group("Where the two sides differ in more than days", sort_key=1)
 _Texts = list[str] | None
@@ -82,14 +83,23 @@ def why(
         earlier, later = Scenario(books, sides[0], days[0]), Scenario(others, sides[1], days[1])
         found = between(earlier, later, kappa)
         groups = between_by(earlier, later, keys, kappa) if keys else {}
+        taken = {"from": _taken(earlier), "to": _taken(later)}
     if json:
-        write_json(_json(found) | ({"by": _groups_json(groups, keys)} if keys else {}))
+        beside = {"by": _groups_json(groups, keys)} if keys else {}
+        offers = {name: offers_json(one)["offers"] for name, one in taken.items() if one}
+        write_json(_json(found) | beside | ({"offers": offers} if offers else {}))
         return 0
     _print(found, from_, to)
     for value, moved in groups.items():
         print(" · ".join(text or "(none)" for text in value))
         _print(moved, from_, to)
+    for name, one in zip((from_, to), taken.values(), strict=True):
+        print_offers(one, f"{name} ")
     return 0
+
+
+def _taken(side: Scenario) -> dict[str, Any]:
+    return taken_off(side.ledger, replace(side.question, since=side.days[0], until=side.days[1]))
 
 
 def _keys(text: str) -> list[str]:

@@ -114,7 +114,7 @@ def _usage(found: Audit, frozen: Month, now: Month, question: Question) -> None:
     repriced = list(_repriced(frozen, now))
     closed, again = frozen.sum(USAGE), sum(line.picos for line in repriced)
     note = f"{show(closed)}{_moved_by((closed, again))}, at the {len(frozen.part(CARD))} cards it was closed with"
-    found.add("list cost", usd(closed), usd(again), note)
+    found.add("contracted cost" if frozen.said.get("offers") else "list cost", usd(closed), usd(again), note)
     found.changes += _moved("usage", frozen.part(USAGE), repriced)
     found.rates = list(_rate_changes(frozen, question))
     moved = sum(change.picos for change in found.rates)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from farthing.allocate import apportion
 from farthing.close._month import APART, BILLED, USAGE, Month
-from farthing.close._share import not_yet, pooled, shared_bill
+from farthing.close._share import Given, computed, not_yet, pooled, shared_bill
 from farthing.config import UNASSIGNED, Config, claims
 from farthing.ledger import Closing, Line
 
@@ -48,21 +48,21 @@ def target(month: Month, config: Config, *, accrue: bool) -> Target:
         return claimed[1] if claimed else UNASSIGNED
 
     if not month.part(BILLED, APART):
-        computed = summed(_computed(month, beside_a_bill=False))
-        return Target({}, computed) if accrue else Target(computed, {})
-    lines = [*shared_bill(month, owner), *_computed(month, beside_a_bill=True)]
-    final = summed(pooled(lines, config))
-    return Target(final, summed(not_yet(month, owner)) if accrue else {})
+        whole = summed(pooled(list(_computed(month, beside_a_bill=False)), month, config))
+        return Target({}, whole) if accrue else Target(whole, {})
+    found = [*shared_bill(month, owner), *_computed(month, beside_a_bill=True)]
+    late = list(not_yet(month, owner)) if accrue else []
+    return Target(summed(pooled(found, month, config)), summed(pooled(late, month, config)))
 
 
-def _computed(month: Month, *, beside_a_bill: bool) -> Iterator[Line]:
+def _computed(month: Month, *, beside_a_bill: bool) -> Iterator[Given]:
     """Usage at its computed cost; beside a bill only what is not on it."""
     billed = {"bedrock"} if beside_a_bill else set()
     if any(line.kind == "ccu" for line in month.part(APART)):
         billed.add("claude_aws")
     for line in month.part(USAGE):
         if line.card and line.platform not in billed:
-            yield line._replace(part="entry", day="", card="", said="", kind="usage")
+            yield computed(line)
 
 
 def summed(lines: Iterable[Line]) -> Amounts:

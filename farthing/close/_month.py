@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from farthing.book import Card, Unpriced
+from farthing.allocate import Filters
+from farthing.book import Book, Card, Unpriced
 from farthing.cells import Cell, Question, cells
 from farthing.config import MEMBERS
+from farthing.costs import due_entries, taken_off
 from farthing.ledger import Ledger, Line, shapes
 from farthing.meters import METERS
 from farthing.money import usd
@@ -27,6 +29,7 @@ from farthing.reconcile import Reconciled, reconcile
 from farthing.statement import Statement
 
 USAGE, BILLED, APART, CAUSE, CARD = "usage", "billed", "apart", "cause", "card"  # parts
+READS = "reads"  # of the cache, by the calls of a pool that is shared by them
 NOT_YET = "not billed yet"  # reconcile's cause
 UNDECODED = "undecoded"
 _KEYS = ("day", "account", "team", "platform", "model", "endpoint", "zone", "mode")
@@ -70,15 +73,14 @@ def asked_of(question: Question, month: str) -> Question:
 
 
 def digests_of(question: Question) -> tuple[str, str]:
-    """Of the teams, by their members, in the order that decides whose a call is, with the pools that share money
-    beside calls; and of the map of profiles.
+    """Of the teams, by their members, in the order that decides whose a call is, with the pools that they share;
+    and of the map of profiles.
     """
     members = [
         (name, {kind: getattr(team, kind) for kind in MEMBERS if getattr(team, kind)})
         for name, team in question.config.teams.items()
     ]
-    pools = [pool for pool in question.config.pools if pool.kinds]
-    told = [members, pools] if pools else members
+    told = [members, question.config.pools] if question.config.pools else members
     teams, profiles = map(msgspec.json.encode, (told, sorted(question.profiles.items())))
     return hashlib.sha256(teams).hexdigest(), hashlib.sha256(profiles).hexdigest()
 
@@ -98,13 +100,16 @@ def usage_of(ledger: Ledger, question: Question, month: str) -> Month:
     cards: dict[str, Card] = {}
     calls = unpriced = 0
     rows = rows_of(ledger, month)
-    for cell in cells(ledger, asked, _KEYS):
+    pools = Filters(question.config.pools)
+    keys = tuple(dict.fromkeys((*_KEYS, *pools.keys)))
+    found = cells(ledger, asked, keys)
+    for cell in found:
         calls += cell.calls
         if isinstance(cell.price, Unpriced):
             unpriced += cell.calls
         else:
             cards[cell.price.id] = cell.price
-        for line, tokens, picos in _meters(cell, month):
+        for line, tokens, picos in _meters(cell, dict(zip(keys, cell.keys, strict=True)), pools, month):
             total = sums.setdefault(line, [0, 0])
             total[0] += tokens
             total[1] += picos
@@ -114,29 +119,56 @@ def usage_of(ledger: Ledger, question: Question, month: str) -> Month:
         "book": question.book.digest,
         "usage_digest": usage_digest(ledger, month),
         "calls": calls,
-        "list_usd": usd(sum(line.picos for line in lines)),
+        **_said_of_prices(question.book, found, sum(line.picos for line in lines)),
         "unpriced_calls": unpriced,
         "teams": teams,
         "assume": dict(question.assume),
         "profiles": profiles,
         "rows": rows,
+        **_beside_tokens(ledger, asked),
     }
     return Month(month, said, (*sorted(lines), *(_card(month, card) for card in cards.values())))
 
 
-def _meters(cell: Cell, month: str) -> Iterable[tuple[Line, int, int]]:
-    day, account, team, platform, model, endpoint, zone, mode = cell.keys
+def _beside_tokens(ledger: Ledger, asked: Question) -> dict[str, Any]:
+    """Sessions, searches and code run of the month, which no closing books: Bedrock, whose bill it holds, has none."""
+    due = due_entries(ledger, asked)
+    left = {"entries": len(due), "usd": usd(sum(one.picos or 0 for one in due))}
+    return {"left_out": left} if due else {}
+
+
+def _said_of_prices(book: Book, found: Iterable[Cell], computed: int) -> dict[str, Any]:
+    """What the usage comes to, at list and by the offers that the book has."""
+    taken = taken_off(book, found)
+    if taken is None:
+        return {"list_usd": usd(computed)}
+    return {
+        "list_usd": usd(taken["list_usd"]),
+        "contracted_usd": usd(computed),
+        "offers": {"names": taken["names"], "off_usd": usd(taken["off_usd"])},
+    }
+
+
+def _meters(
+    cell: Cell, told: Mapping[str, Any], pools: Filters, month: str
+) -> Iterable[tuple[Line, int, int]]:
+    """Usage with the pool that it falls in, and reads with each pool that is shared by them."""
+    fits = pools.fits(told)
     priced = not isinstance(cell.price, Unpriced)
     line = Line(
-        USAGE, month, day=day, account=account, team=team, platform=platform, model=model, endpoint=endpoint,
-        zone=zone, mode=mode, kind="long" if cell.prompt else "",
+        USAGE, month, **{key: told[key] for key in _KEYS}, kind="long" if cell.prompt else "",
         card=cell.price.id if isinstance(cell.price, Card) else "",
         said=cell.price.reason if isinstance(cell.price, Unpriced) else "",
     )  # fmt: skip
     for i, (meter, count) in enumerate(zip(METERS, cell.tokens, strict=True)):
         if count:
             rate = cell.price.rates[i] if isinstance(cell.price, Card) else 0
-            yield line._replace(meter=meter), count, count * rate * priced
+            yield line._replace(meter=meter, ref=pools.pool(fits, meter)), count, count * rate * priced
+        for pool in pools.by_reads.intersection(fits) if count and meter == "cache_read" else ():
+            reads = Line(
+                READS, month, ref=pool, **{key: told[key] for key in ("day", "account", "team", "model")}
+            )
+            yield reads, count, 0
 
 
 def _card(month: str, card: Card) -> Line:
@@ -150,7 +182,7 @@ def _card(month: str, card: Card) -> Line:
         "source": card.source,
         "accessed": card.accessed.isoformat(),
     }
-    return Line(CARD, month, card=card.id, said=json.dumps(said, sort_keys=True), **card.sku._asdict())
+    return Line(CARD, month, card=card.id, said=json.dumps(said, sort_keys=True), **card.sku.named())
 
 
 def usage_digest(ledger: Ledger, month: str) -> str:
@@ -224,7 +256,7 @@ def _said_of(statement: Statement, lines: Sequence[Line], found: Reconciled) -> 
     sources = [statement.loaded.parts[part].source for (part,) in told]  # that have lines of the month
     return {
         "cost": statement.cost,
-        "files": [{"name": file.name, "sha256": _sha256(file.path, lines)} for file in sources],
+        "files": [{"name": file.name, "sha256": _sha256(file.path)} for file in sources],
         "invoices": {invoice: usd(picos) for invoice, picos in sorted(invoices.items())},
         "by_month": statement.loaded.by_month,
         "decoded_share": None if share is None else str(share),
@@ -234,12 +266,10 @@ def _said_of(statement: Statement, lines: Sequence[Line], found: Reconciled) -> 
     }
 
 
-def _sha256(path: Path, lines: Iterable[Line]) -> str:
-    """Of a file; of a copy out of a bucket or an archive, which is gone by now, of what it said of the month."""
-    if path.exists():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(msgspec.json.encode([line for line in lines if line.part != CAUSE])).hexdigest()
+def _sha256(path: Path) -> str:
+    """Of a file as it was read: of one out of a bucket or an archive the copy, which is there as long as the bill."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def together(usage: Month, bill: Month | None) -> Month:
@@ -252,5 +282,5 @@ def together(usage: Month, bill: Month | None) -> Month:
 
 def known(lines: Iterable[Line], of: str, said: Mapping[str, Any]) -> Month:
     """A month as a closing kept it."""
-    wanted = (USAGE, BILLED, APART, CAUSE, CARD)
+    wanted = (USAGE, READS, BILLED, APART, CAUSE, CARD)
     return Month(of, dict(said), tuple(line for line in lines if line.of == of and line.part in wanted))

@@ -146,7 +146,7 @@ def _anchor(said: dict[str, Any], folder: str) -> None:
     def anchored(path: str) -> str:
         return path if not path or "://" in path else os.path.join(folder, os.path.expanduser(path))  # noqa: PTH111, PTH118
 
-    for name in ("ledger", "fx"):
+    for name in ("ledger", "fx", "budget_store"):
         if name in said:
             said[name] = anchored(said[name])
     for source in said.get("sources", ()):

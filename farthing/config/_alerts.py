@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import get_args
 
+from farthing.config._budgets import check_budget
 from farthing.config._shape import Fault
-from farthing.config._tables import UNASSIGNED, Budget, Channel, Config, EventKind, Smtp
+from farthing.config._tables import UNASSIGNED, Channel, Config, EventKind, Smtp
 
 _KINDS = {"slack": ("url", "url_env"), "webhook": ("url", "url_env"), "sns": ("topic_arn",), "mail": ("to",)}
 _SECURITIES = ("starttls", "ssl", "none")
-_PERIODS = ("month", "week", "day")
 _EVENTS = get_args(EventKind)
 _ADDRESS = re.compile(r"[^@\s<>,]+@[^@\s<>,]+")
 _SENDER = re.compile(rf"{_ADDRESS.pattern}|[^<>@\r\n]+<{_ADDRESS.pattern}>")
@@ -27,7 +27,7 @@ def check_alerts(config: Config) -> Iterator[Fault]:
     for number, channel in enumerate(config.notify):
         yield from _channel(channel, config, ("notify", number))
     for number, budget in enumerate(config.budgets):
-        yield from _budget(budget, ("budgets", number))
+        yield from check_budget(budget, ("budgets", number))
     yield from _twice("notify", [channel.name for channel in config.notify])
     yield from _twice("budgets", [budget.name for budget in config.budgets])
 
@@ -97,19 +97,6 @@ def _addresses(channel: Channel, place: Place) -> Iterator[Fault]:
     for number, address in enumerate(channel.to):
         if not _ADDRESS.fullmatch(address):
             yield Fault((*place, "to", number), f"{address!r} is no mail address")
-
-
-def _budget(budget: Budget, place: Place) -> Iterator[Fault]:
-    if budget.usd <= 0:
-        yield Fault((*place, "usd"), f"{budget.usd} is no budget: write whole dollars above 0")
-    if budget.period not in _PERIODS:
-        yield _none_of((*place, "period"), budget.period, _PERIODS)
-    for number, percent in enumerate(budget.alert_at):
-        if not 0 < percent <= 1000:
-            yield Fault((*place, "alert_at", number), f"{percent} is no percentage: write 80 for 80 %")
-    for number, text in enumerate(budget.where):
-        if "=" not in text:
-            yield Fault((*place, "where", number), f"{text!r} is no filter: write KEY=VALUE, as for --where")
 
 
 def _none_of(place: Place, value: str, known: object) -> Fault:

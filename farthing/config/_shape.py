@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -114,6 +115,9 @@ def check_shape(value: Any, kind: Any, place: tuple[str | int, ...]) -> Iterator
             return
         for number, entry in enumerate(value):
             yield from check_shape(entry, inner, (*place, number))
+    elif kind == Decimal | int:
+        if type(value) not in (int, float):  # which becomes the decimal that was written
+            yield Fault(place, f"{value!s} is not a number")
     elif type(value) is not kind:
         yield Fault(place, f"{value!s} is not {_TYPES[kind]}")
 

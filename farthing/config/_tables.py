@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
+
+from farthing.money import from_usd
 
 UNASSIGNED = "unassigned"  # the team of calls that no team claims
 
@@ -117,14 +120,35 @@ class Channel(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Budget(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """So many dollars a period for what `where` selects, which is written as for --where."""
+    """So much a period for what `where` selects, which is written as for --where.
+
+    With `hold` the gateway and the hooks hold every call against it before they send it: hard refuses what does not
+    fit, soft only tells. `calls` and `tokens` are limits in place of dollars, `each` makes one budget of every value.
+    """
 
     name: str
-    usd: int
-    period: str = "month"  # or week, day
+    usd: Decimal | int = 0
+    period: str = "month"  # or week, day; with hold also hour, minute
     where: tuple[str, ...] = ()
     alert_at: tuple[int, ...] = (80, 100)  # percent
     forecast: bool = True  # tell, too, when it is going to be exceeded
+    hold: str = ""  # hard, soft; empty: reports and watch look at it, and no call is held
+    each: str = ""  # key, team, project, run, model, account, tag:NAME
+    calls: int = 0
+    tokens: int = 0
+    timezone: str = ""  # of its periods; the file's where left out
+    unpriced: str = "refuse"  # or pass: calls whose ceiling nobody knows
+
+    @property
+    def limit(self) -> int:
+        """In its unit: picodollars, calls or tokens."""
+        return from_usd(str(self.usd)) if self.usd else self.calls or self.tokens
+
+    @property
+    def reported(self) -> bool:
+        """Whether reports can say what is spent of it: they know dollars by the day, and no keys or runs."""
+        known = not any(text.startswith(("key=", "key!=", "run=", "run!=")) for text in self.where)
+        return bool(self.usd) and known and not self.each and self.period in ("day", "week", "month")
 
 
 class Journal(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -167,4 +191,5 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     smtp: Smtp = Smtp()
     notify: tuple[Channel, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    budget_store: str = ""  # a file, or postgresql://...
     path: str = ""  # of the file it is from

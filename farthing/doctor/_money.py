@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from farthing.book import Card, Unpriced
-from farthing.cells import Cell, Question, cells
+from farthing.cells import Cell, Question, at_list, cells
 from farthing.config import Config
 from farthing.ledger import Ledger
 
@@ -53,7 +53,8 @@ def seen(ledger: Ledger, config: Config, now: datetime) -> Seen:
     """What the ledger has of the last days; today included."""
     found = Seen()
     since = now - timedelta(days=DAYS)
-    question = Question(since=since.date(), until=now.date(), profiles=config.profiles, config=config)
+    # at list, as what CloudWatch counted is
+    question = at_list(Question(since.date(), now.date(), profiles=config.profiles, config=config))
     for cell in cells(ledger, question, ("account", "region")):
         _count(found, cell)
     start, end = (int(at.timestamp()) * 1_000_000 for at in (since, now))

@@ -1,18 +1,19 @@
-"""An estimate as one page: a file without scripts and without requests; its charts are SVG in the page."""
+"""An estimate as one page; its charts are SVG in the page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
-from pathlib import Path
 
 from farthing.book import Book
 from farthing.estimate._article import Claim, say
 from farthing.estimate._scenarios import Scenario, cheapest, ruled_out
 from farthing.estimate._workload import Workload
 from farthing.money import show
+from farthing.reports._page import card, document
 
+_TITLE, _ARTICLE = "Estimate: Claude on Amazon Bedrock", "The article, worked out anew"
 _SHOWN = 15  # rows of the table of ways
 _WIDTH, _LABEL, _ROW = 800, 330, 26  # pixels of a bar chart, its labels, each bar
 _PLACES = {"bedrock": "Bedrock", "anthropic": "Anthropic API", "claude_aws": "Claude Platform on AWS"}
@@ -34,24 +35,24 @@ def to_html(
     body = [_cards(cards)]
     for name, work in works.items():
         body += _workload(name, work, found[name])
-    body.append(_card("What this rests on", "", _list(notes)))
-    return _document("Estimate: Claude on Amazon Bedrock", f"{at:%Y-%m-%d}, price book {book.digest}", body)
+    body.append(card("What this rests on", "", _list(notes)))
+    return document(_TITLE, _TITLE, [f"{at:%Y-%m-%d}, price book {book.digest}"], body)
 
 
 def article_html(claims: Sequence[Claim], under: str) -> str:
     """The page of the article's claims."""
     tickets = next(claim for claim in claims if claim.name == "tickets")
     bars = [(figure.when, int(figure.value * 10**12), figure.agrees) for figure in tickets.figures]
-    body = [_card(tickets.says, tickets.why, _bars(bars))]
+    body = [card(tickets.says, tickets.why, _bars(bars))]
     for claim in claims:
         rows = [
             (figure.when, say(figure), "as said" if figure.agrees else "not so") for figure in claim.figures
         ]
         rows += [(f"break-even: {figure.when}", say(figure), "") for figure in claim.break_even]
         body.append(
-            _card(f"{claim.says}: {claim.verdict}", claim.why, _table(("", "the book's", ""), rows, {1, 2}))
+            card(f"{claim.says}: {claim.verdict}", claim.why, _table(("", "the book's", ""), rows, {1, 2}))
         )
-    return _document("The article, worked out anew", under, body)
+    return document(_ARTICLE, _ARTICLE, [under], body)
 
 
 def _workload(name: str, work: Workload, ways: Sequence[Scenario]) -> Iterator[str]:
@@ -61,7 +62,7 @@ def _workload(name: str, work: Workload, ways: Sequence[Scenario]) -> Iterator[s
     )
     good = [way for way in ways if way.feasible]
     if not good:
-        yield _card(name or "Your workload", said, "<p>Nothing of what is sold fits: see below.</p>")
+        yield card(name or "Your workload", said, "<p>Nothing of what is sold fits: see below.</p>")
     else:
         firsts: dict[str, Scenario] = {}
         for way in good:
@@ -69,12 +70,12 @@ def _workload(name: str, work: Workload, ways: Sequence[Scenario]) -> Iterator[s
         by_model = [
             (f"{way.model}, {_how(way)}", way.monthly or 0, way is good[0]) for way in firsts.values()
         ]
-        yield _card(
+        yield card(
             name or "Your workload", f"{said}. Each model's cheapest way, a month", _bars(by_model[:12])
         )
         own = [way for way in good if way.model == good[0].model and way.platform == good[0].platform]
         bars = [(f"{way.endpoint}, {_how(way)}", way.monthly or 0, way is own[0]) for way in own]
-        yield _card(f"{good[0].model} on {_PLACES[good[0].platform]}", "Its ways, a month", _bars(bars[:12]))
+        yield card(f"{good[0].model} on {_PLACES[good[0].platform]}", "Its ways, a month", _bars(bars[:12]))
         rows = [
             (
                 way.model,
@@ -88,19 +89,17 @@ def _workload(name: str, work: Workload, ways: Sequence[Scenario]) -> Iterator[s
         ]
         heads = ("model", "platform", "endpoint", "way", "a month", "a request")
         more = f"The cheapest {len(rows)} of {len(good)} that can be had"
-        yield _card("Ways", more, _table(heads, rows, {4, 5}))
+        yield card("Ways", more, _table(heads, rows, {4, 5}))
     counted = ruled_out(ways)
     if counted:
         table = _table(("why", "ways"), [(why, f"{count:,}") for why, count in counted[:_SHOWN]], {1})
-        yield _card(
+        yield card(
             "Ruled out", f"{len(ways) - len(good):,} ways cannot be had; some for several reasons", table
         )
 
 
 def _how(way: Scenario) -> str:
-    return ("batch" if way.mode == "batch" else "on demand") + (
-        f", {way.cache} cache" if way.cache != "none" else ""
-    )
+    return way.mode.replace("_", " ") + (f", {way.cache} cache" if way.cache != "none" else "")
 
 
 def _ways_said(firsts: Iterable[Scenario]) -> str:
@@ -111,36 +110,6 @@ def _ways_said(firsts: Iterable[Scenario]) -> str:
 
 
 # --- pieces of a page ------------------------------------------------------------------------------------------------
-
-
-def _document(title: str, under: str, body: Iterable[str]) -> str:
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    parts = "\n".join(body)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(title)}</h1>
-<p class="dim">{escape(under)}</p>
-</header>
-{parts}
-</main>
-</body>
-</html>
-"""
-
-
-def _card(title: str, under: str, inside: str) -> str:
-    dim = f'<p class="dim">{escape(under)}</p>' if under else ""
-    return f'<section class="card"><h2>{escape(title)}</h2>{dim}{inside}</section>'
 
 
 def _cards(cards: Iterable[tuple[str, str, str]]) -> str:

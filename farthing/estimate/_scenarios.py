@@ -1,4 +1,7 @@
-"""Every way to run a workload: model x platform x endpoint x cache x batch, priced, or with what rules it out."""
+"""Every way to run a workload: model x platform x endpoint x cache x mode, priced, or with what rules it out.
+
+Capacity bought ahead is a way too, and has no published price: its reason says what to ask AWS for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from fractions import Fraction
+from itertools import product
 from typing import Any, NamedTuple
 
 from farthing.book import Book, Card, Model, Resolved, Unpriced
@@ -13,13 +17,15 @@ from farthing.estimate._arrivals import Hits, batch_hits, hits
 from farthing.estimate._tokens import Sizes, sizes
 from farthing.estimate._workload import Workload, model_of
 from farthing.meters import METERS, Vector
-from farthing.usage import PLATFORMS, Sku
+from farthing.usage import MODES, PLATFORMS, Sku
 
 CACHES = ("none", "5m", "1h")
 BATCH_HOURS = 24  # a batch may take as long; a Bedrock job is given no less
 BATCH_RECORDS = 100  # of a Bedrock job: the default quota's least
 SAFE_MINIMUM = 4_096  # tokens: enough on every model whose minimum is published
 HOUR_TTL_ON_BEDROCK = date(2025, 9, 29)  # Sonnet 4.5: earlier models have no 1h SKU there
+CAPACITY = ("reserved", "provisioned")  # modes of Bedrock that are bought by the month or the hour
+RESERVED_LEAST = (100_000, 10_000)  # tokens a minute, in and out
 _ENDS = ("retirement", "eol", "eol_by")
 
 
@@ -91,13 +97,22 @@ def _ways(work: Workload, book: Book, at: datetime) -> Iterator[_Way]:
         size = sizes(work, model, book)
         for platform in PLATFORMS:
             for endpoint in model.platform(platform).get("endpoints", ()):
-                for mode in ("on_demand", "batch"):
-                    for cache in CACHES:
-                        named = bool(work.models)
-                        yield _Way(work, book, at, model, platform, endpoint, cache, mode, size, named)
+                for mode, cache in _modes(platform, endpoint):
+                    named = bool(work.models)
+                    yield _Way(work, book, at, model, platform, endpoint, cache, mode, size, named)
+
+
+def _modes(platform: str, endpoint: str) -> Iterator[tuple[str, str]]:
+    """Modes and caches. No inference profile goes with provisioned throughput, and a global endpoint is one."""
+    yield from product(MODES, CACHES)
+    if platform == "bedrock":
+        yield from ((mode, "none") for mode in CAPACITY if mode == "reserved" or endpoint != "global")
 
 
 def _priced(way: _Way, name: str) -> Scenario:
+    if way.mode in CAPACITY:
+        why = tuple(dict.fromkeys([*_against(way), _capacity(way)]))
+        return Scenario(name, way.model.id, way.endpoint, way.cache, way.mode, way.platform, why)
     sku, unplaced = _place(way)
     reasons = list(dict.fromkeys([*_against(way), *unplaced]))
     card = way.book.find(sku, way.at, way.size.prompt, cached=way.cache != "none") if sku else None
@@ -191,6 +206,25 @@ def _against(way: _Way) -> Iterator[str]:
         yield from _no_batch(way)
     if way.cache != "none":
         yield from _no_cache(way)
+
+
+def _capacity(way: _Way) -> str:
+    """What to ask AWS for: nobody has published what it costs."""
+    minutes = way.work.days * 24 * 60
+    asked, answered = (
+        -(-way.work.monthly * count // minutes) for count in (way.size.prompt, way.size.output)
+    )
+    need = f"{asked:,} tokens in and {answered:,} out a minute on average (its peak is what counts)"
+    if way.mode == "reserved":
+        least, least_out = RESERVED_LEAST
+        return (
+            f"reserved capacity has no published price: ask AWS for {need}, for 1 or 3 months, with {least:,} in and "
+            f"{least_out:,} out at least; what goes beyond is on demand, and cache reads do not count"
+        )
+    return (
+        f"provisioned throughput has no published price: ask AWS for the hourly price of a model unit, and how many "
+        f"serve {need}"
+    )
 
 
 def _end(offered: Mapping[str, Any]) -> date | None:

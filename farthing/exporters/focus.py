@@ -1,10 +1,11 @@
 """FOCUS 1.2: one row a day, account, region, SKU and meter.
 
 ListCost is by the public book, ContractedCost by the offers that the account has. What Bedrock charges is billed as
-it is used, so BilledCost and EffectiveCost are the contracted cost. What a commitment or volume tiers come to is a row
-of the day on which their period ends: an adjustment, or a credit. Days are UTC, as AWS's are. Claude Platform on AWS
-is paid in CCU, a virtual currency: its usage rows carry EffectiveCost, its purchase rows BilledCost, and the two are
-never added (FOCUS 1.2, virtual currency examples).
+it is used, so BilledCost and EffectiveCost are the contracted cost. What is no token (sessions, searches, code run)
+has rows of its own, whose PricingQuantity is what is left to pay of the ConsumedQuantity. What a commitment or volume
+tiers come to is a row of the day on which their period ends: an adjustment, or a credit. Days are UTC, as AWS's are.
+Claude Platform on AWS is paid in CCU, a virtual currency: its usage rows carry EffectiveCost, its purchase rows
+BilledCost, and the two are never added (FOCUS 1.2, virtual currency examples).
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from farthing.book import Book, Card, Unpriced, midnight
-from farthing.cells import Cell, Question, cells
-from farthing.costs import Period, periods
+from farthing.cells import Cell, Question, at_list, cells
+from farthing.costs import HOUR_MS, Due, Period, Rates, due_entries, periods
 from farthing.exporters._regions import REGIONS
 from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.money import usd
-from farthing.offers import books, load_offers
 
 VERSION = "1.2"
 COLUMNS = (
@@ -54,29 +54,34 @@ Row = dict[str, str]
 
 
 class Exported(NamedTuple):
-    """`picos` is the effective cost of all usage in the file. Usage without a price is not: its calls are told."""
+    """`picos` is the effective cost of all in the file. What has no price is not: its calls and entries are told."""
 
     rows: int
     picos: int
     unpriced_calls: int
+    unpriced_entries: int = 0
 
 
 def export(ledger: Ledger, question: Question, path: Path, tags: Sequence[str] = ()) -> Exported:
     """Write the costs to a .csv or .parquet file; `tags` are the tag keys that rows are told apart by."""
     question = replace(question, tz="UTC")
     keys = ("day", "account", "region", *(f"tag:{name}" for name in tags))
-    found = cells(ledger, question, keys)
-    priced = [*_rows(found, tags, question), *_terms(ledger, question, datetime.now(UTC).date())]
+    found = cells(ledger, at_list(question), keys)
+    entries = due_entries(ledger, question, keys)
+    priced = [*_rows(found, entries, tags, question), *_terms(ledger, question, datetime.now(UTC).date())]
     rows = [row for row, _ in priced]
     if path.suffix == ".parquet":
         _write_parquet(path, rows)
     else:
         _write_csv(path, rows)
     unpriced = sum(cell.calls for cell in found if isinstance(cell.price, Unpriced))
-    return Exported(len(rows), sum(picos for _, picos in priced), unpriced)
+    lacking = sum(due.picos is None for due in entries)
+    return Exported(len(rows), sum(picos for _, picos in priced), unpriced, lacking)
 
 
-def _rows(found: Iterable[Cell], tags: Sequence[str], question: Question) -> Iterator[tuple[Row, int]]:
+def _rows(
+    found: Iterable[Cell], entries: Iterable[Due], tags: Sequence[str], question: Question
+) -> Iterator[tuple[Row, int]]:
     """Rows, each with its effective cost."""
     sums: dict[tuple[tuple[str, ...], Card, str], int] = {}
     for cell in found:
@@ -87,32 +92,97 @@ def _rows(found: Iterable[Cell], tags: Sequence[str], question: Question) -> Ite
                 key = (cell.keys, cell.price, meter)
                 sums[key] = sums.get(key, 0) + count
     bought: dict[tuple[str, str], int] = {}
-    contract = books(question.book, load_offers(question.config.contracts, question.book))
     for (keys, card, meter), tokens in sorted(
         sums.items(), key=lambda item: (item[0][0], item[0][1].id, item[0][2])
     ):
         day, account, *_ = keys
-        rate = _contracted(contract(account), card, day, meter)
+        rate = _contracted(question.book, account, card, day, meter)
         yield _usage(keys, card, meter, tokens, rate, tags, question), tokens * rate
         if card.sku.platform == "claude_aws":
             bought[day[:7], account] = bought.get((day[:7], account), 0) + tokens * rate
+    for group in _alike(entries):
+        picos = sum(due.picos or 0 for due in group)
+        yield _entry(group, picos, tags, question), picos
+        if group[0].entry.facts.platform == "claude_aws":
+            day, account, *_ = group[0].keys
+            bought[day[:7], account] = bought.get((day[:7], account), 0) + picos
     for (month, account), paid in sorted(bought.items()):
         yield _purchase(month, account, paid, question), 0
 
 
+def _alike(entries: Iterable[Due]) -> Iterator[list[Due]]:
+    """Those with a price that have keys, platform, kind and price in common."""
+    groups: dict[tuple[Any, ...], list[Due]] = {}
+    for due in entries:
+        if due.picos is not None:
+            groups.setdefault((due.keys, due.entry.facts.platform, due.entry.kind, due.why), []).append(due)
+    for _, group in sorted(groups.items()):
+        yield group
+
+
+def _entry(group: Sequence[Due], picos: int, tags: Sequence[str], question: Question) -> Row:
+    """What is no token: consumed in full, priced without what is free. Offers are for tokens: one price in all."""
+    day, account, region, *values = group[0].keys
+    one = group[0].entry
+    rates = Rates.of(question.book, date.fromisoformat(day))
+    name, rate, unit, per = {
+        "session": ("Managed Agents session runtime", rates.session_hour, "Hours", HOUR_MS),
+        "web_search": ("Web search", rates.search * 1000, "1000 Requests", 1000),
+        "code_execution": ("Code execution", rates.container_hour, "Hours", HOUR_MS),
+    }[one.kind]
+    used = sum(due.entry.quantity for due in group)
+    in_ccu = one.facts.platform == "claude_aws"
+    money = _ccu if in_ccu else usd
+    sku = f"{one.facts.platform or 'anthropic'}/{one.kind}"
+    prices = {"ListUnitPrice": usd(rate), "ContractedUnitPrice": usd(rate)}
+    prices |= {f"PricingCurrency{column}": money(rate) for column in prices}
+    return _row(day, account, question) | prices | {
+        "ChargeCategory": "Usage",
+        "ChargeDescription": f"{name}, {group[0].why}",
+        "ChargeFrequency": "Usage-Based",
+        "BilledCost": "0" if in_ccu else usd(picos),
+        "ContractedCost": usd(picos),
+        "EffectiveCost": usd(picos),
+        "ListCost": usd(picos),
+        "ConsumedQuantity": _quotient(used, 1 if one.kind == "web_search" else 1000),
+        "ConsumedUnit": "Requests" if one.kind == "web_search" else "Seconds",
+        "PricingQuantity": _quotient(sum(due.billed for due in group), per),
+        "PricingUnit": unit,
+        "PricingCategory": "Standard",
+        "PricingCurrency": "CCU" if in_ccu else "USD",
+        "PricingCurrencyEffectiveCost": money(picos),
+        "PublisherName": "Anthropic",
+        "RegionId": region,
+        "RegionName": REGIONS.get(region, region),
+        "ServiceName": "Claude Platform on AWS" if in_ccu else "Claude API",
+        "SkuId": sku,
+        "SkuMeter": one.kind,
+        "SkuPriceId": sku,
+        "Tags": _tags(tags, values),
+    }  # fmt: skip
+
+
+def _quotient(above: int, below: int) -> str:
+    """To twelve places, as FOCUS's decimals have them here."""
+    return f"{round(Decimal(above) / below, 12).normalize():f}"
+
+
 def _terms(ledger: Ledger, question: Question, today: date) -> Iterator[tuple[Row, int]]:
     """The shortfalls and rebates of periods that ended in the question's days; of all usage, so not under a filter."""
-    offers = [] if question.where else load_offers(question.config.contracts, question.book)
+    if question.where:
+        return
     since, until = question.span()
     for volume, category, sign in ((False, "Adjustment", 1), (True, "Credit", -1)):
-        for period in periods(ledger, question, offers, volume=volume, until=today):
+        for period in periods(ledger, question, volume=volume, until=today):
             picos = sign * (period.rebate if volume else period.shortfall)
             if picos and period.ends <= today and since < midnight(period.ends) <= until:
                 yield _term(period, category, picos, question), picos
 
 
 def _term(period: Period, category: str, picos: int, question: Question) -> Row:
-    """An amount of a period. It is of no call and no price, so nothing is in those columns."""
+    """An amount of a period. It is of no call and no price, so nothing is in those columns, and each cost is the
+    billed one: FOCUS 1.2 says so of charges unrelated to others.
+    """
     said = "volume tiers" if category == "Credit" else "shortfall of the commitment"
     account = min(period.offer.accounts) if len(period.offer.accounts) == 1 else ""
     return _row((period.ends - timedelta(days=1)).isoformat(), account, question) | {
@@ -120,9 +190,9 @@ def _term(period: Period, category: str, picos: int, question: Question) -> Row:
         "ChargeDescription": f"{period.offer.name}: {said}, {period.starts} to {period.ends}",
         "ChargeFrequency": "Recurring",
         "BilledCost": usd(picos),
-        "ContractedCost": "0",
+        "ContractedCost": usd(picos),
         "EffectiveCost": usd(picos),
-        "ListCost": "0",
+        "ListCost": usd(picos),
         "PricingCurrencyEffectiveCost": usd(picos),
         "PublisherName": _PUBLISHER[min(period.offer.platforms)],
         "ServiceName": "Amazon Bedrock" if "bedrock" in period.offer.platforms else "Claude Platform on AWS",
@@ -130,10 +200,10 @@ def _term(period: Period, category: str, picos: int, question: Question) -> Row:
     }
 
 
-def _contracted(book: Book, card: Card, day: str, meter: str) -> int:
+def _contracted(book: Book, account: str, card: Card, day: str, meter: str) -> int:
     """The rate that the account pays on that day for what the card sells."""
     at = datetime.combine(date.fromisoformat(day), time(), UTC)
-    own = book.find(card.sku, at, card.prompt_from)
+    own = book.find(card.sku._replace(terms=book.terms.get(account, "")), at, card.prompt_from)
     return int(getattr(card.rates if isinstance(own, Unpriced) else own.rates, meter))
 
 

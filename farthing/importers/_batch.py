@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from farthing.usage import Total, Usage
+from farthing.usage import Entry, Total, Usage
 
 
 class Reject(NamedTuple):
@@ -47,6 +47,7 @@ class Batch:
 
     usages: list[Usage] = field(default_factory=list)
     totals: list[Total] = field(default_factory=list)  # control totals, which are no records of calls
+    entries: list[Entry] = field(default_factory=list)  # what is no token; no records of calls either
     read: int = 0
     superseded: int = 0  # records that a better one of the same call replaced
     duplicates: int = 0  # records that said nothing new

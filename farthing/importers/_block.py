@@ -8,12 +8,12 @@ to the same results. A block that lists its passes, which are priced one by one,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
 
-from farthing.usage import Reading, read_usage, split_writes
+from farthing.usage import Entry, Reading, Usage, read_usage, split_writes
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Tokens = tuple[int, int, int, int, int]
@@ -30,6 +30,10 @@ class _Detail(msgspec.Struct, gc=False):
     inputTokens: Count | None = None
 
 
+class _Tools(msgspec.Struct, gc=False):
+    web_search_requests: Count | None = None  # those that failed are not counted
+
+
 class Block(msgspec.Struct, gc=False):
     """Anthropic's names, then Converse's, whose twins in -Count are the names of Bedrock's own metrics as well."""
 
@@ -43,6 +47,7 @@ class Block(msgspec.Struct, gc=False):
     speed: str | None = None
     inference_geo: str | None = None
     iterations: list[dict[str, Any]] | None = None
+    server_tool_use: _Tools | None = None
     inputTokens: Count | None = None
     outputTokens: Count | None = None
     cacheReadInputTokens: Count | None = None
@@ -99,6 +104,14 @@ def passes(block: Block) -> Reading:
     """The block as usage.read_usage reads it."""
     fields = msgspec.to_builtins(block)
     return read_usage({name: value for name, value in fields.items() if value is not None})
+
+
+def searches(block: Block | None, usage: Usage) -> Iterator[Entry]:
+    """The web searches of a call, under its id: each of its records tells them, and they count once."""
+    tools = block.server_tool_use if block else None
+    if tools and tools.web_search_requests:
+        facts = usage.parts[0][0]._replace(assumed="")
+        yield Entry(f"web_search:{usage.ids[0]}", usage.at_us, "web_search", tools.web_search_requests, facts)
 
 
 def says_something(block: Block) -> bool:

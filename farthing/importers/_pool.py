@@ -132,7 +132,7 @@ class _Pool:
             alive = fresh is not None and _greets(fresh)
 
 
-_NOTHING = Frame([], 0, 0, 0, 0, [], [], 0)
+_NOTHING = Frame([], 0, 0, 0, 0, [], [], [], 0)
 
 
 def _failed(task: Task, ended: set[int], status: int) -> Frame:

@@ -13,20 +13,21 @@ import msgspec
 
 from farthing.importers._batch import Reject
 from farthing.importers._open import UNREADABLE
-from farthing.usage import EPOCH, Rejected, Total, Usage
+from farthing.usage import EPOCH, Entry, Rejected, Total, Usage
 
 Lines = Iterable[tuple[int, bytes]]  # numbered from 1; blank lines are left out
 
 
-Item = Usage | Total | Reject
+Item = Usage | Total | Entry | Reject
 
 
 class Format(Protocol):
     """A file of this folder whose name has no underscore in front.
 
     `read` goes through the lines one by one and yields what each holds before it takes the next: nothing,
-    a Usage, a Total, a Reject or several. An exception rejects the line that was taken last, and reading goes on with a
-    new `read` at the next. Times, regions and sizes of counts are checked for all formats alike (_task.py).
+    a Usage, a Total, an Entry, a Reject or several. An exception rejects the line that was taken last, and
+    reading goes on with a new `read` at the next. Times, regions and sizes of counts are checked for all formats
+    alike (_task.py).
     """
 
     __doc__: str | None

@@ -254,6 +254,7 @@ class _Reading:
         batch, frame = self._batch, done.frame
         batch.usages += frame.usages
         batch.totals += frame.totals
+        batch.entries += frame.entries
         batch.read += frame.read
         batch.superseded += frame.superseded
         batch.duplicates += frame.duplicates

@@ -19,7 +19,7 @@ from farthing.importers._open import Cut, Numbered, Source, flawed
 from farthing.importers._read import Format, reason
 from farthing.importers._s3 import bodies, use
 from farthing.ledger import better
-from farthing.usage import MAX_TOKENS, Rejected, Total, Usage, check_region
+from farthing.usage import MAX_TOKENS, Entry, Rejected, Total, Usage, check_region
 
 FRAME_RECORDS = 20_000
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
@@ -75,6 +75,7 @@ class Frame(NamedTuple):
     rejected: int
     ends: list[End]
     totals: list[Total]
+    entries: list[Entry]
     taken: int  # bytes read from disk
 
 
@@ -191,6 +192,7 @@ class _Gather:
     def _reset(self) -> None:
         self._best: list[Usage] = []
         self._totals: list[Total] = []
+        self._entries: list[Entry] = []
         self._places: dict[tuple[str, str, str, str], int] = {}  # by ids and account
         self._superseded = self._duplicates = self._rejected = 0
         self._seen_before = self._seen
@@ -205,6 +207,7 @@ class _Gather:
             self._rejected,
             self.ends,
             self._totals,
+            self._entries,
             self.taken,
         )
         self.ends = []
@@ -215,7 +218,7 @@ class _Gather:
     def begin(self, lines: Numbered) -> None:
         self._lines = lines
         self._file_begins = self._seen
-        self._file_rejected = self._file_totals = 0
+        self._file_rejected = self._file_others = 0
         self._rejects: list[Reject] = []
 
     def end(self, place: int, name: str, error: str, crc: int) -> None:
@@ -240,7 +243,7 @@ class _Gather:
     @property
     def found(self) -> bool:
         """Whether the file had a good record."""
-        return self._seen > self._file_begins or self._file_totals > 0
+        return self._seen > self._file_begins or self._file_others > 0
 
     def _sound(self, total: Total) -> bool:
         """Whether a total can be; it is rejected otherwise."""
@@ -249,6 +252,15 @@ class _Gather:
         why = "a total is negative" if total.value < 0 else "a total of a time that cannot be"
         self.reject(Reject(self._lines.number, why))
         return False
+
+    def _add_entry(self, entry: Entry) -> None:
+        if not FIRST_US <= entry.at_us <= self._latest_us:
+            self.reject(Reject(self._lines.number, "an entry of a time that cannot be"))
+        elif not 0 <= entry.quantity <= MAX_TOKENS:
+            self.reject(Reject(self._lines.number, f"a quantity that cannot be ({entry.quantity})"))
+        else:
+            self._file_others += 1
+            self._entries.append(entry)
 
     def reject(self, reject: Reject) -> None:
         self._rejected += 1
@@ -275,8 +287,10 @@ class _Gather:
             if not isinstance(item, Usage):
                 if isinstance(item, Reject):
                     self.reject(item)
+                elif isinstance(item, Entry):
+                    self._add_entry(item)
                 elif self._sound(item):
-                    self._file_totals += 1
+                    self._file_others += 1
                     self._totals.append(item)
                 continue
             usage = item

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import msgspec
 
 from farthing.importers._task import End, Frame, Task
-from farthing.usage import Facts, Total, Usage
+from farthing.usage import Entry, Facts, Total, Usage
 
 LENGTH_BYTES = 4
 HELLO = b"farthing"
@@ -74,7 +74,7 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     table: list[Facts]
     rows: list[tuple[int, _Ids, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool]]
     others: list[tuple[int, list[tuple[int, _Tokens]]]]  # the further parts of the few calls that have some
-    rest: tuple[int, int, int, int, list[End], list[Total], int]
+    rest: tuple[int, int, int, int, list[End], list[Total], list[Entry], int]
 
 
 _frames = msgspec.msgpack.Decoder(_Packed)

@@ -19,11 +19,21 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farthing.importers._batch import Reject
-from farthing.importers._block import ZERO, Block, Count, Tokens, five, geography, passes, says_something
+from farthing.importers._block import (
+    ZERO,
+    Block,
+    Count,
+    Tokens,
+    five,
+    geography,
+    passes,
+    says_something,
+    searches,
+)
 from farthing.importers._documents import decoded, documents, first_keys
 from farthing.importers._open import UNREADABLE, Cut, Source
 from farthing.importers._read import Item, Lines, digest, instant, reason
-from farthing.usage import Facts, Rejected, Total, Usage
+from farthing.usage import Entry, Facts, Rejected, Total, Usage
 
 # --- what is read of a line ----------------------------------------------------------------------------------------
 
@@ -236,7 +246,7 @@ class _Reader:
         self._facts: dict[tuple[str, ...], Facts] = {}
         self._model = ""  # of the last answer: errors do not name it, and a job has one
 
-    def items(self, line: _Line, text: bytes) -> Iterator[Usage | Total]:
+    def items(self, line: _Line, text: bytes) -> Iterator[Usage | Total | Entry]:
         if line.recordId is not None or line.modelOutput or line.error:
             if line.modelOutput or line.error:  # the input of a job has neither
                 yield from self._usage(
@@ -258,13 +268,15 @@ class _Reader:
 
     def _usage(
         self, job: _Job, name: str | None, answer: _Answer | None, error: _Error | None, text: bytes
-    ) -> Iterator[Usage]:
+    ) -> Iterator[Usage | Entry]:
         gateway_id = f"{job.id}/{name}" if job.id and name else ""
         message_id = answer.id if answer and isinstance(answer.id, str) else ""
         request_id = "" if gateway_id or message_id else digest(text)
         parts = self._answered(job, answer) if answer else self._failed(job, error or _Error())
         if parts:
-            yield Usage(job.end_us, request_id, message_id, parts, gateway_id=gateway_id)
+            usage = Usage(job.end_us, request_id, message_id, parts, gateway_id=gateway_id)
+            yield usage
+            yield from searches(answer.usage if answer else None, usage)
 
     def _failed(self, job: _Job, error: _Error) -> tuple[tuple[Facts, Tokens], ...]:
         """A call that was not billed."""

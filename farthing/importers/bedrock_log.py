@@ -29,6 +29,7 @@ from farthing.importers._block import (
     mode,
     passes,
     says_something,
+    searches,
     update,
 )
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
@@ -188,7 +189,9 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
                 yield Reject(number, reason(error))
         elif found.schemaType == RECORD:
             try:
-                yield reader.usage(found, lines)
+                usage = reader.usage(found, lines)
+                yield usage
+                yield from searches(reader.block, usage)
             except Rejected as error:
                 yield Reject(number, reason(error))
         else:
@@ -230,8 +233,9 @@ class _Reader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._facts: dict[tuple[str, ...], Facts] = {}
+        self.block: Block | None = None  # the usage block of the last call
 
-    def text(self, number: int, text: bytes) -> Iterator[Usage | Reject]:
+    def text(self, number: int, text: bytes) -> Iterator[Item]:
         """What a text holds that should be a record, or a CloudWatch result or delivery."""
         if not text:
             return
@@ -252,11 +256,13 @@ class _Reader:
                 return
         yield from self.record(number, record, text)
 
-    def record(self, number: int, record: _Record, line: bytes | Numbered) -> Iterator[Usage | Reject]:
+    def record(self, number: int, record: _Record, line: bytes | Numbered) -> Iterator[Item]:
         """`line` is where the record is from, for one without ids."""
         if record.schemaType == RECORD or (record.schemaType is None and record.modelId is not None):
             try:
-                yield self.usage(record, line)
+                usage = self.usage(record, line)
+                yield usage
+                yield from searches(self.block, usage)
             except Rejected as error:
                 yield Reject(number, reason(error))
         elif record.schemaType is None:
@@ -276,6 +282,7 @@ class _Reader:
         status, block = _status(record, body), body.usage
         if block is not None and not says_something(block):
             block = None
+        self.block = block
         tokens, untold = ZERO, False
         read: Reading | None = None
         if not status or status in _BILLED:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from farthing.importers._batch import Reject
-from farthing.importers._block import ZERO, Block, Tokens, counts, five, geography, mode, passes
+from farthing.importers._block import ZERO, Block, Tokens, counts, five, geography, mode, passes, searches
 from farthing.importers._open import UNREADABLE, Bad, Numbered
 from farthing.importers._read import Item, Lines, digest, instant, objects, reason, whole
 from farthing.usage import Facts, Rejected, Usage
@@ -86,7 +86,9 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
         message = record.message
         if isinstance(message, _Message) and message.usage is not None and message.model != SYNTHETIC:
             try:
-                yield reader.usage(record, message, message.usage)
+                usage = reader.usage(record, message, message.usage)
+                yield usage
+                yield from searches(message.usage, usage)
             except Rejected as error:
                 yield Reject(lines.number, reason(error))
 

@@ -57,7 +57,7 @@ def _usage(record: Record, known: dict[Facts, Facts]) -> Usage:
         project=record.project,
         operation=record.operation,
         status=record.status if isinstance(record, Result) else "",
-        assumed="" if done else "open_intent",
+        assumed=record.assumed if isinstance(record, Result) else "open_intent",
     )
     facts = known.setdefault(facts, facts)
     at_us = (record.at - EPOCH) // MICROSECOND

@@ -26,7 +26,7 @@ class Line(NamedTuple):
     of: str  # the month whose money or tokens these are
     booking: str = ""  # of an entry: closing/number
     what: str = ""  # usage, accrual, reversal, correction
-    ref: str = ""  # the booking that it takes back
+    ref: str = ""  # the booking that it takes back; of usage the pool that it falls in
     kind: str = ""  # usage, or as the bill has it: credit, tax ...
     day: str = ""
     account: str = ""

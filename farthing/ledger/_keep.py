@@ -300,6 +300,7 @@ class Dropped(NamedTuple):
     days: int = 0
     rows: int = 0
     totals: int = 0
+    entries: int = 0
     contexts: int = 0  # contexts and tag sets that nothing else had
 
 
@@ -310,25 +311,32 @@ def older(ledger: Ledger, day: int, *, totals: bool = False) -> Dropped:
     calls, days, rows = ledger.rows().filter(f'"day" < {day}').aggregate(counted).fetchall()[0]
     before = f""""end" <= make_timestamptz({day * 86_400_000_000})"""
     count = ledger.table("totals").filter(before).aggregate("count(*)").fetchall()[0][0] if totals else 0
-    return Dropped(calls, days, rows, count)
+    earlier = f""""at" < make_timestamptz({day * 86_400_000_000})"""
+    entries = ledger.table("entries").filter(earlier).aggregate("count(DISTINCT id)").fetchall()[0][0]
+    return Dropped(calls, days, rows, count, entries)
 
 
 @again
 def retain(ledger: Ledger, day: int, *, totals: bool = False) -> Dropped:
-    """Drop usage from before a day, with the contexts and tags that only it had; of control totals only if asked."""
+    """Drop usage and entries from before a day, with the contexts and tags that only they had.
+
+    Of control totals only if asked.
+    """
     dropped = older(ledger, day, totals=totals)
 
     def delete(predicate: str) -> Callable[[Any, Any], None]:
         return lambda delta, properties: delta.delete(predicate, commit_properties=properties)
 
     done = not dropped.rows or _change(ledger, "usage", delete(f"day < {day}"))
+    before = f"to_timestamp_micros({day * 86_400_000_000})"
+    if dropped.entries:
+        done = _change(ledger, "entries", delete(f'"at" < {before}')) and done
     if dropped.totals:
-        before = f"to_timestamp_micros({day * 86_400_000_000})"
         done = _change(ledger, "totals", delete(f'"end" <= {before}')) and done
     if not done:
         raise _busy(ledger)
     unused = sum(_drop_unused(ledger, name) for name in CODES)
-    for name in ("usage", "totals", *CODES):
+    for name in ("usage", "totals", "entries", *CODES):
         _erase(ledger, name)
     return dropped._replace(contexts=unused)
 
@@ -382,6 +390,7 @@ class Named(NamedTuple):
     sessions: list[str]
     calls: int
     totals: int
+    entries: int
 
 
 @again
@@ -391,17 +400,18 @@ def find_named(ledger: Ledger, pattern: str) -> Named:
     fits = "".join({"*": ".*", "?": "."}.get(sign) or re.escape(sign) for sign in pattern)
     con.register("named_contexts", ledger.contexts())
     con.register("named_totals", ledger.table("totals"))
+    con.register("named_entries", ledger.table("entries"))
     con.register("named_tags", ledger.table("tags"))
     con.register("named_usage", ledger.rows())
     said = "SELECT principal AS name FROM named_contexts UNION SELECT principal FROM named_totals"
-    said += " UNION SELECT value FROM named_tags"
+    said += " UNION SELECT principal FROM named_entries UNION SELECT value FROM named_tags"
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE names AS FROM ({said}) WHERE name <> '' AND regexp_full_match(name, ?, 's')",
         [fits],
     )
     con.execute("""CREATE OR REPLACE TEMP TABLE sessions AS SELECT DISTINCT session AS name FROM (
         SELECT principal, session FROM named_contexts UNION ALL SELECT principal, session FROM named_totals
-        ) WHERE session <> '' AND principal IN (FROM names)""")
+        UNION ALL SELECT principal, session FROM named_entries) WHERE session <> '' AND principal IN (FROM names)""")
     tied = "(principal IN (FROM names) OR session IN (FROM sessions))"
     calls = f"""SELECT coalesce(sum(calls), 0)::BIGINT FROM named_usage WHERE
                 ctx IN (SELECT ctx FROM named_contexts WHERE {tied})
@@ -411,6 +421,7 @@ def find_named(ledger: Ledger, pattern: str) -> Named:
         [name for (name,) in con.execute("FROM sessions ORDER BY ALL").fetchall()],
         con.execute(calls).fetchall()[0][0],
         con.execute(f"SELECT count(*) FROM named_totals WHERE {tied}").fetchall()[0][0],
+        con.execute(f"SELECT count(DISTINCT id) FROM named_entries WHERE {tied}").fetchall()[0][0],
     )
 
 
@@ -456,6 +467,7 @@ def _renaming() -> dict[str, str]:
         "tags": """SELECT DISTINCT r.* REPLACE (coalesce(p.pseudonym, r.value) AS value)
                    FROM old_rows r LEFT JOIN pseudonyms p ON r.value = p.name""",
         "totals": f"SELECT r.* REPLACE ({who}) {joined}",
+        "entries": f"SELECT r.* REPLACE ({who}, {project}) {joined}",
         "closings": """SELECT r.* REPLACE (coalesce(p.pseudonym, r.team) AS team)
                        FROM old_rows r LEFT JOIN pseudonyms p ON r.team = p.name""",
     }

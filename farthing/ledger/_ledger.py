@@ -24,7 +24,7 @@ from farthing.ledger._tables import (
     transposed,
 )
 from farthing.meters import METERS
-from farthing.usage import EPOCH, Facts, Total, Usage
+from farthing.usage import ENTRY_UNITS, EPOCH, Entry, Facts, Total, Usage
 
 if TYPE_CHECKING:
     import duckdb
@@ -131,6 +131,24 @@ class Ledger(Store):
         table = self.table("totals")
         self.connection.register("all_totals", table)
         return self.connection.sql(f"SELECT * FROM all_totals QUALIFY {latest}")
+
+    def entries(self) -> list[Entry]:
+        """What was used beside tokens, in order of time; of those with one id the greatest, as it was told first."""
+        if self.delta("entries") is None:
+            return []
+        self.connection.register("all_entries", self.table("entries"))
+        facts = ", ".join(Facts._fields)
+        order = f'quantity DESC, read_at, epoch_us("at"), kind, free, {facts}'
+        rows = self.connection.execute(
+            f"""SELECT id, epoch_us("at") AS at_us, kind, quantity, free, {facts} FROM all_entries
+                QUALIFY row_number() OVER (PARTITION BY id ORDER BY {order}) = 1 ORDER BY at_us, id"""
+        ).fetchall()
+        known: dict[tuple[str, ...], Facts] = {}  # few differ
+        return [
+            Entry(name, at_us, kind, quantity, known.setdefault(said, Facts(*said)), free)
+            for name, at_us, kind, quantity, free, *rest in rows
+            for said in [tuple(rest)]
+        ]
 
     def forgotten(self) -> Forgotten:
         """The names that are not to be kept, as digests."""
@@ -239,6 +257,34 @@ class Ledger(Store):
             ).fetchall()
 
         return self.add("totals", fresh)
+
+    def note_entries(self, entries: Sequence[Entry], at: datetime) -> int:
+        """Remember what was used beside tokens; how many of them are new, or more than was known under their ids."""
+        if not entries:
+            return 0
+        now, con = _micros(at), self.connection
+        most: dict[str, Entry] = {}
+        for entry in entries:
+            held = most.setdefault(entry.id, entry)
+            if entry.quantity > held.quantity:
+                most[entry.id] = entry
+
+        def fresh() -> list[tuple[Any, ...]]:
+            con.register("given_entries", arrow({"id": list(most)}, {"id": "string"}))
+            con.register("kept_entries", self.table("entries"))
+            query = (
+                "SELECT id, max(quantity) FROM kept_entries SEMI JOIN given_entries USING (id) GROUP BY id"
+            )
+            known = dict(con.execute(query).fetchall())
+            masked = self.forgotten().facts
+            return [
+                (now, entry.id, entry.at_us, entry.kind, entry.quantity, ENTRY_UNITS[entry.kind], entry.free,
+                 *masked(entry.facts))
+                for entry in most.values()
+                if entry.quantity > known.get(entry.id, -1)
+            ]  # fmt: skip
+
+        return self.add("entries", fresh)
 
     def known(self, usages: Sequence[Usage]) -> Iterator[Usage]:
         """The ledger's present records of these calls, found by id within a day of them; of batches, at any time."""

@@ -28,6 +28,10 @@ TOTALS = {
     "read_at": "timestamp", "start": "timestamp", "end": "timestamp", "value": "int64",
     **dict.fromkeys(("source", "name", *Total._fields[5:]), "string"),
 }  # fmt: skip
+ENTRIES = {
+    "read_at": "timestamp", "id": "string", "at": "timestamp", "kind": "string", "quantity": "int64",
+    "unit": "string", "free": "string", **dict.fromkeys(Facts._fields, "string"),
+}  # fmt: skip
 FORGOTTEN = {"at": "timestamp", "kind": "string", "digest": "string"}
 CLOSINGS = {
     "closing": "string", "number": "int64", "at": "timestamp",
@@ -38,7 +42,7 @@ CLOSINGS = {
 ALERTS = {"at": "timestamp", "event": "string", "channel": "string", "state": "string"}  # what watch has told
 TABLES = {
     "totals": TOTALS, "usage": USAGE, "contexts": CONTEXTS, "tags": TAGS, "files": FILES, "forgotten": FORGOTTEN,
-    "closings": CLOSINGS, "alerts": ALERTS,
+    "entries": ENTRIES, "closings": CLOSINGS, "alerts": ALERTS,
 }  # fmt: skip
 DUCK = {
     "string": "VARCHAR", "timestamp": "TIMESTAMPTZ", "bool": "BOOLEAN",

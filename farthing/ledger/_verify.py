@@ -11,7 +11,7 @@ from farthing.ledger._link import doubles
 from farthing.ledger._store import LedgerError
 from farthing.ledger._tables import TABLES
 from farthing.meters import METERS
-from farthing.usage import Facts
+from farthing.usage import ENTRY_UNITS, Facts
 
 if TYPE_CHECKING:
     from farthing.ledger._ledger import Ledger
@@ -35,7 +35,7 @@ def verify(ledger: Ledger) -> list[Fault]:
     for check in (_files, _rows, _meanings):
         if faults := list(check(ledger)):
             return faults
-    return [*_shared_ids(ledger), *_notes(ledger), *_closings(ledger)]
+    return [*_shared_ids(ledger), *_notes(ledger), *_entries(ledger), *_closings(ledger)]
 
 
 def _files(ledger: Ledger) -> Iterator[Fault]:
@@ -160,6 +160,18 @@ def _notes(ledger: Ledger) -> Iterator[Fault]:
     if paths := [path for (path,) in files.fetchall()]:
         what = f"the counts of {len(paths):,} files disagree ({', '.join(paths[:_SHOWN])})"
         yield Fault("files", what, "import these files again")
+
+
+def _entries(ledger: Ledger) -> Iterator[Fault]:
+    """An entry has an id, a known kind in its unit, and no less than nothing of it."""
+    ledger.connection.register("kept_entries", ledger.table("entries"))
+    units = ", ".join(f"('{kind}', '{unit}')" for kind, unit in ENTRY_UNITS.items())
+    wrong = (
+        f"SELECT count(*) FROM kept_entries WHERE id = '' OR quantity < 0 OR (kind, unit) NOT IN ({units})"
+    )
+    (count,) = ledger.connection.execute(wrong).fetchall()[0]
+    if count:
+        yield Fault("entries", f"{count:,} rows that cannot be", _AGAIN)
 
 
 def _closings(ledger: Ledger) -> Iterator[Fault]:

@@ -14,8 +14,9 @@ from farthing.lint._files import Other, Unread
 from farthing.lint._lint import How, terms_of
 from farthing.lint._pairs import difference
 from farthing.lint._request import Sent
-from farthing.lint._rules import RULES, SEVERITIES, SUSPECT, changing, faults, scenario
+from farthing.lint._rules import RULES, SEVERITIES, changing, faults, scenario
 from farthing.meters import Vector
+from farthing.traces._volatile import SUSPECT
 from farthing.usage import EPOCH
 
 DAY_US = 86_400_000_000

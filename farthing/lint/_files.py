@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from farthing.aws import Access, is_s3, keys, split
+from farthing.importers import _s3
 from farthing.importers._find import Fault, find
 from farthing.importers._open import Cut, Numbered, Source
 from farthing.lint._request import CONVERSE, Sent, form_of, parts_of, settings_of, ttl
@@ -48,6 +50,8 @@ def read_requests(paths: list[str], model: str = "") -> Iterator[Sent | Unread |
             yield Unread(found.path, found.reason)
             continue
         try:
+            if is_s3(found.path):
+                _s3.use(keys(Access(), split(found.path)[0]))
             source = Source(found.path)
         except OSError as error:
             yield Unread(found.path, error.strerror or str(error))

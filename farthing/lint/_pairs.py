@@ -10,7 +10,8 @@ import msgspec
 
 from farthing.lint._billing import Piece, Scenario, Terms
 from farthing.lint._request import Part, Sent, below, leaves
-from farthing.lint._rules import KINDS, LOOKBACK, NOTE, TOKENS, Found, marked, moved, put, scenario, stable
+from farthing.lint._rules import LOOKBACK, NOTE, Found, marked, moved, put, scenario, stable
+from farthing.traces._volatile import KINDS, TOKENS
 
 _SPACE = re.compile(r"\s+")
 _NAMED_TOOLS = 400  # characters of a system prompt that a workload is known by

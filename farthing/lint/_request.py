@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
-
 from farthing.meters import Vector
 from farthing.outbox import prefix_hashes
+from farthing.traces._prompt import as_sent
 from farthing.usage import Rejected
 
 CONVERSE, INVOKE, MESSAGES = "Converse", "InvokeModel", "Messages"
@@ -74,7 +73,7 @@ class Sent(NamedTuple):
 
     def names(self, salt: str = "") -> list[str]:
         """What each prefix is called: equal where a cache would take one for the other."""
-        before = msgspec.json.encode(self.settings) if self.settings else b""
+        before = as_sent(self.settings) if self.settings else b""
         first = next((at for at, part in enumerate(self.parts) if part.tier == "messages"), -1)
         blocks = [
             (salt.encode() if not at else b"") + (before if at == first else b"") + part.data
@@ -141,7 +140,7 @@ def _parts(content: Any, path: str, tier: str, role: str = "") -> Iterator[Part]
 
 def _part(block: dict[str, Any], path: str, tier: str, role: str) -> Part:
     bare = {name: value for name, value in block.items() if name != "cache_control"}
-    data = f"{tier}\0{role}\0".encode() + msgspec.json.encode(bare)
+    data = f"{tier}\0{role}\0".encode() + as_sent(bare)
     media = str(block.get("type")) in _MEDIA or not _MEDIA.isdisjoint(block)
     mark = ttl(block["cache_control"]) if block.get("cache_control") else ""
     return Part(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from farthing.cache._engine import BREAKPOINTS
 from farthing.lint._billing import Piece, Scenario, Terms
 from farthing.lint._request import CONVERSE, INVOKE, Part, Sent, leaves
+from farthing.traces._volatile import KINDS, MOST_SEARCHED, SUSPECT, TOKENS
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (NOTE, WARNING, ERROR)
@@ -303,27 +304,6 @@ def _no_caching(sent: Sent, terms: Terms) -> Iterator[Found]:
 
 # --- what looks as if it changed -------------------------------------------------------------------------------------
 
-TOKENS: dict[str, re.Pattern[str]] = {
-    "clock": re.compile(
-        r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
-        r"|\b(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?(?:\s?[AaPp][Mm]\b)?"
-        r"|\b1[6-9]\d{8}(?:\d{3}|\d{6}|\d{9})?\b"
-    ),
-    "date": re.compile(
-        r"\b\d{4}-\d\d-\d\d\b|\b\d{1,2}[./]\d{1,2}[./]\d{4}\b"
-        r"|\b(?:\d{1,2} )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]* (?:\d{1,2},? )?\d{4}\b"
-    ),
-    "id": re.compile(
-        r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
-        r"|\b(?:req|request|trace|session|sess|msg|toolu|run|job|call|conv|tx|id)[-_][0-9A-Za-z]{6,}\b"
-        r"|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{12,64}\b"
-        r"|\b(?=[0-9A-Z]*\d)[0-9A-HJKMNP-TV-Z]{26}\b"
-    ),
-    "counter": re.compile(r"\d+"),
-}
-SUSPECT = ("clock", "id")
-MOST_SEARCHED = 1 << 20  # characters of one text
-
 
 def changing(sent: Sent) -> Iterator[tuple[int, str, str, re.Match[str]]]:
     """Clocks and ids in the marked part of a system prompt: the part, the kind, the path and where it stands."""
@@ -343,9 +323,6 @@ def _suspects(sent: Sent, terms: Terms) -> Iterator[Found]:
         assumed = (f"that the {KINDS[kind].split()[-1]} changes",)
         mend = moved(sent, path, kind)
         yield Found(kind, path, what, mend, whole, scenario(sent), NOTE, assumed, (match[0],))
-
-
-KINDS = {"clock": "a time", "date": "a day", "id": "an id", "counter": "a number"}
 
 
 def moved(sent: Sent, path: str, kind: str) -> tuple[str, ...]:

@@ -7,16 +7,53 @@ from typing import Any
 from farthing.book import Book
 from farthing.cache import HOUR_US, POLICIES, Policy
 from farthing.optimise._advice import Change
-from farthing.optimise._lots import Choice, Load
-from farthing.optimise._replay import BY_CLIENT, policy_of
+from farthing.optimise._lots import MOVED, PADDED, Choice, Load
+from farthing.optimise._replay import BY_CLIENT, BY_GATEWAY, policy_of
+from farthing.traces._volatile import KINDS as VOLATILE
 
 _GEOGRAPHY = "geo:"
 
 
 def change(book: Book, load: Load, lever: str, before: Choice, after: Choice) -> Change:
     """Of one lever, or of the first of several."""
-    made = {"model": _model, "channel": _batch, "schedule": _order, "cache": _cache, "endpoint": _profile}
+    made = {
+        "content": _content,
+        "model": _model,
+        "channel": _batch,
+        "schedule": _order,
+        "cache": _cache,
+        "endpoint": _profile,
+    }
     return made[lever](book, load, before, after)
+
+
+def _content(book: Book, load: Load, before: Choice, after: Choice) -> Change:
+    stage = load.stages[after.model]
+    if after.content == PADDED:
+        least = stage.minimum
+        return Change(
+            "content",
+            f"lengthen system prompts that are a little short to {least:,} tokens, with text that helps the model",
+            "system: shorter than what is cached",
+            f"system: {least:,} tokens, more examples say",
+            {**_where(load), "content": PADDED, "minimum": least},
+        )
+    places = [one for one in stage.traffic.moved if one.different > 1] or list(stage.traffic.moved)
+    return Change(
+        "content",
+        "move what changes from call to call behind the last message, where it ends no prefix",
+        "\n".join(
+            f"{one.path}: {VOLATILE[one.kind]}, {one.different:,} different in {one.calls:,} calls"
+            for one in places
+        ),
+        "\n".join(
+            f"{one.path}: sorted by name"
+            if one.kind == "tool-order"
+            else f"messages[-1]: {VOLATILE[one.kind]}, last"
+            for one in places
+        ),
+        {**_where(load), "content": MOVED, "places": [one._asdict() for one in places]},
+    )
 
 
 def _where(load: Load) -> dict[str, Any]:
@@ -131,6 +168,9 @@ def _cache(book: Book, load: Load, before: Choice, after: Choice) -> Change:
             f'{{"env": {{"{switch}": "1"}}}}' if hour else '{"env": {}}',
             {**data, "env": {switch: "1" if hour else None}},
         )
+    if after.policy in BY_GATEWAY:
+        before_, after_ = _markers(today, converse=False), f'cache_policy = "{after.policy}"'
+        return Change("cache_markers", "let the gateway place the cache points", before_, after_, data)
     converse = any("Converse" in part.said["operation"] for part in load.parts)
     marked_alike = bool(today.system_ttl_us) == bool(policy.system_ttl_us) and bool(today.end_ttl_us) == bool(
         policy.end_ttl_us

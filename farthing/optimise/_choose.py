@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 from farthing.book import Book, Resolved, Unpriced
 from farthing.cells import Question
 from farthing.config import Workload
+from farthing.money import show
 from farthing.optimise import _replay
 from farthing.optimise._advice import LEVERS_IN_ORDER, Interval
 from farthing.optimise._lots import (
     BATCH_HOURS,
     BATCH_RECORDS,
+    MOVED,
+    PADDED,
     Choice,
     Load,
     cost,
@@ -23,6 +26,8 @@ from farthing.optimise._lots import (
     kappas,
     limit,
     load_ratio,
+    losses,
+    main_sku,
     minutes,
     suggested,
 )
@@ -30,6 +35,8 @@ from farthing.usage import Sku
 
 NOT_NAMED = "nobody has named this workload in farthing.toml, and said what may be done to it"
 TODAY = Choice()
+GATEWAY = "outbox"  # the source of what passed it
+FIELDS = dict(zip(LEVERS_IN_ORDER, ("content", "model", "batch", "ordered", "policy", "globe"), strict=True))
 
 
 class Doubt(NamedTuple):
@@ -58,6 +65,7 @@ class Taken(NamedTuple):
 def options(book: Book, load: Load, question: Question, days: int) -> list[Option]:
     """Every lever at every setting that could be worth something here, with what stands against it."""
     found = [
+        *_contents(load),
         *_models(book, load),
         *_batches(book, load, days),
         *_schedules(load),
@@ -67,7 +75,7 @@ def options(book: Book, load: Load, question: Question, days: int) -> list[Optio
     return [
         one
         for one in found
-        if one.doubts or one.lever == "schedule" or cost(book, load, one.choice) != load.billed
+        if one.doubts or one.lever in ("content", "schedule") or cost(book, load, one.choice) != load.billed
     ]
 
 
@@ -78,11 +86,11 @@ def best(book: Book, load: Load, found: Sequence[Option], *, forced: bool = Fals
     for one in usable:
         by_lever[one.lever].append(one.choice)
     chosen, least = TODAY, load.billed
-    for model, batch, order, policy, globe in itertools.product(
+    for content, model, batch, order, policy, globe in itertools.product(
         *([TODAY, *choices] for choices in by_lever.values())
     ):
-        choice = Choice(model.model, batch.batch, order.ordered, policy.policy, globe.globe)
-        if (choice.policy or choice.ordered) and choice.model not in load.stages:
+        choice = Choice(model.model, batch.batch, order.ordered, policy.policy, globe.globe, content.content)
+        if choice.replayed and choice.model not in load.stages:
             continue
         picos = cost(book, load, choice, forced=forced)
         if picos < least:
@@ -98,17 +106,11 @@ def _against(one: Option, *, forced: bool) -> list[Doubt]:
 
 
 def steps(book: Book, load: Load, chosen: Choice) -> list[Taken]:
-    """The plan in the order of the levers. A step that alone would cost more is taken with the next."""
-    prefixes = [
-        ("model", Choice(chosen.model)),
-        ("channel", Choice(chosen.model, chosen.batch)),
-        ("schedule", Choice(chosen.model, chosen.batch, chosen.ordered)),
-        ("cache", Choice(chosen.model, chosen.batch, chosen.ordered, chosen.policy)),
-        ("endpoint", chosen),
-    ]
+    """The plan in the order of the levers. A step that saves nothing by itself is taken with the next."""
     taken: list[Taken] = []
     before = TODAY
-    for lever, after in prefixes:
+    for lever in LEVERS_IN_ORDER:
+        after = with_(before, chosen, lever)
         if after != before:
             taken.append(Taken((lever,), before, after))
         before = after
@@ -122,8 +124,14 @@ def steps(book: Book, load: Load, chosen: Choice) -> list[Taken]:
     return taken
 
 
+def with_(plan: Choice, choice: Choice, lever: str) -> Choice:
+    """The plan with one lever as in the choice."""
+    name = FIELDS[lever]
+    return plan._replace(**{name: getattr(choice, name)})
+
+
 def _loses(book: Book, load: Load, one: Taken) -> bool:
-    return cost(book, load, one.after) > cost(book, load, one.before)
+    return cost(book, load, one.after) >= cost(book, load, one.before)
 
 
 def interval(book: Book, load: Load, choice: Choice, *, forced: bool = False) -> Interval:
@@ -148,22 +156,56 @@ def floor(book: Book, load: Load, found: Sequence[Option]) -> int:
     batch = any(one.lever == "channel" for one in usable)
     globe = any(one.lever == "endpoint" for one in usable)
     order = any(one.lever == "schedule" for one in usable)
-    return min(_least(book, load, Choice(model, batch, globe=globe), order=order) for model in models)
+    contents = ["", *(one.choice.content for one in usable if one.lever == "content")]
+    return min(
+        _least(book, load, Choice(model, batch, globe=globe, content=content), order=order)
+        for model in models
+        for content in contents
+    )
 
 
 def _least(book: Book, load: Load, choice: Choice, *, order: bool) -> int:
     """The better of two bounds: one of counts alone, one of the trace as far as it goes."""
     least = limit(book, load, choice, free=True)
     stage = load.stages.get(choice.model)
-    if stage and not order and load.stages[""].calibrated() and (today := stage.today().cost):
+    if (
+        stage
+        and not order
+        and choice.content != PADDED
+        and load.stages[""].calibrated()
+        and (today := stage.today().cost)
+    ):
         part, whole = load.share
-        sync, rest = halves(book, load, choice._replace(batch=False), 0)
-        traced = sync * part * stage.least(batch=choice.batch) // (whole * today)
+        sync, rest = halves(book, load, choice._replace(batch=False, content=""), 0)
+        bound = stage.least(batch=choice.batch, settled=choice.content == MOVED)
+        traced = sync * part * bound // (whole * today)
         least = max(least, traced + rest + max(0, least - rest) * (whole - part) // whole)
+    if choice.replayed and stage is None:
+        return least
     return min(least, cost(book, load, choice, 0))
 
 
 # --- levers at their settings --------------------------------------------------------------------------------------
+
+
+def _contents(load: Load) -> Iterator[Option]:
+    """Prompts written so that more of them can be cached, where bodies tell what keeps them from it."""
+    stage = load.stages.get("")
+    if stage is None or stage.traffic.told_by != "bodies":
+        return
+    for content in (MOVED, PADDED):
+        if content == MOVED and stage.traffic.settled is None:
+            continue
+        alone = load_ratio(load, Choice(content=content))
+        marked = min(
+            ((load_ratio(load, Choice(policy=name, content=content)), name) for name in _replay.BY_CLIENT),
+            key=lambda each: each[0].mid,
+        )[0]
+        unmoved = min(load_ratio(load, Choice(policy=name)).mid for name in _replay.BY_CLIENT)
+        if alone.mid >= alone.whole and marked.mid >= min(unmoved, alone.whole):
+            continue  # neither as it is marked today nor marked otherwise
+        ratio = alone if alone.mid < alone.whole else marked
+        yield Option("content", Choice(content=content), tuple(_of_replay(load, ratio)))
 
 
 def _models(book: Book, load: Load) -> Iterator[Option]:
@@ -185,15 +227,22 @@ def _models(book: Book, load: Load) -> Iterator[Option]:
         if spread[1] <= 0 and model not in allowed:
             continue
         if min(spread) < 0:
-            least, _, most = kappas(book, load.lot.model, model)
-            doubts.append(
-                Doubt(
-                    "resolved",
-                    f"it saves or loses, by how many tokens its tokenizer makes of a text ({least[0] / least[1]:g} to "
-                    f"{most[0] / most[1]:g} for one): count a sample with CountTokens",
-                )
-            )
+            doubts.append(Doubt("resolved", _either(book, load, choice)))
         yield Option("model", choice, tuple(doubts))
+
+
+def _either(book: Book, load: Load, choice: Choice) -> str:
+    """Why a model may save or lose."""
+    least, _, most = kappas(book, load.lot.model, choice.model)
+    if least != most:
+        return (
+            f"it saves or loses, by how many tokens its tokenizer makes of a text ({least[0] / least[1]:g} to "
+            f"{most[0] / most[1]:g} for one): count a sample with CountTokens"
+        )
+    return (
+        f"it saves or loses, by the moment: at the worst {show(losses(book, load, choice)[2])} of cached prompts are "
+        "written anew; change it when few sessions are open"
+    )
 
 
 def canonical(book: Book, named: Workload | None, sku: Sku) -> list[str]:
@@ -257,41 +306,41 @@ def _batches(book: Book, load: Load, days: int) -> Iterator[Option]:
 
 
 def _policies(load: Load) -> Iterator[Option]:
-    stage = load.stages.get("")
-    named = load.workload
-    if stage is None:
+    if "" not in load.stages:
         return
-    owner = []
-    if named is None:
-        owner.append(Doubt("permitted", NOT_NAMED))
-    elif not named.cache:
-        owner.append(Doubt("permitted", "`cache = false` in the workload"))
-    if not stage.calibrated():
-        part, whole = stage.error()
-        owner.append(
-            Doubt(
-                "calibrated",
-                f"the replay of today's caching is {percent(part, whole)} off what was billed, and 3 % is allowed: "
-                + mend(stage.traffic.told_by),
-            )
-        )
+    contents = ["", *(choice.choice.content for choice in _contents(load))]
     own = load.sources() == {"claude_code"}
-    for name in _replay.BY_SETTINGS if own else _replay.BY_CLIENT:
+    live = _replay.BY_GATEWAY if GATEWAY in load.sources() else ()
+    for name in (*(_replay.BY_SETTINGS if own else _replay.BY_CLIENT), *live):
         choice = Choice(policy=name)
-        ratio = load_ratio(load, choice)
+        each = (load_ratio(load, choice._replace(content=content)) for content in contents)
+        ratio = min(each, key=lambda found: found.mid)
         if ratio.mid >= ratio.whole:  # today's own, or worse
             continue
-        doubts = list(owner)
-        clusters = len(set(stage.traffic.cluster.tolist()))
-        if clusters < _replay.FEWEST or ratio.high >= ratio.whole:
-            seen = f"{stage.traffic.sessions:,} sessions" if stage.traffic.sessions else f"{clusters:,} hours"
-            doubts.append(
-                Doubt(
-                    "resolved",
-                    f"not resolved: on {seen} it may as well cost more; {_replay.ENOUGH} would tell more",
-                )
-            )
-        yield Option("cache", choice, tuple(doubts))
+        yield Option("cache", choice, tuple(_of_replay(load, ratio)))
+
+
+def _of_replay(load: Load, ratio: _replay.Ratio) -> Iterator[Doubt]:
+    """What stands against a lever of caching that was replayed."""
+    stage, named = load.stages[""], load.workload
+    if named is None:
+        yield Doubt("permitted", NOT_NAMED)
+    elif not named.cache:
+        yield Doubt("permitted", "`cache = false` in the workload")
+    if not stage.calibrated():
+        part, whole = stage.error()
+        yield Doubt(
+            "calibrated",
+            f"the replay of today's caching is {percent(part, whole)} off what was billed, and 3 % is allowed: "
+            + mend(stage.traffic.told_by),
+        )
+    clusters = len(set(stage.traffic.cluster.tolist()))
+    if clusters < _replay.FEWEST or ratio.high >= ratio.whole:
+        seen = f"{stage.traffic.sessions:,} sessions" if stage.traffic.sessions else f"{clusters:,} hours"
+        yield Doubt(
+            "resolved",
+            f"not resolved: on {seen} it may as well cost more; {_replay.ENOUGH} would tell more",
+        )
 
 
 def _schedules(load: Load) -> Iterator[Option]:
@@ -333,13 +382,6 @@ def _endpoints(book: Book, load: Load) -> Iterator[Option]:
             )
         )
     yield Option("endpoint", choice, tuple(doubts))
-
-
-def main_sku(load: Load) -> Sku:
-    """That of most of the money."""
-    most = max(load.parts, key=lambda part: (part.cell.cost, str(part.cell.sku)))
-    assert isinstance(most.cell.sku, Resolved)
-    return most.cell.sku.sku
 
 
 def percent(part: int, whole: int) -> str:

@@ -13,10 +13,11 @@ from farthing.config import Config, Residency, Workload
 from farthing.ledger import Ledger
 from farthing.levers import BELOW, KAPPA, LEVERS, Ratio, Rewrite, batch_pays, family, to_model
 from farthing.meters import Vector
-from farthing.optimise import _replay
+from farthing.optimise import _cold, _replay
+from farthing.optimise._lent import Lot
 from farthing.optimise._replay import AS_IS
 from farthing.optimise._scenarios import find, rated
-from farthing.optimise._traffic import Lot, Traffic
+from farthing.optimise._traffic import Traffic
 from farthing.reports._control import matches
 from farthing.usage import Sku
 
@@ -28,6 +29,10 @@ _SELECTORS = {"accounts": "account", "teams": "team", "principals": "principal"}
 _WAIT = {"m": 1, "h": 60, "d": 1440}
 
 
+# What changes from call to call behind what stays; the system prompt as long as the model wants it to be cached.
+MOVED, PADDED = "moved", "padded"
+
+
 class Choice(NamedTuple):
     """What to do with a lot; the default is what is done today."""
 
@@ -36,6 +41,12 @@ class Choice(NamedTuple):
     ordered: bool = False  # what may wait is held, and sent in the order of its prefixes
     policy: str = AS_IS
     globe: bool = False
+    content: str = ""  # MOVED or PADDED
+
+    @property
+    def replayed(self) -> bool:
+        """Whether only a trace tells what it costs."""
+        return bool(self.policy or self.ordered or self.content)
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,11 @@ class Load:
     )  # models: why not ("" where allowed and proved as good)
     stages: dict[str, _replay.Stage] = field(default_factory=dict)
     share: Ratio = (0, 1)  # of its synchronous cost, what the trace has
+    span_us: int = 1  # of the days asked for
+    lent: _cold.Lent = _cold.ALONE  # shared with other lots that stay
     costs: dict[tuple[object, ...], int] = field(default_factory=dict)
     ratios: dict[tuple[str, _replay.Way], _replay.Ratio] = field(default_factory=dict)
+    losses: dict[tuple[str, ...], tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def billed(self) -> int:
@@ -210,7 +224,58 @@ def cost(book: Book, load: Load, choice: Choice, at: int = 1, *, forced: bool = 
         if choice.batch and traced(load, choice):
             mixed = [_part(book, load, part, choice, at, forced, mixed=True) for part in load.parts]
             load.costs[asked] = min(sum(apart), sum(mixed))
+        load.costs[asked] += losses(book, load, choice)[at]
     return load.costs[asked]
+
+
+def losses(book: Book, load: Load, choice: Choice) -> tuple[int, int, int]:
+    """What another model loses in the cache: at the low end at a moment when nothing is alive, else on average, or at
+    the worst moment; and with each, for good, what was shared with lots that stay."""
+    if not choice.model:
+        return _cold.NOTHING
+    asked = choice.model, choice.policy, choice.content
+    if asked not in load.losses:
+        ratios = kappas(book, load.lot.model, choice.model)
+        once = [
+            mean * above // below
+            for mean, (above, below) in zip(_once(book, load, choice), ratios, strict=True)
+        ]
+        sku = main_sku(load)._replace(mode="on_demand", zone="")
+        old, new = (_last(book, sku._replace(model=model)) for model in (sku.model, choice.model))
+        good = _cold.apart(load.lent, old.rates, new.rates, ratios) if old and new else _cold.NOTHING
+        load.losses[asked] = once[0] + good[0], once[1] + good[1], once[2] + good[2]
+    return load.losses[asked]
+
+
+def _once(book: Book, load: Load, choice: Choice) -> tuple[int, int, int]:
+    stage, (part, whole) = load.stages.get(choice.model), load.share
+    if stage is None or not part:
+        most = _cold.at_most(book, (one.cell for one in load.synchronous), choice.model, load.span_us)
+        return 0, most, most
+    way = way_of(load, choice, stage.traffic)
+    found = stage.cold(way.policy, load.span_us, settled=way.settled)
+    scale = stage.traffic.every * whole
+    return 0, found.mean * scale // part, found.most * scale // part
+
+
+def optimum(book: Book, load: Load, choice: Choice) -> int | None:
+    """What the lot would come to if batch or cache were chosen call by call with hindsight: proved, where traced."""
+    stage = load.stages.get(choice.model)
+    if not choice.batch or stage is None or stage.batched is None or not traced(load, choice):
+        return None
+    way = way_of(load, choice, stage.traffic)
+    least, today = stage.optimum(way.window_us, settled=way.settled).bound, stage.today().cost
+    sync, rest = halves(book, load, Choice(choice.model, globe=choice.globe), 1)
+    part, whole = load.share
+    found = sync * part * least // (whole * today) + sync * (whole - part) // whole + rest
+    return min(found + losses(book, load, choice)[1], cost(book, load, choice))
+
+
+def main_sku(load: Load) -> Sku:
+    """That of most of the money."""
+    most = max(load.parts, key=lambda part: (part.cell.cost, str(part.cell.sku)))
+    assert isinstance(most.cell.sku, Resolved)
+    return most.cell.sku.sku
 
 
 def halves(book: Book, load: Load, choice: Choice, at: int) -> tuple[int, int]:
@@ -258,7 +323,7 @@ def _part(
 def _replayed(load: Load, choice: Choice, at: int, picos: int) -> int:
     """A synchronous cost of today with the trace's part of it sent in another way."""
     stage = load.stages.get(choice.model)
-    if stage is None or not (choice.policy or choice.ordered or choice.batch):
+    if stage is None or not (choice.replayed or choice.batch):
         return picos
     ratio = load_ratio(load, choice)
     part, whole = load.share
@@ -278,7 +343,8 @@ def way_of(load: Load, choice: Choice, traffic: Traffic) -> _replay.Way:
     """The choice as a replay takes it."""
     waits = minutes(load.workload.deadline) if load.workload else 0
     window_us = (waits or BATCH_HOURS * 60) * 60_000_000 if choice.ordered else 0
-    return _replay.Way(_replay.policy_of(choice.policy, traffic), choice.batch, window_us)
+    policy = _replay.policy_of(choice.policy, traffic)._replace(pads=choice.content == PADDED)
+    return _replay.Way(policy, choice.batch, window_us, choice.content == MOVED)
 
 
 def _cacheable(model: Model, cell: Cell) -> bool:

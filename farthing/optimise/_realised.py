@@ -23,8 +23,9 @@ from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.money import from_usd
 from farthing.optimise._advice import Interval
+from farthing.optimise._lent import Lot
 from farthing.optimise._replay import BY_CLIENT, ENOUGH, GATE, days, resampled
-from farthing.optimise._traffic import Lot, Traffic, from_counts
+from farthing.optimise._traffic import Traffic, from_counts
 from farthing.optimise._undone import Adopted, Worth, adopted, costs, ends, rated
 from farthing.policy import Entry, Period, Span
 from farthing.usage import EPOCH, Sku

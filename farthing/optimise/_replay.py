@@ -14,6 +14,7 @@ from farthing.cache import (
     HOUR_US,
     POLICIES,
     Cards,
+    Cold,
     Hybrid,
     Ints,
     Policy,
@@ -21,6 +22,7 @@ from farthing.cache import (
     Unpriceable,
     bound,
     cards_for,
+    cold,
     hybrid,
     radix,
     simulate,
@@ -39,13 +41,15 @@ ROUNDS = 6  # of asking which calls a batch makes cheaper
 APART_US = 1_000_000  # calls in the order of their prefixes, one after the other
 SEED = 20_260
 DAY_US = 86_400_000_000
-# What a client can do by marking its prompts; what decides call by call (farthing.cache.BEST) needs a gateway.
+# What a client can do by marking its prompts.
 BY_CLIENT: dict[str, Policy] = {
     **{name: POLICIES[name] for name in ("none", "end_5m", "end_1h", "system_end_5m", "system_end_1h")},
     "system_5m": Policy(system_ttl_us=FIVE_US),
     "system_1h": Policy(system_ttl_us=HOUR_US),
     "system_1h_end_5m": Policy(system_ttl_us=HOUR_US, end_ttl_us=FIVE_US),
 }
+# Decided call by call: for calls that pass the gateway, which runs them (farthing.cache.Autopilot).
+BY_GATEWAY = ("guarded_5m", "guarded_1h", "adaptive_unpinged", "adaptive")
 BY_SETTINGS = ("end_5m", "end_1h")  # Claude Code marks by itself: only how long it asks for can be set
 AS_IS = ""
 
@@ -77,6 +81,7 @@ class Way(NamedTuple):
     window_us: int = (
         0  # calls that may wait are held so long at most, and sent in the order of their prefixes
     )
+    settled: bool = False  # with what changes from call to call at the end of the prompt
 
 
 class Stage:
@@ -89,8 +94,9 @@ class Stage:
         least = book.models[sku.model].cache_minimum(sku.platform, at.date())
         self.minimum = 1_024 if least is None else least
         self._played: dict[Way, Played] = {}
-        self._held: dict[int, Ints] = {}
-        self._hybrid: dict[int, Hybrid] = {}
+        self._held: dict[tuple[int, bool], Ints] = {}
+        self._hybrid: dict[tuple[int, bool], Hybrid] = {}
+        self._cold: dict[tuple[Policy, int, bool], Cold] = {}
         self.batched = _batched(book, sku, at)
 
     def today(self) -> Played:
@@ -106,9 +112,9 @@ class Stage:
 
     def _sent(self, way: Way, without: Any) -> Played:
         """Under the policy, but for some requests, which cost nothing here."""
-        trace, cards = self.traffic.trace, self.cards
+        trace, cards = self.trace(settled=way.settled), self.cards
         order = np.arange(trace.requests) if without is None else np.flatnonzero(~without)
-        at_us = self._times(way.window_us)[order]
+        at_us = self._times(way.window_us, settled=way.settled)[order]
         again = np.lexsort((np.arange(len(order)), at_us))
         order = order[again]
         if not len(order):
@@ -120,10 +126,15 @@ class Stage:
         each[order] = _priced(some, tokens)
         return Played(some.price(tokens), each)
 
-    def _times(self, window_us: int) -> Ints:
-        if window_us not in self._held:
-            self._held[window_us] = _held(self.traffic.trace, self.traffic.deferrable, window_us)
-        return self._held[window_us]
+    def trace(self, *, settled: bool = False) -> Trace:
+        """What was sent, or would be sent if what changes came last."""
+        return self.traffic.settled if settled and self.traffic.settled else self.traffic.trace
+
+    def _times(self, window_us: int, *, settled: bool = False) -> Ints:
+        asked = window_us, settled
+        if asked not in self._held:
+            self._held[asked] = _held(self.trace(settled=settled), self.traffic.deferrable, window_us)
+        return self._held[asked]
 
     def _mixed(self, way: Way) -> Played:
         """Each call that may wait sent as a batch if it costs less so than in the cache, as the cache then is.
@@ -139,7 +150,7 @@ class Stage:
         zero = np.zeros(trace.requests, np.int64)
         batched = _priced(Cards((self.batched,), zero), Vector(trace.prompt, trace.output, zero, zero, zero))
         best, sync, seen = alone, alone.each, set[bytes]()
-        chosen, last = waits.copy(), self.optimum(way.window_us).batched
+        chosen, last = waits.copy(), self.optimum(way.window_us, settled=way.settled).batched
         for _ in range(ROUNDS + 1):
             rest = self._sent(way._replace(batch=False), chosen)
             prompt, output = int(trace.prompt[chosen].sum()), int(trace.output[chosen].sum())
@@ -155,35 +166,43 @@ class Stage:
                 chosen = last
         return best
 
-    def optimum(self, window_us: int = 0) -> Hybrid:
+    def optimum(self, window_us: int = 0, *, settled: bool = False) -> Hybrid:
         """Which calls to batch if all were known beforehand and markers were free, and what no choice goes below.
 
         Without pings, as all that is advised here.
         """
         assert self.batched is not None
-        if window_us not in self._hybrid:
-            trace, cards, waits = self.traffic.trace, self.cards, self.traffic.deferrable
-            at_us = self._times(window_us)
+        asked = window_us, settled
+        if asked not in self._hybrid:
+            trace, cards, waits = self.trace(settled=settled), self.cards, self.traffic.deferrable
+            at_us = self._times(window_us, settled=settled)
             order = np.argsort(at_us, kind="stable")
             sent = take(trace, order)._replace(at_us=at_us[order])
             some = Cards(cards.rates, cards.of[order])
             made = hybrid(sent, self.minimum, some, self.batched, waits[order])
             batched = np.zeros(trace.requests, bool)
             batched[order] = made.batched
-            self._hybrid[window_us] = made._replace(batched=batched)
-        return self._hybrid[window_us]
+            self._hybrid[asked] = made._replace(batched=batched)
+        return self._hybrid[asked]
+
+    def cold(self, policy: Policy, span_us: int, *, settled: bool = False) -> Cold:
+        """What it costs once to come to this model with prompts that are cached at another."""
+        asked = policy, span_us, settled
+        if asked not in self._cold:
+            self._cold[asked] = cold(self.trace(settled=settled), policy, self.cards, self.minimum, span_us)
+        return self._cold[asked]
 
     def billed(self) -> Played:
         """What was billed, at the same rates."""
         return self._priced(self.traffic.billed)
 
-    def least(self, *, batch: bool = False) -> int:
+    def least(self, *, batch: bool = False, settled: bool = False) -> int:
         """The bound, with pings: no policy is below it.
 
         Where calls may be batched, each node of those that can wait may have the batch's rate by itself, and their
         output has it anyway: that leaves out that a call is batched whole or not at all, so it is a bound still.
         """
-        merged: Trace = radix(self.traffic.trace)
+        merged: Trace = radix(self.trace(settled=settled))
         cards = self.cards
         if batch and self.batched is not None:
             into, out = self.batched.input, self.batched.output
@@ -282,7 +301,7 @@ def stage(book: Book, traffic: Traffic, sku: Sku, at: datetime) -> Stage | None:
 
 
 def policy_of(name: str, traffic: Traffic) -> Policy:
-    return traffic.today if name == AS_IS else BY_CLIENT[name]
+    return traffic.today if name == AS_IS else (BY_CLIENT | POLICIES)[name]
 
 
 def off(found: Stage) -> float:

@@ -29,7 +29,11 @@ def rules(book: Book, found: Sequence[tuple[Load, Sequence[Option]]]) -> list[Ru
     for lever, (name, says) in _SAYS.items():
         worth, permitted = [0, 0, 0], [0, 0, 0]
         for load, options in found:
-            mine = [one for one in options if one.lever == lever]
+            # a setting may pay only together with another lever
+            mine = [
+                one for one in options
+                if one.lever == lever and cost(book, load, one.choice, forced=True) < load.billed
+            ]  # fmt: skip
             for sums, some in (
                 (worth, [one for one in mine if not _withheld(one)]),
                 (permitted, [one for one in mine if not one.doubts]),

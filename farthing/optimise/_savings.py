@@ -26,16 +26,29 @@ from farthing.optimise._choose import (
     canonical,
     floor,
     interval,
-    main_sku,
     options,
     percent,
     saved,
     steps,
+    with_,
 )
-from farthing.optimise._lots import Choice, Load, cost, limit, loads, suggested, traced
+from farthing.optimise._cold import ALONE, split
+from farthing.optimise._lent import Lot
+from farthing.optimise._lots import (
+    Choice,
+    Load,
+    cost,
+    limit,
+    loads,
+    losses,
+    main_sku,
+    optimum,
+    suggested,
+    traced,
+)
 from farthing.optimise._says import risk, sentence
 from farthing.optimise._scenarios import find
-from farthing.optimise._traffic import Lot, Traffic, from_bodies, from_counts
+from farthing.optimise._traffic import Traffic, from_bodies, from_counts
 from farthing.traces import Source
 
 SEMANTICS = (
@@ -59,6 +72,7 @@ class Planned:
     advised: Interval = NOTHING
     worth: Interval = NOTHING
     advice: list[Advice] = field(default_factory=list)
+    optimum: int | None = None  # of batch or cache, in billed money
 
     def money(self, picos: int) -> int:
         part, whole = self.scale
@@ -97,14 +111,39 @@ def savings(
     plans = []
     for load in found:
         _set_stage(question, load, traffic, last)
-        tried = options(question.book, load, question, days)
-        chosen = best(question.book, load, tried)
-        plans.append(Planned(load, tried, chosen, steps(question.book, load, chosen)))
+        load.span_us = (until - since) // timedelta(microseconds=1)
+        load.lent = max(split(load.lot, told) for told in traffic)
+        plans.append(_planned(question, load, days))
+    _together(question, plans, days)
     computed = sum(load.billed for load in found)
     _scale(plans, computed, computed if billed is None else billed)
     for planned in plans:
         _advise(question, planned)
     return _plan(question, plans, computed, billed, heading, (since, last), notes, faults)
+
+
+def _planned(question: Question, load: Load, days: int) -> Planned:
+    tried = options(question.book, load, question, days)
+    chosen = best(question.book, load, tried)
+    return Planned(load, tried, chosen, steps(question.book, load, chosen))
+
+
+def _together(question: Question, plans: list[Planned], days: int) -> None:
+    """Lots that share prefixes lose nothing by it if all of them go to the same model."""
+    lots: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for at, planned in enumerate(plans):
+        lots[planned.load.lot.platform, planned.load.lot.model].append(at)
+    for group in lots.values():
+        load = plans[group[0]].load
+        if not plans[group[0]].chosen.model or len({plans[at].chosen.model for at in group}) > 1:
+            continue
+        for at in group:
+            load = plans[at].load
+            if load.lent != ALONE:
+                load.lent = ALONE
+                load.costs.clear()
+                load.losses.clear()
+                plans[at] = _planned(question, load, days)
 
 
 def _set_stage(
@@ -190,11 +229,11 @@ def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:
     done = {lever for one in planned.taken for lever in one.levers}
     for lever in LEVERS_IN_ORDER:
         found = [one for one in planned.options if one.lever == lever and one.doubts]
-        settings = [(_with(plan, one.choice, lever), one) for one in found if lever not in done]
+        settings = [(with_(plan, one.choice, lever), one) for one in found if lever not in done]
         priced = [
             (cost(book, load, plan) - cost(book, load, after, forced=True), at, after, one)
             for at, (after, one) in enumerate(settings)
-            if not (after.policy or after.ordered) or after.model in load.stages
+            if not after.replayed or after.model in load.stages
         ]
         if not priced:
             continue
@@ -205,17 +244,6 @@ def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:
             step = None if withheld else planned.spread(saved(book, load, taken, forced=True))
             advised = None if withheld else _less(planned, interval(book, load, after, forced=True), 0)
             yield _made(question, planned, taken, step, advised, one.doubts)
-
-
-def _with(plan: Choice, choice: Choice, lever: str) -> Choice:
-    name = {
-        "model": "model",
-        "channel": "batch",
-        "schedule": "ordered",
-        "cache": "policy",
-        "endpoint": "globe",
-    }[lever]
-    return plan._replace(**{name: getattr(choice, name)})
 
 
 def _made(
@@ -229,10 +257,12 @@ def _made(
     load, lot = planned.load, planned.load.lot
     kinds = {doubt.kind for doubt in doubts}
     stage = load.stages.get("")
-    replayed = bool({"cache", "schedule"} & set(one.levers)) or (
+    replayed = bool({"content", "cache", "schedule"} & set(one.levers)) or (
         "channel" in one.levers and traced(load, one.after)
     )
     room = planned.billed - planned.bound
+    found = optimum(question.book, load, one.after) if "channel" in one.levers else None
+    could = cost(question.book, load, one.before) - found if found is not None else 0
     return Advice(
         workload=lot.workload,
         model=lot.model,
@@ -256,6 +286,11 @@ def _made(
         sessions=stage.traffic.sessions if replayed and stage else 0,
         risk=risk(question.book, load, one),
         change=change(question.book, load, one.levers[0], one.before, one.after),
+        cold_cache=planned.money(
+            losses(question.book, load, one.after)[1] - losses(question.book, load, one.before)[1]
+        ),
+        optimum=None if found is None else planned.billed - planned.money(load.billed - found),
+        captured_of_optimum=percent(step.mid, planned.money(could)) if step and could > 0 else "",
     )
 
 
@@ -294,7 +329,8 @@ def _plan(
     whole = computed if billed is None else billed
     rules = _rules.rules(question.book, [(planned.load, planned.options) for planned in plans])
     return Plan(
-        heading=heading or _heading(plans),
+        heading=heading
+        or _heading(plans, "the rates of your offers" if question.book.offers else "list prices"),
         billed=whole,
         computed=computed,
         replayed=sum(planned.money(_replayed(planned.load)) for planned in plans),
@@ -315,14 +351,14 @@ def _plan(
     )
 
 
-def _heading(plans: Sequence[Planned]) -> str:
+def _heading(plans: Sequence[Planned], prices: str) -> str:
     """How far the money is to be believed: transcripts of the direct API may be a subscription's."""
     listed = {
         planned.load.sources() == {"claude_code"} and planned.load.lot.platform == "anthropic"
         for planned in plans
     }
     return (
-        "list value, not billed" if listed == {True} else "computed at list prices, not proved against a bill"
+        "list value, not billed" if listed == {True} else f"computed at {prices}, not proved against a bill"
     )
 
 

@@ -6,7 +6,8 @@ from farthing.book import Book, Card, Resolved
 from farthing.cache import BEST, POLICIES, Policy
 from farthing.money import show
 from farthing.optimise._choose import Taken, percent, unproved
-from farthing.optimise._lots import Load, kappas, traced, way_of
+from farthing.optimise._cold import ALONE
+from farthing.optimise._lots import MOVED, PADDED, Load, kappas, losses, traced, way_of
 from farthing.optimise._replay import Way
 from farthing.optimise._scenarios import find
 
@@ -14,6 +15,10 @@ _POLICY = {
     "none": "place no markers",
     "end_5m": "mark the end of each prompt, for five minutes",
     "end_1h": "mark the end of each prompt, for an hour",
+    "guarded_5m": "let the gateway mark each prompt with guards, for five minutes",
+    "guarded_1h": "let the gateway mark each prompt with guards, for an hour",
+    "adaptive": "let the gateway decide call by call what to mark, for how long, and what to keep warm",
+    "adaptive_unpinged": "let the gateway decide call by call what to mark and for how long",
     "system_5m": "mark system alone, for five minutes",
     "system_1h": "mark system alone, for an hour",
     "system_1h_end_5m": "mark system for an hour and the end of each prompt for five minutes",
@@ -25,6 +30,9 @@ _POLICY = {
 def sentence(load: Load, one: Taken) -> str:
     """What to do, in a line."""
     parts = {
+        "content": "write what changes from call to call last, so that what stays can be cached"
+        if one.after.content == MOVED
+        else "lengthen system prompts to the least that is cached",
         "model": f"use {one.after.model} for {load.lot.model}",
         "channel": "send what can wait as a batch"
         + (", where that costs less than the cache" if _mixed(load, one) else ""),
@@ -37,8 +45,24 @@ def sentence(load: Load, one: Taken) -> str:
 
 def risk(book: Book, load: Load, one: Taken) -> str:
     """What it may cost otherwise: quality, tokens, cache hits, waiting."""
-    parts = {"model": _model, "channel": _batch, "schedule": _order, "cache": _cache, "endpoint": _endpoint}
+    parts = {
+        "content": _content,
+        "model": _model,
+        "channel": _batch,
+        "schedule": _order,
+        "cache": _cache,
+        "endpoint": _endpoint,
+    }
     return " ".join(filter(None, (parts[lever](book, load, one) for lever in one.levers)))
+
+
+def _content(book: Book, load: Load, one: Taken) -> str:
+    if one.after.content == PADDED:
+        return "Prompts get longer; what is added is counted as sent and cached. Answers may change: check a sample."
+    return (
+        "The model reads the same words in another place: check a sample of answers. `farthing lint` on the same logs "
+        "shows each place, with --text what stood there."
+    )
 
 
 def _model(book: Book, load: Load, one: Taken) -> str:
@@ -52,11 +76,15 @@ def _model(book: Book, load: Load, one: Taken) -> str:
             f"Its tokenizer makes {least[0] / least[1]:g} to {most[0] / most[1]:g} tokens of one; how "
             "long answers get is not known."
         )
-    reads = sum(part.cell.tokens.cache_read for part in load.parts)
-    if reads and (switch := _cold(book, load, one.after.model)):
+    _, mean, worst = losses(book, load, one.after)
+    if worst:
         said.append(
-            f"Caches are per model: the first prompt of each running session is written anew, "
-            f"about {show(switch, 4)} each."
+            f"Caches are per model: what is alive when it changes is written anew, {show(mean)} at a mean moment and "
+            f"{show(worst)} at the worst, which is taken off."
+        )
+    if load.lent != ALONE:
+        said.append(
+            "It shares prefixes with other workloads: what either kept alive for the other is in that."
         )
     minimum = book.models[one.after.model].cache_minimum(load.lot.platform, load.parts[0].cell.at.date())
     if minimum:
@@ -64,19 +92,6 @@ def _model(book: Book, load: Load, one: Taken) -> str:
             f"It caches from {minimum:,} tokens on; prompts below that are counted here as sent plain."
         )
     return " ".join(said)
-
-
-def _cold(book: Book, load: Load, model: str) -> int:
-    """What writing a mean prompt costs more than reading it, on the other model."""
-    calls = max(1, load.calls)
-    part = load.parts[0].cell
-    if not isinstance(part.sku, Resolved):
-        return 0
-    card = find(book, part.sku.sku._replace(model=model, zone=""), part.at, part.prompt, cached=True)
-    if card is None:
-        return 0
-    reads = sum(one.cell.tokens.cache_read for one in load.parts) // calls
-    return int(reads * (card.rates.cache_write_5m - card.rates.cache_read))
 
 
 def _order(book: Book, load: Load, one: Taken) -> str:
@@ -107,7 +122,7 @@ def _proved(load: Load, one: Taken) -> str:
     if stage is None or stage.batched is None or not traced(load, one.after):
         return ""
     way = way_of(load, one.after, stage.traffic)
-    cost, least = stage.play(way).cost, stage.optimum(way.window_us).bound
+    cost, least = stage.play(way).cost, stage.optimum(way.window_us, settled=way.settled).bound
     return (
         f" Replayed, it is {percent(cost - least, least)} over the proved optimum: the least that batch or cache, "
         "chosen call by call with hindsight, could cost with any markers and without pings."
@@ -123,7 +138,7 @@ def _cache(book: Book, load: Load, one: Taken) -> str:
         losing = _losing(load, one)
         if losing:
             said.append(losing)
-    if adaptive < after:
+    if adaptive < after and one.after.policy != BEST:
         said.append(
             f"Decided call by call ({BEST}) it would be {percent(today - adaptive, today)} less than today instead of "
             f"{percent(today - after, today)}: that needs a gateway."

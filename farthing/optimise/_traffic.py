@@ -19,8 +19,11 @@ from farthing.cells import Question
 from farthing.config import claim_by_facts, claims, fingerprint
 from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
+from farthing.optimise._lent import Lot, Sharer, lent
+from farthing.outbox import apportion
 from farthing.traces import Call, Reject, Source, bedrock_log, claude_code
 from farthing.traces._log import Gather, Left
+from farthing.traces._volatile import Memory
 from farthing.usage import Facts, Usage, parse_model_id
 
 # Of calls in sessions, and of the places in prompts that they come to; of more, every n-th session is taken. A session
@@ -31,12 +34,13 @@ _FACTS = ("source", "platform", "model_id", "served_model", "region", "account",
           "session", "project", "operation")  # fmt: skip
 
 
-class Lot(NamedTuple):
-    """Calls of one workload to one model: caches are per model, so each lot is planned by itself."""
+class Place(NamedTuple):
+    """A place in prompts whose text changes: what it is, in how many calls, and how many different ones there were."""
 
-    workload: str
-    platform: str
-    model: str
+    path: str
+    kind: str  # clock, id, tool-order
+    calls: int
+    different: int
 
 
 class Traffic(NamedTuple):
@@ -51,12 +55,16 @@ class Traffic(NamedTuple):
     told_by: str  # counts, bodies
     notes: tuple[str, ...]
     every: int = 1  # one session in so many
+    settled: Trace | None = None  # the same requests with what changes from call to call at the end
+    moved: tuple[Place, ...] = ()
+    borrowed: Mapping[Lot | None, int] = {}  # tokens read that only others had kept alive, by who had
 
 
 class _Row(NamedTuple):
     lot: Lot
     session: str
     deferrable: bool
+    space: tuple[str, ...]  # account and region
 
 
 def from_counts(ledger: Ledger, question: Question, wanted: Iterable[str]) -> dict[Lot, Traffic]:
@@ -67,6 +75,7 @@ def from_counts(ledger: Ledger, question: Question, wanted: Iterable[str]) -> di
     calls: dict[Lot, list[Call]] = defaultdict(list)
     every, rows = _session_rows(ledger, question)
     turns: Counter[tuple[Lot, str, bool]] = Counter()
+    sharers: list[Sharer] = []
     for at_us, ctx, tags, sidechain, *counts in rows():
         row = known(ctx, tags)
         tokens = Vector(*counts)
@@ -79,11 +88,14 @@ def from_counts(ledger: Ledger, question: Question, wanted: Iterable[str]) -> di
         calls[row.lot].append(
             Call(at_us, space, (), (), tokens.prompt, tokens.output, billed=tokens, model=row.lot.model)
         )
+        if tokens.cached:
+            sharers.append(Sharer(row.lot, at_us, row.space, (("", tokens.prompt),), tokens))
     for lot, found in calls.items():
         if any(call.billed and call.billed.cached for call in found):
             gathers[lot].add("ledger", found)
+    borrowed = lent(sharers)
     return {
-        lot: traffic._replace(every=every)
+        lot: traffic._replace(every=every, borrowed=borrowed.get(lot, {}))
         for lot, gather in gathers.items()
         if (traffic := _traffic(gather, claude_code, "counts", {}))
     }
@@ -150,7 +162,8 @@ def _lots(ledger: Ledger, question: Question) -> Callable[[int, int], _Row | Non
         }  # fmt: skip
         workload = min(tagged[tags])[1] if tagged.get(tags) else by_facts(belongs) or fingerprint(belongs)
         waits = not said["session"] and "Stream" not in said["operation"] and place.sku.mode == "on_demand"
-        return _Row(Lot(workload, place.sku.platform, place.sku.model), said["session"], waits)
+        made = Lot(workload, place.sku.platform, place.sku.model)
+        return _Row(made, said["session"], waits, (said["account"], said["region"]))
 
     def lot(ctx: int, tags: int) -> _Row | None:
         if (ctx, tags) not in seen:
@@ -174,13 +187,14 @@ def from_bodies(
     known = _lots(ledger, question)
     since, until = question.span()
     calls: dict[str, tuple[str, Call]] = {}
+    memory: Memory = {}
     left: Counter[str] = Counter()
     bad: list[str] = []
     for source in sources:
         if not bedrock_log.sniff(source.head):
             left["files without calls"] += 1
             continue
-        for item in bedrock_log.read(source, key):
+        for item in bedrock_log.read(source, key, memory):
             if isinstance(item, Reject):
                 bad.append(f"{source.path}:{item.line}: {item.reason}")
             elif isinstance(item, Left):
@@ -194,6 +208,7 @@ def from_bodies(
     places = _places(ledger, list(calls))
     gathers: dict[Lot, Gather] = defaultdict(Gather)
     rows: dict[str, _Row] = {}
+    sharers: list[Sharer] = []
     for name, (path, call) in calls.items():
         row = known(*places[name]) if name in places else None
         if row is None or not asked(row.lot):
@@ -201,8 +216,13 @@ def from_bodies(
             continue
         rows[name] = row
         gathers[row.lot].add(path, [call])
+        if call.billed and call.billed.cached and not isinstance(call.weights, int):
+            sizes = apportion(call.weights, call.prompt)
+            steps = tuple(zip(call.hashes, sizes, strict=True))
+            sharers.append(Sharer(row.lot, call.at_us, row.space, steps, call.billed))
+    borrowed = lent(sharers)
     found = {
-        lot: traffic
+        lot: traffic._replace(borrowed=borrowed.get(lot, {}))
         for lot, gather in gathers.items()
         if (traffic := _traffic(gather, bedrock_log, "bodies", rows))
     }
@@ -238,6 +258,7 @@ def _traffic(gather: Gather, form: Any, told_by: str, rows: Mapping[str, _Row]) 
     whole = sum(not name.startswith("hour ") for name in clusters.tolist())
     notes = tuple(f"{count:,} requests: {why}" for why, count in log.mended.items())
     waits = np.array([call.id in rows and rows[call.id].deferrable for call in ordered], bool)
+    settled, moved = _settled(gather, form)
     return Traffic(
         log.trace,
         Vector(*columns),
@@ -247,6 +268,33 @@ def _traffic(gather: Gather, form: Any, told_by: str, rows: Mapping[str, _Row]) 
         _today(ordered, told_by),
         told_by,
         notes,
+        settled=settled,
+        moved=moved,
+    )
+
+
+def _settled(gather: Gather, form: Any) -> tuple[Trace | None, tuple[Place, ...]]:
+    """The trace of the same requests as they would be sent settled, and what is moved for that."""
+    seen: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for call in (call for each in gather.calls.values() for call in each if call.settled):
+        assert call.settled is not None
+        for path, kind, name in dict.fromkeys(call.settled.cuts):
+            seen[path, kind].append(name)
+    if not seen:
+        return None, ()
+    again = Gather(
+        calls={space: [_as_settled(call) for call in each] for space, each in gather.calls.items()}
+    )
+    places = (Place(path, kind, len(names), len(set(names))) for (path, kind), names in seen.items())
+    return again.log("", form).trace, tuple(sorted(places, key=lambda one: (-one.calls, one)))
+
+
+def _as_settled(call: Call) -> Call:
+    made = call.settled
+    if made is None:
+        return call
+    return call._replace(
+        hashes=made.hashes, weights=made.weights, anchors=made.anchors, system=made.system, settled=None
     )
 
 

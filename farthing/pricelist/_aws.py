@@ -1,4 +1,7 @@
-"""The AWS Price List: bulk offer files of Bedrock, of one region or of all, from a file or from its address."""
+"""The AWS Price List of Bedrock, of one region or of all, from a file or from its address.
+
+Bulk offer files, as JSON or CSV, and what GetProducts answers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from urllib.parse import urljoin
 
 from farthing.book import Book
 from farthing.pricelist._lines import PriceListError, Quote, Reading, Unmatched, read_line
-from farthing.pricelist._open import is_url, read_json
+from farthing.pricelist._open import is_url
+from farthing.pricelist._shapes import read_document
 from farthing.statement._usage_type import Name, by_name
 
 _OFFERS = "AmazonBedrock, AmazonBedrockFoundationModels and AmazonBedrockService"
@@ -43,7 +47,7 @@ def read_price_lists(places: Iterable[str], book: Book) -> Reading:
 
 def _documents(places: Iterable[str]) -> Iterator[tuple[str, Any]]:
     for place in places:
-        document = read_json(place)
+        document = read_document(place)
         regions = document.get("regions") if isinstance(document, dict) else None
         if not isinstance(regions, dict):
             yield place, document
@@ -54,7 +58,7 @@ def _documents(places: Iterable[str]) -> Iterator[tuple[str, Any]]:
         else:
             for region in regions.values():
                 url = urljoin(place, str(region.get("currentVersionUrl", "")))
-                yield url, read_json(url)
+                yield url, read_document(url)
 
 
 def _offer_code(place: str, document: Any) -> str:
@@ -82,6 +86,8 @@ def _lines(document: Mapping[str, Any], code: str, book: Book, names: Mapping[Na
     """Each product as `read_line` tells it."""
     terms = document["terms"]
     on_demand, reserved = terms.get("OnDemand") or {}, terms.get("Reserved") or {}
+    for sku in sorted({*on_demand, *reserved} - document["products"].keys()):
+        yield Unmatched(str(sku), "", "a price without its product")
     for sku, product in document["products"].items():
         said = product.get("attributes") if isinstance(product, dict) else None
         if not isinstance(said, dict) or not said.get("usagetype"):

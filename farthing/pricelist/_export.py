@@ -54,7 +54,7 @@ def _model(model: Model) -> dict[str, Any]:
 def _card(card: Card) -> dict[str, Any]:
     return {
         "id": card.id,
-        **card.sku._asdict(),
+        **card.sku.named(),
         "from": f"{card.starts:%Y-%m-%d}",
         "to": None if card.ends == FOREVER else f"{card.ends:%Y-%m-%d}",
         "prompt_from": card.prompt_from,

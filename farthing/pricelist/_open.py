@@ -1,4 +1,4 @@
-"""JSON from a file or an address, whole or not at all."""
+"""Text and JSON from a file or an address, whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,13 +23,21 @@ def is_url(place: str) -> bool:
 
 def read_json(place: str) -> Any:
     """The document, with its numbers as they are written. PriceListError is one line that names the place."""
+    return parse_json(place, read_text(place))
+
+
+def read_text(place: str) -> str:
+    """What is there, unpacked."""
     data = _fetch(place) if is_url(place) else _load(place)
     try:
-        text = (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
+        return (gzip.decompress(data) if data.startswith(_GZIP) else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         raise PriceListError(f"{place}: cut short, or no gzip: {error}; get it again") from error
     except UnicodeDecodeError as error:
         raise PriceListError(f"{place}: no text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def parse_json(place: str, text: str) -> Any:
     try:
         return json.loads(text, parse_float=Decimal)
     except json.JSONDecodeError as error:

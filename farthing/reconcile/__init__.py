@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from farthing.cells import Question
+from farthing.cells import Question, at_list
 from farthing.ledger import Ledger
 from farthing.offers import Offer
 from farthing.reconcile._causes import Cause, Causes
@@ -68,8 +68,10 @@ def reconcile(
 ) -> Reconciled:
     """The bill against the ledger, both of the same days. The parts sum to the difference, or this raises.
 
-    With `offers`, ours is what the tokens cost at the rates agreed with each account, instead of at the book's.
+    With `offers`, which are those of the question's book if left out, ours is what the tokens cost at the rates agreed
+    with each account.
     """
+    offers, question = offers or question.book.offers, at_list(question)
     grain = Grain(statement)
     sides, seen = both_sides(statement, ledger, question, grain, offers)
     causes = Causes()

@@ -18,7 +18,9 @@ from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.reconcile._causes import Causes
 from farthing.reconcile._control import Control
+from farthing.reconcile._passes import Passes
 from farthing.reconcile._sides import Grain, NoPrice, Place, Seen, Side
+from farthing.reconcile._writes import Writes
 from farthing.reports._pairs import SECONDS, find_copies
 from farthing.statement import Statement
 from farthing.usage import Facts
@@ -83,11 +85,16 @@ class Quantities:
         self._told = dict.fromkeys(sides, 0)  # of no account in the ledger, and of this by the bill
         self._mantle = {place: side.mantle for place, side in sides.items() if side.mantle}
         self._called = {(place.account, place.model) for place, side in sides.items() if side.ours}
+        self._passes: Passes | None = None
+        self._writes: Writes | None = None
         self._pools: dict[tuple[date, str, str], list[NoPrice]] = defaultdict(list)
         for key, pool in seen.unpriced.items():
             self._pools[key] = list(pool)
 
     def name(self, ledger: Ledger, question: Question, grain: Grain) -> None:
+        if any(count > 0 and self._is_seen(place) for place, count in self._open.items()):
+            self._passes = Passes(ledger, question, grain)
+            self._writes = Writes(ledger, question) if grain.by_day else None
         self._accounts()
         self._twice()
         self._take_mantle(surely=True)
@@ -98,9 +105,10 @@ class Quantities:
             self._moved(axis, exactly=False)
         if any(count < 0 for count in self._open.values()):
             self._duplicates(ledger, question, grain)
+        further = self._further()
         for place, side in self._sides.items():
             if self._open.get(place):
-                self._rest(place, side)
+                self._rest(place, side, self._passes if place in further else None)
             lost = side.quantity_picos - self._found[place]  # of a rate that is a fraction
             self._causes.add("rounding", "rates of a month without days", lost, 0)
 
@@ -215,17 +223,23 @@ class Quantities:
             key = (place.account, place.day)
             counts[key].append(self._sides[place].theirs)
             if self._ours(place) >= MANY and self._sides[place].theirs:
-                told[key].add(self._often(place))
+                often = self._often(place)
+                if often > 1 or not self._has_passes(place):
+                    told[key].add(often)
         by_day: dict[date, set[int]] = defaultdict(set)
         for (_, day), found in told.items():
             by_day[day] |= found
-        often: dict[tuple[str, date], int] = {}
+        times: dict[tuple[str, date], int] = {}
         for key, tokens in counts.items():
             said = told.get(key) or by_day.get(key[1]) or {1}
-            times = max(said)
-            if len(said - {1}) == 1 and 1 not in said and all(count % times == 0 for count in tokens):
-                often[key] = times
-        return often
+            most = max(said)
+            if len(said - {1}) == 1 and 1 not in said and all(count % most == 0 for count in tokens):
+                times[key] = most
+        return times
+
+    def _has_passes(self, place: Place) -> bool:
+        """Whether what the bill has there may be so much because of passes that we do not know, and tells no times."""
+        return self._passes is not None and self._open[place] > 0 and self._passes.most(place) > 0
 
     # --- one place at a time
 
@@ -256,10 +270,25 @@ class Quantities:
         wanted = [Place(day, account, *sku, long, meter) for meter in METERS for long in (False, True)]
         return [place for place in wanted if self._open.get(place, 0) < 0]
 
-    def _rest(self, place: Place, side: Side) -> None:
+    def _further(self) -> set[Place]:
+        """The places where tokens beyond ours may be of passes: there are answers among them, and prompts."""
+        more = [place for place, count in self._open.items() if count > 0 and self._is_seen(place)]
+        kinds: dict[Place, set[bool]] = defaultdict(set)
+        for place in more:
+            kinds[_sku(place)].add(place.meter == "output")
+        return {place for place in more if len(kinds[_sku(place)]) > 1}
+
+    def _is_seen(self, place: Place) -> bool:
+        """Whether the log tells of the account on that day, and so not the whole of it is unseen."""
+        return place.mode != "batch" and self._seen.is_logged(place.account, place.day)
+
+    def _rest(self, place: Place, side: Side, passes: Passes | None) -> None:
         if self._open[place] > 0:
             self._take_without_price(place)
             self._take_blind_regions(place, side)
+            if passes and self._open[place]:
+                count, where = passes.take(place, self._open[place])
+                self._take("compaction or fallback attempts", self._agreed(where, place), place, count)
         elif side.back:
             back = max(self._open[place], side.back)
             where = f"{place.account} {place.model} {place.day}"
@@ -327,10 +356,24 @@ class Quantities:
             return f"our logs are short ({_AS_BILL})", where, True
         name = "more billed than seen"
         if place.meter in _WRITES and self._only_writes(place):
+            again = self._writes.again(place, self._open[place]) if self._writes else None
+            if again:
+                where += f": {again.writes:,} of {again.tokens:,} tokens, which {again.calls:,} calls of ours wrote"
+                return "cache writes billed more than once", where, True
             name += ": cache writes without reads"
+        elif self._is_of_failed(place):
+            name += ": prompts of calls that failed (see farthing faults)"
         elif (place.account, place.model) not in self._called:
             name += ": a model that no call of ours names (fallback or advisor attempts)"
         return f"{name} ({_AS_OURS})" if agrees == "ours" else name, where, False
+
+    def _is_of_failed(self, place: Place) -> bool:
+        """Whether calls failed that we have no counts of, and the answers of the rest are as we have them."""
+        answers = self._sides.get(place._replace(meter="output"))
+        same = answers is None or answers.ours == answers.theirs
+        return (
+            place.meter != "output" and same and (place.account, place.model, place.day) in self._seen.failed
+        )
 
     def _only_writes(self, place: Place) -> bool:
         """Whether of the same day and SKU all else is as we have it."""
@@ -342,7 +385,7 @@ class Quantities:
         bill, on = self._bill, f"{place.account} {place.day}"
         if not bill.days:
             return "nothing of Claude in the bill", on, False
-        if place.account not in bill.accounts:
+        if place.account not in bill.accounts and not self._waits_for_all(place.account):
             name = "account not in the bill" if place.account else "usage of no known account"
             return name, place.account or place.model, True
         if bill.waits(place.day):
@@ -361,9 +404,18 @@ class Quantities:
         name = "more seen than billed"
         return f"{name} ({_AS_BILL})" if agrees == "bill" else name, where, False
 
+    def _waits_for_all(self, account: str) -> bool:
+        """Whether AWS may still bill every day that we know of an account."""
+        return all(self._bill.waits(day) for of, day in self._seen.days if of == account)
+
     def _is_short_of_a_region(self, place: Place, side: Side) -> bool:
         """Whether what is missing is all that we have of regions which the bill's lines do not name."""
         missing = sum(
             count for region, count in side.ours_in.items() if region and region not in side.theirs_in
         )
         return bool(missing) and -self._open[place] == missing
+
+
+def _sku(place: Place) -> Place:
+    """The place, whatever the meter and the size of the prompt."""
+    return place._replace(meter="", long_prompt=False)

@@ -80,6 +80,9 @@ class Seen:
     days: set[tuple[str, date]] = field(default_factory=set)  # (account, day) that any source tells of
     batches: dict[str, set[date]] = field(default_factory=dict)  # account: days that batch outputs tell of
     sources: dict[str, set[str]] = field(default_factory=dict)  # by account
+    failed: set[tuple[str, str, date]] = field(
+        default_factory=set
+    )  # (account, model, day) of calls without counts
 
     @property
     def last(self) -> date | None:
@@ -137,7 +140,7 @@ def both_sides(
     return dict(sides), seen
 
 
-_KEYS = ("day", "account", "platform", "model", "endpoint", "zone", "mode", "source", "region")
+_KEYS = ("day", "account", "platform", "model", "endpoint", "zone", "mode", "source", "region", "status")
 
 
 def _add_ours(
@@ -146,13 +149,15 @@ def _add_ours(
     """Puts our usage in its places. What has no price stands in none, and is told apart."""
     seen = Seen(defaultdict(list))
     for cell in cells(ledger, question, _KEYS):
-        day, account, platform, *sku, source, region = cell.keys
+        day, account, platform, *sku, source, region, status = cell.keys
         if platform not in ("bedrock", ""):
             continue
         rates = _rates(cell, paid(account))
         at, account = grain(date.fromisoformat(day), account)
         model, endpoint, zone, mode = sku
         seen.note(at, account, region, mode, source)
+        if status and not any(cell.tokens):
+            seen.failed.add((account, model, at))
         for i, (meter, count) in enumerate(zip(METERS, cell.tokens, strict=True)):
             if not count:
                 continue

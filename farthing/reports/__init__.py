@@ -23,7 +23,7 @@ from farthing.reports._table import (
     is_amount,
     report,
 )
-from farthing.reports.bills import STEPS, bill, layers  # isort: split
+from farthing.reports.bills import OFFER_STEPS, STEPS, bill, layers  # isort: split
 
 from farthing.reports.levers import levers
 from farthing.reports.spend import by, daily, monthly, session, weekly  # isort: split - listed in this order
@@ -31,6 +31,7 @@ from farthing.reports.spend import by, daily, monthly, session, weekly  # isort:
 __all__ = [
     "COMPUTED",
     "LIST_VALUE",
+    "OFFER_STEPS",
     "REPORTS",
     "STEPS",
     "ConvertError",

@@ -146,6 +146,7 @@ def counted(ledger: Ledger, question: Question) -> Iterator[Slot]:
             profiles=question.profiles,
             assume=question.assume,
         )
+        place = question.book.by_terms(place, account)
         meter = "errors" if name == "throttles" else name
         if not (value or meter == "calls") or not _asked(question, account, region, place):
             continue
@@ -199,7 +200,7 @@ def comparable(question: Question) -> bool:
 def _asked(question: Question, account: str, region: str, place: Resolved | Unpriced) -> bool:
     said = {"account": account, "region": region, "routing": "unknown"}
     if isinstance(place, Resolved):
-        said |= {**place.sku._asdict(), "routing": place.routing}
+        said |= {**place.sku.named(), "routing": place.routing}
     return all(where.key in said and matches(where, said[where.key]) for where in question.where)
 
 

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from farthing.cells import Question, cells
+from farthing.costs import due_entries
 from farthing.fx import Rate, Rates
 from farthing.ledger import Ledger
 from farthing.money import PICOS_PER_USD, usd
@@ -54,8 +55,9 @@ def in_currency(
 def spans(
     ledger: Ledger, question: Question, rates: Rates, currency: str
 ) -> Iterator[tuple[date, date, Rate]]:
-    """First and last day of each run of days with one rate, of the days that have usage."""
-    days = sorted({cell.keys[0] for cell in cells(ledger, question, ("day",))})
+    """First and last day of each run of days with one rate, of the days that have usage or entries."""
+    used = {cell.keys[0] for cell in cells(ledger, question, ("day",))}
+    days = sorted(used | {due.keys[0] for due in due_entries(ledger, question, ("day",))})
     for rate, run in groupby(map(date.fromisoformat, days), key=lambda day: rates.at(day, currency)):
         first, *others = run
         yield first, others[-1] if others else first, rate

@@ -58,7 +58,7 @@ def _several(ledger: Ledger, question: Question) -> bool:
         name = facts.served_model or facts.model_id
         if isinstance(place, Resolved):
             name = place.sku.model
-            told |= {**place.sku._asdict(), "routing": place.routing}
+            told |= {**place.sku.named(), "routing": place.routing}
         asked = all(matches(where, str(told.get(where.key, ""))) for where in question.where)
         rows.append((ctx, models.setdefault(name, len(models)), asked, told["platform"]))
     types = {"ctx": "int64", "model": "int64", "asked": "bool", "platform": "string"}

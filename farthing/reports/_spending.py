@@ -17,6 +17,7 @@ from farthing.cells import Cell, Question, cells
 from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.money import PICOS_PER_USD
+from farthing.offers import made_by
 from farthing.reports._ahead import Ahead, ahead
 from farthing.usage import Sku
 
@@ -43,6 +44,7 @@ class Event(NamedTuple):
     model: str
     before: int
     after: int | None  # no price is known from that day
+    offers: str = ""  # private ones that change it
 
 
 @dataclass
@@ -190,16 +192,23 @@ def price_events(made: Spending, last: date) -> list[Event]:
     found = []
     for turn in sorted(turns):
         sums: dict[str, list[Any]] = {}
+        offers: dict[str, str] = {}  # that begin or end then
         for box, tokens in boxes.items():
             before = book.find(box.sku, turn - timedelta(microseconds=1), box.prompt, cached=box.cached)
             after = book.find(box.sku, turn, box.prompt, cached=box.cached)
             if isinstance(before, Card):
+                if isinstance(after, Card) and made_by(after) != made_by(before):
+                    offers[box.sku.model] = made_by(after) or f"the end of {made_by(before)}"
                 row = sums.setdefault(box.sku.model, [0, 0])
                 row[0] += tokens @ before.rates
                 row[1] = (
                     row[1] + tokens @ after.rates if isinstance(after, Card) and row[1] is not None else None
                 )
-        found += [Event(turn.date(), model, *row) for model, row in sorted(sums.items()) if row[0] != row[1]]
+        found += [
+            Event(turn.date(), model, row[0], row[1], offers.get(model, ""))
+            for model, row in sorted(sums.items())
+            if row[0] != row[1]
+        ]
     return found
 
 

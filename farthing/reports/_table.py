@@ -8,6 +8,7 @@ from typing import Any
 
 from farthing.book import Card, Resolved, Unpriced
 from farthing.cells import Cell, Question
+from farthing.costs import Due, due_entries, taken_off
 from farthing.frames import Frame
 from farthing.ledger import Ledger
 from farthing.meters import METERS
@@ -78,8 +79,13 @@ def _on_bedrock(cell: Cell) -> bool:
     return isinstance(cell.sku, Resolved) and cell.sku.sku.platform == "bedrock"
 
 
-def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[str, Any]:
-    """What stands under every report: read = priced + unpriced + rejected, and money that was assumed."""
+def footer(
+    ledger: Ledger, question: Question, found: Sequence[Cell], entries: Sequence[Due] | None = None
+) -> dict[str, Any]:
+    """What stands under every report: read = priced + unpriced + rejected, and money that was assumed.
+
+    `entries` are those that the report has in its sums; one that has none says what it leaves out.
+    """
     files = ledger.files()
     reasons: dict[str, int] = {}
     priced = 0
@@ -88,10 +94,15 @@ def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[st
             priced += cell.calls
         else:
             reasons[cell.price.reason] = reasons.get(cell.price.reason, 0) + cell.calls
+    for due in entries or ():
+        if due.picos is None:
+            reasons[due.why] = reasons.get(due.why, 0) + 1
+        else:
+            priced += 1
     unpriced = sum(reasons.values())
     rejected = sum(file.rejected for file in files)
     return {
-        "usd": sum([cell.cost for cell in found]),
+        "usd": sum([cell.cost for cell in found]) + amount_of(entries or ()),
         "read": priced + unpriced + rejected,
         "priced": priced,
         "unpriced": unpriced,
@@ -103,7 +114,21 @@ def footer(ledger: Ledger, question: Question, found: Sequence[Cell]) -> dict[st
         "book": question.book.digest,
         "tz": question.tz,
         "currency": "USD",
+        **_beside_tokens(ledger, question, entries),
+        **({"offers": taken} if (taken := taken_off(question.book, found)) else {}),
     }
+
+
+def amount_of(entries: Iterable[Due]) -> int:
+    """What they come to, of which a price is known."""
+    return sum(due.picos or 0 for due in entries)
+
+
+def _beside_tokens(ledger: Ledger, question: Question, entries: Sequence[Due] | None) -> dict[str, Any]:
+    if entries:
+        return {"entries_usd": amount_of(entries)}
+    left = due_entries(ledger, question) if entries is None else []
+    return {"left_out": {"entries": len(left), "usd": amount_of(left)}} if left else {}
 
 
 _SETTLE = {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from farthing.book import Book, Card
-from farthing.cells import Cell, Question
+from farthing.cells import Cell, Question, at_list
+from farthing.costs import due_entries
 from farthing.ledger import Ledger
 from farthing.meters import METERS, Vector
+from farthing.offers import made_by
 from farthing.reports._contract import beside, priced
-from farthing.reports._table import Table, footer, grouped, heading, report
+from farthing.reports._entries import include
+from farthing.reports._table import Table, amount_of, footer, grouped, heading, report
 
 STEPS = (
     ("list", "List price, global endpoint, nothing cached"),
@@ -25,6 +28,8 @@ OFFER_STEPS = (  # from list price on, where there are private offers
     ("shortfall", "Shortfall of commitments"),
 )
 
+ENTRIES = ("entries", "Sessions, searches and code run")  # what is no token
+
 
 @report("The bill: from list price to what it comes to, layer by layer; then by model.", adds_up=True)
 def bill(ledger: Ledger, question: Question) -> Table:
@@ -33,24 +38,27 @@ def bill(ledger: Ledger, question: Question) -> Table:
     steps = dict.fromkeys((name for name, _ in STEPS + OFFER_STEPS), 0)
     for cell in found:
         if isinstance(cell.price, Card):
-            for name, cost in layers(question.book, cell, cell.price).items():
+            for name, cost in layers(question.book.listed, cell, cell.price).items():
                 steps[name] += cost
-    rows = sorted(grouped(found, ("model",)), key=lambda row: (-(row["usd"] or 0), row["model"]))
+    entries = due_entries(ledger, question, ("model",))
+    rows = grouped(found, ("model",))
     columns = ("model", "calls", "tokens", *METERS, "usd")
-    table = Table("The bill", heading(found), columns, rows, footer(ledger, question, found))
+    table = Table(
+        "The bill", heading(found), columns, rows, footer(ledger, at_list(question), found, entries)
+    )
     table = beside(table, costs, ("model",), ledger, question)
     if costs:
-        listed, contracted, effective = (
-            table.parts[f"{name}_usd"] for name in ("list", "contracted", "effective")
-        )
-        short = table.parts.get("shortfall_usd", 0)
-        steps["contract"] = contracted - listed
-        steps["volume"] = effective - short - contracted
-        steps["shortfall"] = short
-    total = sum(cell.cost for cell in found) + sum(steps[name] for name, _ in OFFER_STEPS)
-    waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in STEPS + OFFER_STEPS]
+        steps["contract"] = table.parts["contracted_usd"] - table.parts["list_usd"]
+        steps["volume"] = -table.parts.get("rebate_usd", 0)
+        steps["shortfall"] = table.parts.get("shortfall_usd", 0)
+    steps["entries"] = amount_of(entries)
+    total = sum(cell.cost for cell in found) + sum(steps[name] for name, _ in (*OFFER_STEPS, ENTRIES))
+    shown = (*STEPS, *OFFER_STEPS, ENTRIES)
+    waterfall = [{"step": name, "label": label, "usd": steps[name]} for name, label in shown]
     waterfall = [step for step in waterfall if step["usd"] or step["step"] == "list"]
     waterfall.append({"step": "total", "label": "Comes to", "usd": total})
+    table = include(table, entries, ("model",))
+    rows.sort(key=lambda row: (-(row["usd"] or 0), row["model"]))
     table.parts = {"waterfall": waterfall, **table.parts}
     return table
 
@@ -58,10 +66,15 @@ def bill(ledger: Ledger, question: Question) -> Table:
 def layers(book: Book, cell: Cell, card: Card) -> dict[str, int]:
     """The cell's cost as the steps that lead to it, in the order of STEPS; they sum to it exactly.
 
-    Each step re-rates the same tokens with one more layer in place. A model never sold at a global endpoint
-    starts from the price it has.
+    Each step re-rates the same tokens with one more layer in place; what private offers took off comes last. A model
+    never sold at a global endpoint starts from the price it has.
     """
     tokens = cell.tokens
+    if made_by(card):
+        public = book.listed.find(card.sku, cell.at, cell.prompt, cached=tokens.cached > 0)
+        assert isinstance(public, Card)  # an offer changes a card, and adds none
+        public_steps = layers(book.listed, cell, public)
+        return public_steps | {"contract": tokens @ card.rates - tokens @ public.rates}
     plain = Vector(input=tokens.prompt, output=tokens.output)
     at_home = card.sku._replace(mode="on_demand")
     ladder = (

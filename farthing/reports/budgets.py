@@ -61,7 +61,7 @@ class Standing(NamedTuple):
 )
 def budgets(ledger: Ledger, question: Question) -> Table:
     """As of now, or of the last day asked for."""
-    if not question.config.budgets:
+    if not any(budget.reported for budget in question.config.budgets):
         raise QuestionError(
             "no budgets: add [[budgets]] with a name and usd to farthing.toml (docs/watch.md)"
         )
@@ -81,7 +81,7 @@ def standings(ledger: Ledger, question: Question, now: datetime) -> list[Standin
     """Every budget, in the order of the file."""
     today = min(now.astimezone(question.zone).date(), question.until or date.max)
     found = []
-    for budget in question.config.budgets:
+    for budget in filter(lambda each: each.reported, question.config.budgets):
         asked = replace(question, since=None, where=(*question.where, *_where(budget)))
         first, last = period_of(budget.period, today)
         end = known_until(ledger, asked, now)
@@ -98,7 +98,7 @@ def _where(budget: Budget) -> Iterable[Any]:
 
 
 def _standing(budget: Budget, made: Spending | None, first: date, last: date) -> Standing:
-    limit = budget.usd * PICOS_PER_USD
+    limit = budget.limit
     if made is None:
         return Standing(budget, first, last, 0, limit, None, None, 0, 0)
     forecast = forecasts(made, first, last, ())[()]

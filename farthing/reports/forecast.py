@@ -142,6 +142,7 @@ def _event(event: Event) -> dict[str, Any]:
         change = "no price is known from then: counted at the last one"
     else:
         change = f"{(event.after - event.before) / event.before * 100:+.1f} % of what is used of it now"
+        change += f" by {event.offers}" if event.offers else ""
     return {"day": event.day.isoformat(), "model": event.model, "change": change}
 
 

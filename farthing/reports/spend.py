@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from farthing.book import Card
-from farthing.cells import TIME_KEYS, Cell, Question, check_key
+from farthing.cells import TIME_KEYS, Cell, Question, at_list, check_key
+from farthing.costs import due_entries
 from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.reports._contract import beside, priced
+from farthing.reports._entries import include
 from farthing.reports._table import Table, footer, grouped, heading, report
 
 
@@ -20,14 +22,16 @@ def by(ledger: Ledger, question: Question, keys: Sequence[str]) -> Table:
     stored = tuple(key for key in keys if key != "meter")
     found, costs = priced(ledger, question, stored, by_meter="meter" in keys)
     rows = _by_meter(found, keys) if "meter" in keys else grouped(found, keys)
+    columns = (*keys, "calls", "tokens") + (() if "meter" in keys else METERS) + ("usd",)
+    entries = due_entries(ledger, question, keys)
+    under = footer(ledger, at_list(question), found, entries)
+    table = Table(f"Spend by {', '.join(keys)}", heading(found), columns, rows, under)
+    table = include(beside(table, costs, keys, ledger, question), entries, keys)
     if keys and keys[0] in TIME_KEYS:
         rows.sort(key=lambda row: (row[keys[0]], -(row["usd"] or 0), *(str(row[key]) for key in keys)))
     else:
         rows.sort(key=lambda row: (-(row["usd"] or 0), *(str(row[key]) for key in keys)))
-    columns = (*keys, "calls", "tokens") + (() if "meter" in keys else METERS) + ("usd",)
-    under = footer(ledger, question, found)
-    table = Table(f"Spend by {', '.join(keys)}", heading(found), columns, rows, under)
-    return beside(table, costs, keys, ledger, question)
+    return table
 
 
 def _by_meter(found: Iterable[Cell], keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -20,7 +20,19 @@ from typing import Any, Literal, NamedTuple
 from farthing.aws import Access
 from farthing.book import Book, Card, Unpriced, default_book
 from farthing.meters import CACHE_METERS
-from farthing.statement._by import ACCOUNT, CLASS_BY, KEYS, LINES, PLACE, Group, grouped, is_usage, sums
+from farthing.statement._by import (
+    ACCOUNT,
+    CLASS_BY,
+    CORRECTION,
+    KEYS,
+    LINES,
+    PLACE,
+    Group,
+    grouped,
+    is_correction,
+    is_usage,
+    sums,
+)
 from farthing.statement._columns import snake
 from farthing.statement._commitments import Commitment, committed
 from farthing.statement._files import StatementError
@@ -112,6 +124,7 @@ class _Place(NamedTuple):
     invoice: str
     entity: str
     currency: str
+    line_type: str
 
 
 class Statement:
@@ -153,13 +166,21 @@ class Statement:
     def _keep(self, since: date, until: date) -> None:
         con = self.connection
         (told,) = con.execute("SELECT [min(day), max(day)] FROM statement_lines").fetchall()[0]
-        con.execute("DELETE FROM statement_lines WHERE day < ? OR day > ?", [since, until])
+        out = con.execute(
+            "DELETE FROM statement_lines WHERE day < ? OR day > ? RETURNING day, lines", [since, until]
+        ).fetchall()
         (kept,) = con.execute("SELECT count(*) FROM statement_lines").fetchall()[0]
         if told[0] is None:
             self.loaded.notes.append(f"none of its {self.loaded.lines:,} lines is of Claude or Bedrock")
         elif not kept:
             span = f"its lines are of {told[0]} to {told[1]}"
             self.loaded.notes.append(f"nothing of {since} to {until} is in it: {span}")
+        elif out:
+            days = [day for day, _ in out]
+            self.loaded.notes.append(
+                f"{sum(lines for _, lines in out):,} lines of Claude or Bedrock are of {min(days)} to {max(days)}, "
+                f"not of {since} to {until}, and left out"
+            )
 
     def _check(self) -> None:
         con = self.connection
@@ -234,7 +255,7 @@ class Statement:
     @cached_property
     def billed(self) -> list[Billed]:
         """The lines of tokens, summed by usage type, day and account; what was taken back is beside them."""
-        return [line for _, line in self._tokens if not _is_far(line)]
+        return [line for at, line in self._tokens if not _is_far(at, line)]
 
     @cached_property
     def _tokens(self) -> list[tuple[_Place, Billed]]:
@@ -296,6 +317,9 @@ class Statement:
 
         for one in self.beside:
             add(one.kind, one.account, one.picos, one.lines)
+        for is_apart, line, lines in self._not_understood:
+            if is_apart:
+                add(CORRECTION, line.account, line.picos, lines)
         for number, line_type, account, cost, *_, lines in self._summed(f"line_type, {ACCOUNT}", usage=False):
             kind = snake(line_type) or "untyped"
             if self.classes[number].kind and not self.is_in_net(kind):
@@ -334,19 +358,25 @@ class Statement:
     @cached_property
     def undecoded(self) -> list[Undecoded]:
         """Lines of Claude that were not understood; their money is theirs still."""
-        unknown = [
-            Undecoded(at.usage_type, product, at.account, at.day, _picos(cost), self.classes[at.number].why)
-            for at, product, cost, *_ in self._usage
-            if self.classes[at.number].kind == UNDECODED
-        ]
+        return [line for is_apart, line, _ in self._not_understood if not is_apart]
+
+    @cached_property
+    def _not_understood(self) -> list[tuple[bool, Undecoded, int]]:
+        """Whether they are corrections, which are apart then, and how many lines they are."""
+        found = []
+        for at, product, cost, *_, lines in self._usage:
+            of = self.classes[at.number]
+            if of.kind == UNDECODED:
+                line = Undecoded(at.usage_type, product, at.account, at.day, _picos(cost), of.why)
+                found.append((is_correction(at.line_type), line, lines))
         why = (
             f"its amount is no count in the unit it seems to be in: {_FAR} times off the list price, or more"
         )
-        far = (line for _, line in self._tokens if _is_far(line))
-        return unknown + [
-            Undecoded(line.usage_type, line.model, line.account, line.day, line.billed_picos, why)
-            for line in far
-        ]
+        for at, far in self._tokens:
+            if _is_far(at, far):
+                line = Undecoded(far.usage_type, far.model, far.account, far.day, far.billed_picos, why)
+                found.append((is_correction(at.line_type), line, far.lines))
+        return found
 
     @property
     def rates(self) -> list[tuple[int, date, int | None]]:
@@ -357,7 +387,7 @@ class Statement:
     @property
     def far(self) -> list[tuple[Any, ...]]:
         """Where tokens are whose cost and amount cannot belong together: values of PLACE."""
-        return [at[1:] for at, line in self._tokens if _is_far(line)]
+        return [at[1:] for at, line in self._tokens if _is_far(at, line)]
 
     @property
     def decoded_share(self) -> Decimal | None:
@@ -384,8 +414,10 @@ class Statement:
         return sum(line.billed_picos for line in self.billed)
 
 
-def _is_far(line: Billed) -> bool:
+def _is_far(at: _Place, line: Billed) -> bool:
     """Whether cost and amount cannot belong together; what is free of charge can."""
+    if is_correction(at.line_type) and line.tokens * line.billed_picos <= 0:
+        return True  # FOCUS asks for no amount there, and it may be one refund
     billed, listed = abs(line.billed_picos), abs(line.list_picos or 0)
     small = max(billed, listed) < 10**7  # a thousandth of a cent: rounded as much
     in_reach = listed <= billed * _FAR and billed <= listed * _FAR

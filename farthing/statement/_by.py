@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 ACCOUNT = "coalesce(nullif(account, ''), payer)"
 CLASS_BY = ("usage_type", "product_code", "product_name", "unit", "description", "region")
 LINES = f"statement_lines JOIN statement_classes USING ({', '.join(CLASS_BY)})"
-PLACE = ("usage_type", "day", ACCOUNT, "negative", "unit", "invoice", "entity", "currency")
+PLACE = ("usage_type", "day", ACCOUNT, "negative", "unit", "invoice", "entity", "currency", "line_type")
 _OF_CLASS = ("platform", "model", "endpoint", "mode", "meter", "region")  # as the line was understood
 _OF_LINE = {
     "day": "CAST(day AS VARCHAR)", "month": "strftime(day, '%Y-%m')", "usage_type": "usage_type",
     "account": ACCOUNT, "payer": "payer", "invoice": "invoice", "entity": "entity",
     "currency": "currency", "product": "product_name", "line_type": "line_type",
 }  # fmt: skip
+CORRECTION = "correction"  # of usage, whose tokens it does not tell
+_CORRECTED = "usage_correction"
 KEYS = (*_OF_CLASS, *_OF_LINE, *DETAILS)
 
 
@@ -46,7 +48,12 @@ class Group(NamedTuple):
 
 
 def is_usage(line_type: str) -> bool:
-    return snake(line_type) in ("usage", "discounted_usage", "savings_plan_covered_usage")
+    return snake(line_type) in ("usage", "discounted_usage", "savings_plan_covered_usage", _CORRECTED)
+
+
+def is_correction(line_type: str) -> bool:
+    """Whether a line of FOCUS corrects usage that was invoiced before."""
+    return snake(line_type) == _CORRECTED
 
 
 def sums(cost: str) -> str:
@@ -69,6 +76,8 @@ def grouped(statement: Bill, keys: Sequence[str]) -> list[Group]:
         of = statement.classes[number]
         usage = is_usage(line_type)
         kind = (UNDECODED if is_far else of.kind) if usage else snake(line_type) or "untyped"
+        if kind == UNDECODED and is_correction(line_type):
+            kind = CORRECTION
         if not of.kind or (not usage and statement.is_in_net(kind)):
             continue
         values = iter(told)

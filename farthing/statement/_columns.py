@@ -134,7 +134,9 @@ def projection(export: str, types: Mapping[str, str], details: Sequence[str] = (
     parts = [_near(text), _named(text)]
     # What tells lines of other services apart is not asked for: there may be millions of it.
     kept = dict.fromkeys(_OF_COMMITMENTS, "near") | {"resource": "near AND NOT named"}
-    parts += [f"{_if(kept[name], text(name)) if name in kept else text(name)} AS {name}" for name in TEXT]
+    line_type = _line_type(text("line_type"), text("bill_type")) if export == "focus" else text("line_type")
+    named = {name: text(name) for name in TEXT} | {"line_type": line_type}
+    parts += [f"{_if(kept[name], said) if name in kept else said} AS {name}" for name, said in named.items()]
     for i, detail in enumerate(details):
         kind, is_tag, tag = detail.partition(":")
         told = _tag(tag, wanted["tags"], by_name, types) if is_tag and kind == "tag" else text(detail)
@@ -215,6 +217,12 @@ def _amount(text: str, names: Sequence[str], by_name: Mapping[str, str], types: 
     if _type(names, by_name, types).startswith("DECIMAL"):
         return f"TRY_CAST({_exactly(names, by_name)} AS DECIMAL(38, 12))"
     return f"TRY_CAST(nullif({text}, '') AS DECIMAL(38, 12))"
+
+
+def _line_type(category: str, of_class: str) -> str:
+    """The category of a charge; usage that corrects what was invoiced before is a type of its own."""
+    corrects = f"{category} = 'Usage' AND {of_class} = 'Correction'"
+    return f"CASE WHEN {corrects} THEN 'UsageCorrection' ELSE {category} END"
 
 
 def _if(condition: str, text: str) -> str:

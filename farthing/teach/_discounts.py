@@ -19,7 +19,8 @@ from fractions import Fraction
 from itertools import combinations
 from typing import NamedTuple
 
-from farthing.book import Book
+from farthing.book import FOREVER, Book, Card
+from farthing.money import mtok_usd
 from farthing.offers import Offer, Rule, plain
 from farthing.statement import Statement
 from farthing.teach._lines import FAR, Line, Price, lines, rate_elsewhere
@@ -101,7 +102,8 @@ def learn(statement: Statement) -> Learned:
     for account, prices in by_account.items():
         assert span is not None
         stretches[account] = _of_account(prices, kinds, span)
-    return Learned(list(_offers(stretches, span)) if span else [], kinds, span)
+    found = list(_offers(stretches, span)) if span else []
+    return Learned(found, kinds, span, list(_events(statement.book, kinds["other_rate"])))
 
 
 def _kind(book: Book, line: Line) -> str:
@@ -139,6 +141,30 @@ def _give_back(
             by_account[line.price.account][line.price].append(line)
         else:
             kinds["other_rate"].append(line)
+
+
+def _events(book: Book, elsewhere: Iterable[Line]) -> Iterator[str]:
+    """Which list rate, not of their day or zone, lines were billed at: it is taken before a discount as large."""
+    days: dict[tuple[Price, Card], set[date]] = defaultdict(set)
+    for line in elsewhere:
+        if card := rate_elsewhere(book, line):
+            days[line.price, card].add(line.day)
+    for (price, card), of in sorted(days.items(), key=lambda item: (item[0][0], item[0][1].starts)):
+        rate = int(getattr(card.rates, price.meter))
+        listed = price.rate(book, min(of)) or 0
+        zone = f" in zone {card.sku.zone or 'standard'}" if card.sku.zone != price.zone else ""
+        until = "" if card.ends == FOREVER else f" to {card.ends - timedelta(days=1):%Y-%m-%d}"
+        off = (
+            f"; a discount of {plain(_percent(rate, listed))} % would look the same" if rate < listed else ""
+        )
+        yield (
+            f"{price.account} {price.model} {price.endpoint} {price.mode} {price.meter}: {len(of)} days from {min(of)} "
+            f"on at ${mtok_usd(rate)} a million, the list rate{zone} of {card.starts:%Y-%m-%d}{until}{off}"
+        )
+
+
+def _percent(rate: int, listed: int) -> Fraction:
+    return Fraction(round(10_000 * (1 - Fraction(rate, listed))), 100)
 
 
 def _of_account(

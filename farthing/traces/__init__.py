@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
-from farthing.traces._log import Call, Format, Gather, Left, Log, Reject, Source
-from farthing.traces._rows import rows
+from farthing.traces._prompt import blocks_of, prompt_of
+
+if TYPE_CHECKING:
+    from farthing.traces._log import Call, Format, Left, Log, Reject, Source
+    from farthing.traces._rows import rows
 
 __all__ = [
     "Call",
@@ -22,10 +25,22 @@ __all__ = [
     "Reject",
     "Source",
     "TraceError",
+    "blocks_of",
     "formats",
+    "prompt_of",
     "read_traces",
     "rows",
 ]
+
+_HOMES = dict.fromkeys(("Call", "Format", "Left", "Log", "Reject", "Source"), "_log") | {"rows": "_rows"}
+
+
+def __getattr__(
+    name: str,
+) -> Any:  # the log comes with numba, which takes a second: hooks hash prompts without it
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class TraceError(ValueError):
@@ -43,6 +58,8 @@ def read_traces(sources: Iterable[Source], key: bytes, name: str = "") -> Log:
 
     Files of no format, or of another, are left out and counted.
     """
+    from farthing.traces._log import Gather
+
     known = formats()
     if name and name not in known:
         raise TraceError(f"no trace format {name!r}: there are {', '.join(known)}")

@@ -33,6 +33,19 @@ class Source(NamedTuple):
     beside: Callable[[str], bytes | None] = lambda _: None
 
 
+class Moved(NamedTuple):
+    """The same prompt with what changes from call to call at its end, as the fields of a Call.
+
+    `cuts` are what was moved: its place, its kind, and a keyed hash of it.
+    """
+
+    hashes: Sequence[str]
+    weights: Sequence[int]
+    anchors: Sequence[tuple[int, int]]
+    system: int
+    cuts: tuple[tuple[str, str, str], ...]
+
+
 class Call(NamedTuple):
     """A request. `hashes` name the prompt up to the end of each block; the same hash is the same prefix.
 
@@ -54,6 +67,7 @@ class Call(NamedTuple):
     billed: Vector | None = None
     model: str = ""
     id: str = ""  # a second call of the same id is a copy
+    settled: Moved | None = None
 
 
 class Left(NamedTuple):

@@ -17,7 +17,6 @@ from farthing.usage import Rejected
 MEDIA_BYTES = 6_000  # what a picture weighs: about as many tokens as so much text, whatever its file weighs
 _MEDIA = {"image", "document", "video"}
 _SETTINGS = ("tool_choice", "thinking", "toolChoice", "additionalModelRequestFields")
-_encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Block(NamedTuple):
@@ -36,6 +35,11 @@ class Prompt(NamedTuple):
     weights: list[int]
     system: int
     marks: tuple[tuple[int, str], ...]
+
+
+def as_sent(value: Any) -> bytes:
+    """A part of a body as a cache compares it: in the order in which its keys were sent, since that counts."""
+    return msgspec.json.encode(value)
 
 
 def prompt_of(blocks: Sequence[Block], key: bytes, salt: bytes = b"") -> Prompt:
@@ -60,14 +64,12 @@ def blocks_of(body: dict[str, Any]) -> list[Block]:
     settings = {name: body[name] for name in _SETTINGS if name in body}
     if isinstance(config, dict) and "toolChoice" in config:
         settings["toolChoice"] = config["toolChoice"]
-    before = _encoder.encode(settings) if settings else b""
+    before = first = as_sent(settings) if settings else b""
     for message in messages:
         if not isinstance(message, dict):
             raise Rejected("a message that is no object")
         role = str(message.get("role", ""))
-        leading = role in ("system", "developer") and before == (
-            _encoder.encode(settings) if settings else b""
-        )
+        leading = role in ("system", "developer") and before == first
         for block in _blocks(message.get("content"), role.encode(), system=leading):
             found.append(block._replace(data=before + block.data))
             if not leading:
@@ -92,7 +94,7 @@ def _blocks(content: Any, role: bytes, *, system: bool) -> Iterator[Block]:
             yield held
         mark = _ttl(one["cache_control"]) if one.get("cache_control") else ""
         bare = {name: value for name, value in one.items() if name != "cache_control"}
-        data = role + b"\0" + _encoder.encode(bare)
+        data = role + b"\0" + as_sent(bare)
         held = Block(data, _weight(bare, data), system, mark)
     if held:
         yield held

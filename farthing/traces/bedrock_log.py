@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 
 from farthing.meters import Vector
+from farthing.outbox import prefix_hashes
 from farthing.traces._lines import Count, instant_us, reason
-from farthing.traces._log import Call, Item, Left, Reject, Source
-from farthing.traces._prompt import Prompt, blocks_of, prompt_of
+from farthing.traces._log import Call, Item, Left, Moved, Reject, Source
+from farthing.traces._prompt import Prompt, as_sent, blocks_of, prompt_of
+from farthing.traces._volatile import Memory, settled
 from farthing.usage import Rejected, parse_model_id, read_usage
 
 DATED = True
@@ -64,26 +66,27 @@ def sniff(head: bytes) -> bool:
     return b"ModelInvocationLog" in head or (b"modelId" in head and b"inputTokenCount" in head)
 
 
-def read(source: Source, key: bytes) -> Iterator[Item]:
+def read(source: Source, key: bytes, memory: Memory | None = None) -> Iterator[Item]:
+    """With a memory, which grows as it is read, the calls also have the prompts that they would send settled."""
     for number, line in source.lines:
         if line.strip():
-            yield from _read(_STAMP.sub(b"", line.strip(), 1), number, source, key)
+            yield from _read(_STAMP.sub(b"", line.strip(), 1), number, source, key, memory)
 
 
-def _read(text: bytes, number: int, source: Source, key: bytes) -> Iterator[Item]:
+def _read(text: bytes, number: int, source: Source, key: bytes, memory: Memory | None) -> Iterator[Item]:
     try:
         record = _decoder.decode(text)
         if record.modelId:
-            yield _call(record, source, key)
+            yield _call(record, source, key, memory)
     except (msgspec.DecodeError, Rejected, ValueError, RecursionError) as error:
         yield Reject(number, reason(error))
         return
     for event in (_Event(record.message), *record.events, *record.logEvents):
         if not record.modelId and event.message and event.message.lstrip().startswith("{"):
-            yield from _read(event.message.encode(), number, source, key)
+            yield from _read(event.message.encode(), number, source, key, memory)
 
 
-def _call(record: _Line, source: Source, key: bytes) -> Item:
+def _call(record: _Line, source: Source, key: bytes, memory: Memory | None) -> Item:
     model = record.modelId or ""
     base = parse_model_id(model).base
     if base and "claude" not in base:
@@ -114,7 +117,25 @@ def _call(record: _Line, source: Source, key: bytes) -> Item:
         billed,
         model,
         record.requestId or "",
+        None if memory is None else _settled(body, billed, key, memory),
     )
+
+
+def _settled(body: dict[str, Any], billed: Vector, key: bytes, memory: Memory) -> Moved | None:
+    """The prompt with what changes last: as many tokens, of which those that were moved are in no block."""
+    made = settled(body, memory)
+    if made is None:
+        return None
+    found = prompt_of(blocks_of(made.body), key)
+    moved = sum(len(as_sent(cut.text)) - 2 for cut in made.cuts if cut.kind != "tool-order")
+    rest = sum(found.weights)
+    tail = billed.prompt * moved // (rest + moved)
+    anchors = [(len(found.hashes), billed.prompt - tail)]
+    if (before := _anchors(found, billed)) and 0 < before[0][1] - tail <= billed.prompt - tail:
+        blocks, tokens = before[0]
+        anchors = [(blocks, tokens - tail), *(anchors if blocks < len(found.hashes) else [])]
+    cuts = tuple((cut.path, cut.kind, prefix_hashes(key, [cut.text.encode()])[0]) for cut in made.cuts)
+    return Moved(found.hashes, found.weights, anchors, found.system, cuts)
 
 
 def _anchors(found: Prompt, billed: Vector) -> tuple[tuple[int, int], ...]:

@@ -107,7 +107,7 @@ def _anomaly(one: Anomaly, question: Question, *, going_on: bool) -> Event:
         lines.append(("cost", f"{show(one.cost)} instead of {show(one.usual)}: {show(one.extra)} more"))
         if going_on:
             lines.append(("if it goes on", f"up to {show(hourly * 24)} a day"))
-    lines += [("why", one.detail), ("run", see(one))]
+    lines += [("why", one.detail), *_prices(question), ("run", see(one))]
     facts = {
         "subject": str(one.subject),
         "since": at_hour(one.window.start).isoformat(),
@@ -133,13 +133,13 @@ def over_budget(ledger: Ledger, question: Question, now: datetime) -> Iterator[E
         if standing.reached:
             over = " exceeded" if standing.over else ""
             title = f"{name}{over}: {show(standing.spent)} of {limit} ({standing.percent} %) spent"
-            yield _budget(f"{begins}/{standing.reached}", title, standing, today)
+            yield _budget(f"{begins}/{standing.reached}", title, standing, today, question)
         if standing.exceeded_on:
             title = f"{name}: {limit} will be exceeded on {standing.exceeded_on:%a %Y-%m-%d}"
-            yield _budget(f"{begins}/forecast", title, standing, today)
+            yield _budget(f"{begins}/forecast", title, standing, today, question)
 
 
-def _budget(key: str, title: str, standing: Standing, today: date) -> Event:
+def _budget(key: str, title: str, standing: Standing, today: date, question: Question) -> Event:
     days = (standing.last - today).days
     left = standing.limit - standing.spent
     rest = f"{show(left)} left" if left >= 0 else f"{show(-left)} over"
@@ -150,6 +150,7 @@ def _budget(key: str, title: str, standing: Standing, today: date) -> Event:
         lines.append(("forecast", f"{show(ahead.total)}, between {show(ahead.low)} and {show(ahead.high)}"))
     if standing.unpriced_calls:
         lines.append(("unpriced", f"{standing.unpriced_calls:,} calls have no price and are in no figure"))
+    lines += _prices(question)
     where = "".join(f" --where {shlex.quote(text)}" for text in standing.budget.where)
     lines.append(("run", f"farthing by model,operation{where} --since {standing.first}"))
     facts = {
@@ -178,6 +179,12 @@ def ahead(ledger: Ledger, question: Question, now: datetime) -> Iterator[Event]:
         yield Event(
             f"price/{one.model}/{one.day}/{one.says}", "price", title, lines + run, facts={"model": one.model}
         )
+
+
+def _prices(question: Question) -> list[tuple[str, str]]:
+    """By which prices the amounts are, where not by the list."""
+    names = ", ".join(offer.name for offer in question.book.offers)
+    return [("prices", f"by private offers: {names}")] if names else []
 
 
 def _local(at: datetime, zone: ZoneInfo) -> str:

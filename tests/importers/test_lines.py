@@ -15,7 +15,7 @@ from farthing.importers._block import Block, counts, says_something
 from farthing.importers._open import Numbered, Source
 from farthing.importers._read import instant, objects, whole
 from farthing.importers._wire import pack_frame, unpack_frame
-from farthing.usage import Facts, Rejected, Total, Usage, read_usage
+from farthing.usage import Entry, Facts, Rejected, Total, Usage, read_usage
 
 MAKE = runpy.run_path(str(Path(__file__).with_name("generate.py")))
 LOG = MAKE["lines"]([MAKE["log"](n, MAKE["message"](n)) for n in range(9)])
@@ -103,6 +103,7 @@ def test_blocks_count_as_read_usage_does(block):
         assert not says_something(typed) or counts(typed) == wanted
 
 
+SEARCH = Entry("web_search:msg_1", 1, "web_search", 3, Facts("s"))
 FIVE = st.tuples(*[st.integers(0, 2**35)] * 5)
 
 
@@ -119,7 +120,7 @@ FIVE = st.tuples(*[st.integers(0, 2**35)] * 5)
 )))  # fmt: skip
 def test_frames_cross_the_pipe_unchanged(usages):
     ends = [_task.End(1, "f", 9, 8, 7, (Reject(3, "x"),), "no", "")]
-    frame = _task.Frame(usages, 1, 2, 3, 4, ends, [Total("s", 1, 2, "input", 3)], 5)
+    frame = _task.Frame(usages, 1, 2, 3, 4, ends, [Total("s", 1, 2, "input", 3)], [SEARCH], 5)
     assert unpack_frame(pack_frame(frame)) == frame
 
 

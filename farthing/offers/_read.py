@@ -1,26 +1,12 @@
-"""Private offers: negotiated rates as TOML, and the book that has them. docs/contracts.md describes the file.
-
-List and contract are two books. `contracted` gives a book whose cards are split at an offer's dates and have its rates
-between them, so that rating twice gives the two costs. An offer holds for the accounts it names and from its first day
-until its last, half-open, and never from before the day it was signed.
-
-Of several rules that hold for a rate the most specific wins: one that names a model before one that names it by a
-pattern, and that before one that names none; then, in the same way, by meter, endpoint, mode and prompt size; of two
-that are equally specific an absolute rate wins over a percentage.
-
-Beside rates an offer may have a commitment, whose shortfall is paid, and volume tiers, which give back a share of
-what a period's spend has above them. They are of money and not of tokens, so on no card: `farthing.costs` counts them.
-"""
+"""Offers out of TOML. Every fault is one line that names the file, the line and the mend."""
 
 from __future__ import annotations
 
-import calendar
 import difflib
-import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
@@ -29,243 +15,22 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from farthing.book import FOREVER, Book, Card, default_book, midnight
-from farthing.meters import METERS, Vector
+from farthing.book import Book, Card, default_book, toml_fault
+from farthing.meters import METERS
 from farthing.money import from_usd, mtok_usd, per_mtok
+from farthing.offers._book import best, meters_of, overlap
+from farthing.offers._offer import (
+    ENDPOINTS,
+    MONTHS,
+    WILD,
+    Committed,
+    Offer,
+    OfferError,
+    Rule,
+    Volume,
+    months_later,
+)  # fmt: skip
 from farthing.usage import MODES, PLATFORMS
-
-ENDPOINTS = ("global", "regional", "govcloud", "geo_us")
-_WILD = re.compile(r"[*?]")
-
-
-class OfferError(ValueError):
-    """An offer cannot be used: one line that names the file, the line and the mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What is paid for the tokens it names; "" names all. Either `share` of the list rate, or `rate` itself."""
-
-    model: str = ""  # an id of the book; * and ? stand for others
-    meter: str = ""
-    platform: str = "bedrock"
-    endpoint: str = ""
-    mode: str = ""
-    long_prompt: bool | None = None  # beyond the first prompt band, where a model has bands
-    share: Fraction | None = None
-    rate: int | None = None  # picodollars per token
-
-    def fits(self, card: Card, meter: str) -> bool:
-        sku = card.sku
-        return (
-            (self.platform, self.endpoint or sku.endpoint, self.mode or sku.mode, self.meter or meter)
-            == (sku.platform, sku.endpoint, sku.mode, meter)
-            and (self.long_prompt is None or self.long_prompt == (card.prompt_from > 0))
-            and fnmatchcase(sku.model, self.model or "*")
-        )
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """How specific it is: the greatest wins."""
-        named = 0 if not self.model else 1 if _WILD.search(self.model) else 2
-        others = (self.meter, self.endpoint, self.mode, self.long_prompt is not None, self.rate is not None)
-        return (named, *map(int, map(bool, others)))
-
-    def __str__(self) -> str:
-        """How it is told on a card."""
-        if self.share is None:
-            return f"${mtok_usd(self.rate or 0)} per million"
-        return f"{plain(100 * (1 - self.share))} % off"
-
-
-MONTHS = {"month": 1, "quarter": 3, "year": 12}  # of the periods; a term is all of the offer
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """So much is spent in every period, or the rest is paid all the same."""
-
-    picos: int
-    every: str = "term"
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """Of what a period's spend has above each bound (picodollars) a share comes back; bounds and shares rise."""
-
-    every: str
-    tiers: tuple[tuple[int, Fraction], ...]
-
-    def rebate(self, spent: int) -> int:
-        """What comes back of a period's spend: exact, and rounded half-even once."""
-        bounds = [bound for bound, _ in self.tiers[1:]]
-        bands = zip(self.tiers, [*bounds, max(spent, 0)], strict=True)
-        back = (share * max(0, min(spent, upto) - bound) for (bound, share), upto in bands)
-        return round(sum(back, Fraction(0)))
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    name: str
-    accounts: frozenset[str]  # none named: all
-    signed: date
-    starts: date
-    ends: date | None  # the first day on which it no longer holds
-    rules: tuple[Rule, ...]
-    sources: tuple[str, ...] = ()
-    file: str = ""
-    lines: tuple[int, ...] = ()  # of the file: the offer's, then those of its rules
-    commitment: Committed | None = None
-    volume: Volume | None = None
-
-    @property
-    def span(self) -> tuple[datetime, datetime]:
-        return midnight(self.starts), midnight(self.ends) if self.ends else FOREVER
-
-    def holds_for(self, account: str) -> bool:
-        """Whether it is an offer to this account; one that names accounts is none to an unknown one."""
-        return not self.accounts or account in self.accounts
-
-    @property
-    def platforms(self) -> frozenset[str]:
-        """Whose usage its commitment and volume count: those that it has rates for, or Bedrock."""
-        return frozenset(rule.platform for rule in self.rules) or frozenset({"bedrock"})
-
-    def periods(self, every: str, until: date) -> Iterator[tuple[date, date]]:
-        """Its periods that begin before that day, each with the first day after it."""
-        number, starts = 0, self.starts
-        while starts < until and (self.ends is None or starts < self.ends):
-            number += 1
-            ends = months_later(self.starts, MONTHS[every] * number) if every in MONTHS else self.ends
-            ends = min(ends or FOREVER.date(), self.ends or FOREVER.date())
-            yield starts, ends
-            starts = ends
-
-
-def months_later(day: date, months: int) -> date:
-    """The same day of a later month (earlier: negative), or that month's last."""
-    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
-    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
-
-
-# --- the book of it ------------------------------------------------------------------------------------------------
-
-
-def contracted(book: Book, offers: Iterable[Offer], account: str = "") -> Book:
-    """The book that an account has: cards split at the dates of its offers, with their rates between them.
-
-    What no offer changes is the same card as in `book`, and the whole is `book` itself if none changes anything.
-    """
-    held = [offer for offer in offers if offer.holds_for(account)]
-    if not held:
-        return book
-    cards: dict[str, dict[Any, list[Card]]] = {name: {} for name in book.models}
-    for card in book.cards():
-        cards[card.sku.model].setdefault(card.sku, []).extend(_split(card, held))
-    for found in cards.values():
-        for of_sku in found.values():
-            of_sku.sort(key=lambda card: (card.starts, card.prompt_from))
-    said = [(offer.name, bool(offer.accounts), offer.signed, *offer.span, offer.rules) for offer in held]
-    digest = hashlib.sha256("\n".join([book.digest, *sorted(map(repr, said))]).encode()).hexdigest()[:12]
-    return Book(book.models, book.defaults, digest, _cards=cards)
-
-
-def split(book: Book, edges: Iterable[datetime]) -> Book:
-    """The same prices, on cards that end at these instants and begin anew."""
-    turns = sorted(set(edges))
-    if not turns:
-        return book
-    cards: dict[str, dict[Any, list[Card]]] = {name: {} for name in book.models}
-    for card in book.cards():
-        inside = [turn for turn in turns if card.starts < turn < card.ends]
-        parts = pairwise([card.starts, *inside, card.ends])
-        cards[card.sku.model].setdefault(card.sku, []).extend(
-            replace(card, starts=start, ends=end) for start, end in parts
-        )
-    return Book(book.models, book.defaults, book.digest, _cards=cards)
-
-
-def books(book: Book, offers: Sequence[Offer]) -> Callable[[str], Book]:
-    """The book of each account; accounts with the same offers share one."""
-
-    made: dict[frozenset[int], Book] = {}
-
-    def of(account: str) -> Book:
-        held = frozenset(i for i, offer in enumerate(offers) if offer.holds_for(account))
-        if held not in made:
-            made[held] = contracted(book, offers, account)
-        return made[held]
-
-    return of
-
-
-def _split(card: Card, offers: Sequence[Offer]) -> Iterator[Card]:
-    touching = [offer for offer in offers if _overlap(offer.span, (card.starts, card.ends))]
-    touching = [offer for offer in touching if any(_best(offer, card, meter) for meter in meters_of(card))]
-    if not touching:
-        yield card
-        return
-    edges = {edge for offer in touching for edge in offer.span if card.starts < edge < card.ends}
-    for start, end in pairwise(sorted({card.starts, card.ends, *edges})):
-        held = [offer for offer in touching if offer.span[0] <= start < offer.span[1]]
-        yield _priced(card, held, start, end)
-
-
-def _priced(card: Card, held: Sequence[Offer], start: datetime, end: datetime) -> Card:
-    band = f">{card.prompt_from - 1}" if card.prompt_from else ""
-    name = card.id if start == card.starts else f"{card.sku}@{start:%Y-%m-%d}{band}"
-    if not held:
-        return replace(card, id=name, starts=start, ends=end)
-    rates = card.rates._asdict()
-    said, used = [], []
-    for meter in meters_of(card):
-        found = [(offer, rule) for offer in held if (rule := _best(offer, card, meter))]
-        if not found:
-            continue
-        # an offer to named accounts comes before one to all
-        offer, rule = max(found, key=lambda pair: bool(pair[0].accounts))
-        exact = Fraction(rule.rate) if rule.rate is not None else rates[meter] * (rule.share or Fraction(0))
-        rates[meter] = round(exact)  # half-even, once
-        rounded = f", rounded from {plain(exact)} picodollars" if exact.denominator != 1 else ""
-        said.append(f"{meter} {rule}{rounded}")
-        used.append(offer)
-    names = " and ".join(dict.fromkeys(offer.name for offer in used))
-    return replace(
-        card,
-        id=f"{name} by {names}",
-        starts=start,
-        ends=end,
-        rates=Vector(**rates),
-        source=", ".join(
-            dict.fromkeys(source for offer in used for source in (offer.sources or (offer.name,)))
-        ),
-        accessed=max(offer.signed for offer in used),
-        confidence="contract",
-        factors=f"{card.factors}; {names}: {'; '.join(said)}",
-    )
-
-
-def _best(offer: Offer, card: Card, meter: str) -> Rule | None:
-    return max(
-        (rule for rule in offer.rules if rule.fits(card, meter)), key=lambda rule: rule.order, default=None
-    )
-
-
-def meters_of(card: Card) -> tuple[str, ...]:
-    """The meters that the card has a rate for."""
-    return METERS if card.cached else METERS[:2]
-
-
-def _overlap(one: tuple[datetime, datetime], other: tuple[datetime, datetime]) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
-
-
-def plain(number: Fraction) -> str:
-    """The number as a decimal, exact where it has an end."""
-    return f"{(Decimal(number.numerator) / Decimal(number.denominator)).normalize():f}"
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
 
 
 def load_offers(paths: Iterable[Path | str], book: Book | None = None) -> list[Offer]:
@@ -275,7 +40,8 @@ def load_offers(paths: Iterable[Path | str], book: Book | None = None) -> list[O
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise OfferError(f"{path}: {error.strerror or error}") from error
+            says = f"{error.strerror or error}: name a file of offers by --contract, or by contracts in farthing.toml"
+            raise OfferError(f"{path}: {says}") from error
         except ValueError as error:
             raise OfferError(f"{path}: not UTF-8: save it as UTF-8") from error
         found += read_offers(text, str(path), book)
@@ -289,14 +55,16 @@ def read_offers(text: str, file: str, book: Book | None = None) -> list[Offer]:
     book = book or default_book()
     try:
         said = tomllib.loads(text, parse_float=Decimal)
-    except ValueError as error:  # which names line and column
-        raise OfferError(f"{file}: {error}") from error
+    except ValueError as error:
+        raise OfferError(f"{file}:{toml_fault(error, text)}: docs/contracts.md shows the form") from error
     lines = list(_tables(text))
     reader = _Reader(file, text, book)
     reader.check_keys(said, ("offers",), 0)
     tables = said.get("offers")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables) or not tables:
-        raise OfferError(f"{file}: no [[offers]] in it: write each offer as a table of that name")
+        raise reader.fail(
+            0, "offers", "write each offer as a table [[offers]], in two brackets; there is none"
+        )
     offers = []
     for number, table in enumerate(tables):
         begins = [line for of, head, line in lines if of == number and head in _RATED]
@@ -336,13 +104,19 @@ class _Reader:
 
     def fail(self, line: int, key: str, says: str) -> OfferError:
         """With the line of the key, looked for below the head of its table."""
-        for number in range(line, len(self._text)):
-            if self._text[number].lstrip().startswith("["):
+        line = self._find(key, line) or line or 1
+        return OfferError(f"{self._file}:{line}: {f'{key}: ' if key else ''}{says}")
+
+    def _find(self, key: str, line: int) -> int:
+        """Where the key is written below that line, within one table; a table of the file where there is no line."""
+        for number, text in enumerate(self._text[line:], line + 1):
+            if re.match(
+                rf"\s*{re.escape(key)}\s*=" if line else rf"\s*(\[+\s*)?{re.escape(key)}\s*[\]=.]", text
+            ):
+                return number
+            if line and text.lstrip().startswith("["):
                 break
-            if re.match(rf"\s*{re.escape(key)}\s*=", self._text[number]):
-                line = number + 1
-                break
-        return OfferError(f"{self._file}{f':{line}' if line else ''}: {f'{key}: ' if key else ''}{says}")
+        return 0
 
     def check_keys(self, table: Mapping[str, Any], known: Sequence[str], line: int) -> None:
         for key in table:
@@ -378,7 +152,8 @@ class _Reader:
             raise self.fail(
                 line, "rates", "an offer needs [[offers.rates]], each percent_off or usd_per_million"
             )
-        places = [*lines[1:], *[line] * len(rates)][: len(rates)]
+        inline = [self._find("rates", line) or line] * len(rates)
+        places = [*lines[1:], *inline][: len(rates)]
         rules = tuple(self._rule(rate, place) for rate, place in zip(rates, places, strict=True))
         offer = Offer(
             name, frozenset(accounts), signed, starts, ends, rules, self._texts(table, "sources", line),
@@ -519,7 +294,7 @@ class _Reader:
             raise self.fail(line, "model", "write an id of the price book in quotes")
         if model in self._ids or not model:
             return self._ids.get(model, "")
-        if _WILD.search(model) and any(fnmatchcase(name, model) for name in self._book.models):
+        if WILD.search(model) and any(fnmatchcase(name, model) for name in self._book.models):
             return model
         near = difflib.get_close_matches(model, self._ids, n=3)
         mend = f"the nearest known are {', '.join(near)}" if near else "see `farthing rate --help` for ids"
@@ -527,7 +302,7 @@ class _Reader:
 
     def _check(self, offer: Offer) -> None:
         """Each rule holds for something, says no more than one price, and is below list; no two are one."""
-        cards = [card for card in self._book.cards() if _overlap(offer.span, (card.starts, card.ends))]
+        cards = [card for card in self._book.cards() if overlap(offer.span, (card.starts, card.ends))]
         for rule, line in zip(offer.rules, offer.lines[1:], strict=True):
             held = [(card, meter) for card in cards for meter in meters_of(card) if rule.fits(card, meter)]
             if not held:
@@ -579,13 +354,13 @@ def _check_overlaps(offers: Sequence[Offer], book: Book) -> None:
     """Two offers to one account may stand beside each other as long as they are of different prices."""
     for one, other in combinations(offers, 2):
         both = one.accounts & other.accounts or (not one.accounts and not other.accounts)
-        if not both or not _overlap(one.span, other.span):
+        if not both or not overlap(one.span, other.span):
             continue
         since, until = max(one.span[0], other.span[0]), min(one.span[1], other.span[1])
         for card in book.cards():
-            if not _overlap((since, until), (card.starts, card.ends)):
+            if not overlap((since, until), (card.starts, card.ends)):
                 continue
-            if any(_best(one, card, meter) and _best(other, card, meter) for meter in meters_of(card)):
+            if any(best(one, card, meter) and best(other, card, meter) for meter in meters_of(card)):
                 where = f"{one.name!r} ({one.file}:{one.lines[0]})"
                 raise OfferError(
                     f"{other.file}:{other.lines[0]}: overlaps {where}: both have a rate of {card.sku} from "

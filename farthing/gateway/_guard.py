@@ -1,0 +1,72 @@
+"""uvicorn's HTTP protocol with what a gateway needs beside it: limits of headers in size and time, and names as sent.
+
+uvicorn bounds neither: a client that sends a byte of a header a minute holds its connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEADER_BYTES = 64 * 1024
+RAW, TRANSPORT = "farthing.headers", "farthing.transport"  # in the scope
+
+
+class Guarded(HttpToolsProtocol):
+    """Per connection. The limit of time is of one request's head, from its first byte (or the connection's start)."""
+
+    head_s = 20.0
+    _timer: asyncio.TimerHandle | None = None
+    _raw: list[tuple[bytes, bytes]]
+    _size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._start_timer()
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._raw, self._size = [], 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        self._raw.append((name, value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope[RAW], scope[TRANSPORT] = self._raw, self.transport
+        super().on_headers_complete()
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > MOST_HEADER_BYTES:
+            raise ValueError("the head of the request is too large")
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.head_s, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        self.transport.close()

@@ -1,0 +1,254 @@
+"""Writing the outbox (docs/outbox.md): one file a process, each line in one write, on disk by a stated policy.
+
+`call`: an intent is on disk before its request leaves; many that wait together share one `fdatasync`. `second`: what
+was written is on disk within a second. `os`: the kernel decides. In all of them a line survives the death of the
+process from the moment it is written; the policies differ in what a power cut may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from farthing.outbox import Record, encode
+
+Fsync = Literal["call", "second", "os"]
+MOST_BYTES = 64 * 1024 * 1024  # of a file, before the next one is begun
+MOST_SECONDS = 3600
+MOST_WAITING = 100_000  # results that a full disk keeps in memory
+_FLUSH_SECONDS = 1.0
+
+
+class OutboxError(Exception):
+    """A line could not be made durable: disk full, folder gone."""
+
+
+class Outbox:
+    """The writer of one process. Safe to use from threads; a forked child begins a file of its own.
+
+    OutboxError is raised by `intent` alone. Results that cannot be written wait for room and are written with the
+    next line that can be: until then the call counts as what its intent expected.
+    """
+
+    def __init__(self, folder: Path | str, *, fsync: Fsync = "call", name: str = "farthing") -> None:
+        self.folder = Path(folder)
+        self.fsync = fsync
+        self.name = name
+        self.waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self.failures = 0  # lines that could not be written at once
+        self._begin()
+        begin = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (alive := begin()) and alive())
+
+    def _begin(self) -> None:
+        """A state without file, thread or lock of another process."""
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._written = self._synced = 0  # bytes, over all files of the process
+        self._opened_at = 0.0
+        self._start = 0  # of the file that is open, in bytes over all files
+        self._changed = threading.Condition(self._lock)
+        self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._fault = ""
+        self.waiting = deque(maxlen=MOST_WAITING)  # what a parent has not written is the parent's
+
+    # --- writing
+
+    def intent(self, record: Record) -> int:
+        """Write it; the position that `durable` or `sync` waits for. OutboxError if there is no room."""
+        line = encode(record)
+        with self._lock:
+            try:
+                self._write(line)
+            except OSError as error:
+                self.failures += 1
+                raise OutboxError(f"{self.folder}: {error.strerror or error}") from None
+            return self._written
+
+    def result(self, record: Record) -> None:
+        """Write it, or keep it until there is room."""
+        line = encode(record)
+        with self._lock:
+            try:
+                self._write(line)
+            except OSError:
+                self.failures += 1
+                self.waiting.append(line)
+
+    def _write(self, line: bytes) -> None:
+        if self._closed:
+            raise OSError("the outbox is closed")
+        if self._fd < 0 or self._full():
+            self._open()
+        if self.waiting:
+            self._append(b"".join(self.waiting))
+            self.waiting.clear()
+        self._append(line)
+        if self.fsync == "second":
+            self._wake()
+
+    def _append(self, lines: bytes) -> None:
+        """All of it or nothing: a file of ours never has a torn line before others."""
+        size = self._written - self._start
+        try:
+            written = os.write(self._fd, lines)
+        except OSError:
+            os.ftruncate(self._fd, size)
+            raise
+        if written != len(lines):
+            os.ftruncate(self._fd, size)
+            raise OSError(28, "no space left on device")
+        self._written += written
+
+    def _full(self) -> bool:
+        return (
+            self._written - self._start >= MOST_BYTES or time.monotonic() - self._opened_at >= MOST_SECONDS
+        ) and self._written > self._start
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        file = self.folder / f"{self.name}-{stamp}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if self._fd >= 0:
+            self._sync_file(self._fd)
+            os.close(self._fd)
+        self._fd, self._start, self._opened_at = opened, self._written, time.monotonic()
+        if self.fsync != "os":
+            _sync_folder(self.folder)
+
+    # --- on disk
+
+    async def durable(self, position: int) -> None:
+        """Return when all up to `position` is as durable as the policy says. OutboxError if the disk refuses."""
+        if self.fsync != "call":
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            if self._synced >= position:
+                return
+            self._waiters.append((position, loop, future))
+            self._wake()
+        await future
+
+    def sync(self, position: int = 0) -> None:
+        """The same, for who has no event loop. Without a position: all that was written, whatever the policy."""
+        if position and self.fsync != "call":
+            return
+        with self._lock:
+            if self._fd >= 0 and self._synced < (position or self._written):
+                try:
+                    self._sync_file(self._fd)
+                except OSError as error:
+                    raise OutboxError(f"{self.folder}: {error.strerror or error}") from None
+
+    def _sync_file(self, fd: int) -> None:
+        if self.fsync != "os":
+            upto = self._written
+            os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+            self._synced = max(self._synced, upto)
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._flush, name="farthing-outbox", daemon=True)
+            self._thread.start()
+        self._changed.notify()
+
+    def _flush(self) -> None:
+        """The thread that syncs: for all who wait at once, or once a second."""
+        while True:
+            with self._lock:
+                while not self._closed and not self._waiters and not (
+                    self.fsync == "second" and self._synced < self._written
+                ):  # fmt: skip
+                    self._changed.wait()
+                if self._closed and not self._waiters:
+                    return
+                waiters, self._waiters = self._waiters, []
+                upto, fd = self._written, os.dup(self._fd) if self._fd >= 0 else -1
+            fault = _synced(fd)
+            with self._lock:
+                if not fault:
+                    self._synced = max(self._synced, upto)
+            _tell(waiters, f"{self.folder}: {fault}" if fault else "")
+            if self.fsync == "second":
+                time.sleep(_FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """Write what waits, sync and close. Later writes fail."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._fd >= 0:
+                try:
+                    if self.waiting:
+                        self._append(b"".join(self.waiting))
+                        self.waiting.clear()
+                    self._sync_file(self._fd)
+                except OSError:
+                    self.failures += 1
+                os.close(self._fd)
+                self._fd = -1
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def writable(self) -> bool:
+        """Whether a line could be written now, as far as that can be told without writing one."""
+        return not self._closed and not self.waiting and os.access(_existing(self.folder), os.W_OK | os.X_OK)
+
+
+def _synced(fd: int) -> str:
+    """Sync and close it; the fault, if there is one."""
+    if fd < 0:
+        return ""
+    try:
+        os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        os.close(fd)
+    return ""
+
+
+def _tell(waiters: Iterable[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]], fault: str) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for _, loop, future in waiters:
+        by_loop.setdefault(loop, []).append(future)
+    for loop, futures in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, futures, fault)
+
+
+def _settle(futures: Iterable[asyncio.Future[None]], fault: str) -> None:
+    for future in futures:
+        if not future.done():
+            if fault:
+                future.set_exception(OutboxError(fault))
+            else:
+                future.set_result(None)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the file's name is on disk, too."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _existing(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.parents) if each.exists())

@@ -1,0 +1,214 @@
+"""Where a request goes and as what: to which upstream, translated or as it is, and what a policy changes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from farthing.book import Book
+from farthing.gateway._keys import Key
+from farthing.gateway._reply import Failure
+from farthing.gateway._settings import Settings, Target
+from farthing.gateway._translate import model_for_bedrock, to_count_tokens, to_invoke
+from farthing.gateway._upstream import Pairs, sent_on
+from farthing.gateway.live import Live, Who
+from farthing.gateway.policy import least_of, look, rewrite
+from farthing.outbox import METADATA_KEY, Decision
+from farthing.policy import APPLIED, REFUSED, Decided, Request
+from farthing.usage import Rejected, parse_model_id
+from farthing.wire import Asked, Route, ask
+
+METADATA_HEADER = "x-amzn-bedrock-request-metadata"
+MOST_METADATA = 16
+_RUNTIME = ("InvokeModel", "InvokeModelWithResponseStream", "Converse", "ConverseStream", "CountTokens")
+_BATCHES = ("Batch", "InvocationJob")
+
+
+@dataclass(slots=True)
+class Plan:
+    """A request as it will be sent. `spoken` is the caller's route, `route` the upstream's: two if translated."""
+
+    kind: str
+    target: Target
+    spoken: Route
+    route: Route
+    method: str
+    path: str
+    query: str
+    headers: Pairs
+    body: bytes
+    asked: Asked | None = None
+    decisions: tuple[Decision, ...] = ()
+    translated: bool = False
+    changed: bool = False
+    tags: Pairs = field(default_factory=list)
+
+    @property
+    def streams(self) -> bool:
+        return self.asked is not None and self.asked.stream
+
+
+def plan(
+    settings: Settings, targets: Mapping[str, Target], book: Book, key: Key, route: Route, method: str, path: str,
+    query: str, headers: Pairs, said: Mapping[str, str], body: bytes,
+) -> Plan:  # fmt: skip
+    """Failure if there is no such upstream, Rejected if the body is no request."""
+    if not key.batches and any(word in route.operation for word in _BATCHES):
+        raise Failure(
+            "forbidden", f"key {key.name} may not use batch jobs: `farthing gateway key add --batches`"
+        )
+    asked = ask(route, body, said) if route.billed else None
+    model = asked.model if asked else _model(route, body)
+    if asked and not _sayable(model):
+        raise Failure("not_found", f"model: {model[:100]!r} is no model")
+    kind = _kind(targets, key, route, model)
+    target = targets.get(kind)
+    if target is None:
+        raise Failure(
+            "not_found",
+            f"{route.operation}: this gateway has no upstream for it (--{kind.replace('_', '-')})",
+        )
+    made = Plan(kind, target, route, route, method, path, query, sent_on(headers), body, asked)
+    if kind == "bedrock" and route.dialect == "anthropic":
+        return _translated(made, settings, book, model, said)
+    return made
+
+
+def _model(route: Route, body: bytes) -> str:
+    if route.operation != "CountTokens" or route.model:
+        return route.model
+    try:
+        said = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get("model")
+        return msgspec.json.decode(said, type=str) if said else ""
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(f"the body is no request of CountTokens: {error}"[:300]) from None
+
+
+def _sayable(model: str) -> bool:
+    """Whether it can stand in the outbox. Whether there is such a model is the upstream's to say."""
+    return 0 < len(model) <= 2048 and model.isprintable()
+
+
+def _kind(targets: Mapping[str, Target], key: Key, route: Route, model: str) -> str:
+    if route.mantle:
+        return "mantle"
+    if route.dialect == "bedrock":
+        return "bedrock" if route.operation in _RUNTIME else "control"
+    if key.upstream:
+        return key.upstream
+    parsed = parse_model_id(model) if model else None
+    if parsed and (parsed.base.startswith("anthropic.") or parsed.kind != "model") and "bedrock" in targets:
+        return "bedrock"
+    return next((kind for kind in ("anthropic", "claude_aws", "bedrock") if kind in targets), "anthropic")
+
+
+def _translated(made: Plan, settings: Settings, book: Book, model: str, said: Mapping[str, str]) -> Plan:
+    route = made.spoken
+    if route.operation not in ("Messages", "CountTokens"):
+        raise Failure("not_found", f"{route.operation}: Bedrock has no such operation")
+    model = model_for_bedrock(model, book, settings.models, settings.routing, settings.upstream_region)
+    if made.asked is None:
+        sent = to_count_tokens(model, made.body, made.headers)
+        asked = None
+    else:
+        sent = to_invoke(model, made.body, made.headers, stream=made.asked.stream)
+        asked = ask(sent.route, sent.body, said)._replace(user=made.asked.user)
+    return replace(
+        made, route=sent.route, path=sent.path, query="", headers=sent.headers, body=sent.body, asked=asked,
+        translated=True,
+    )  # fmt: skip
+
+
+# --- what a policy changes --------------------------------------------------------------------------------------------
+
+
+def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
+    """The plan with the levers of the policy in force. What cannot be done leaves the request as it was."""
+    asked = made.asked
+    if asked is None or live.policy is None or not os.path.exists(live.policy):  # noqa: PTH110 - before every call
+        return made
+    decided = live.decide(_request(made, asked, who, key))
+    if not decided:
+        return made
+    decided = [_no_batch(each) for each in decided]
+    least = least_of(live.book, who.platform, who.region, datetime.now(UTC))
+    done = rewrite(made.route, made.body, decided, least)
+    changed = replace(made, decisions=tuple(done.decisions))
+    if done.body is not made.body or done.model:
+        changed.body, changed.changed = done.body, True
+        if done.model and made.route.model:
+            changed.route = made.route._replace(model=done.model)
+            changed.path = f"/model/{quote(done.model, safe='')}/{made.path.rpartition('/')[2]}"
+        changed.asked = ask(changed.route, changed.body)._replace(metadata=asked.metadata, user=asked.user)
+        changed.headers = [pair for pair in made.headers if pair[0].lower() != "content-length"]
+    return changed
+
+
+def _request(made: Plan, asked: Asked, who: Who, key: Key) -> Request:
+    try:
+        seen = look(msgspec.json.decode(made.body))
+        markers, places = seen.markers, seen.places
+    except (Rejected, msgspec.MsgspecError, RecursionError):
+        markers, places = (), ()
+    return Request(
+        asked.model, who.platform, who.region, who.account, who.principal, who.project, who.tags,
+        "fast" if asked.speed == "fast" else "", asked.inference_geo, asked.stream, who.key, who.session,
+        key.pinned, markers, places,
+    )  # fmt: skip
+
+
+def _no_batch(decided: Decided) -> Decided:
+    if decided.lever != "batch" or decided.outcome != APPLIED:
+        return decided
+    return decided._replace(
+        outcome=REFUSED, reason="a call that waits for its answer is not made a batch", change={}
+    )
+
+
+# --- the call's id for the invocation log -----------------------------------------------------------------------------
+
+
+def tagged(made: Plan, call_id: str, how: str) -> tuple[Pairs, bytes]:
+    """Headers and body with the id where the log of Bedrock keeps it. What the client put there stays."""
+    operation = made.route.operation
+    if how == "none" or made.target.platform != "bedrock" or made.kind != "bedrock":
+        return made.headers, made.body
+    if operation.startswith("InvokeModel"):
+        return _in_header(made.headers, call_id), made.body
+    if how == "all" and operation.startswith("Converse"):
+        return _in_body(made, call_id)
+    return made.headers, made.body
+
+
+def _in_header(headers: Pairs, call_id: str) -> Pairs:
+    at = [number for number, (name, _) in enumerate(headers) if name.lower() == METADATA_HEADER]
+    if not at:
+        return [*headers, (METADATA_HEADER, f'{{"{METADATA_KEY}":"{call_id}"}}')]
+    name, value = headers[at[0]]
+    try:
+        told: Any = msgspec.json.decode(value, type=dict[str, str])
+    except msgspec.MsgspecError:
+        return headers  # the service says what is wrong with it
+    if len(at) > 1 or len(told) >= MOST_METADATA:
+        return headers
+    merged = msgspec.json.encode({**told, METADATA_KEY: call_id}).decode()
+    return [*headers[: at[0]], (name, merged), *headers[at[0] + 1 :]]
+
+
+def _in_body(made: Plan, call_id: str) -> tuple[Pairs, bytes]:
+    """Spliced in at the front if there is none yet: the prompt's bytes, and so its cache, stay as they were."""
+    if made.asked is None or made.asked.metadata or b'"requestMetadata"' in made.body:
+        return made.headers, made.body
+    start = made.body.index(b"{") + 1
+    rest = made.body[start:].lstrip()
+    said = f'"requestMetadata":{{"{METADATA_KEY}":"{call_id}"}}'.encode() + (
+        b"" if rest[:1] == b"}" else b","
+    )
+    headers = [pair for pair in made.headers if pair[0].lower() != "content-length"]
+    return headers, made.body[:start] + said + made.body[start:]

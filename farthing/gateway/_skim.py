@@ -1,0 +1,72 @@
+"""Streams without the events that carry text alone: metering needs the first and the last few of hundreds.
+
+What is left out is found by its first bytes; whoever reads the stream decodes it and checks its sums. Anything not
+known for certain is passed on to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_FIRST_BYTES = 200  # of a frame: its headers, and the beginning of its payload
+_LEAST_BYTES = 16
+_DELTA = {  # in an event that only has text: its name, or the base64 of '{"type":"content_block_delta"'
+    "ConverseStream": b"contentBlockDelta",
+    "InvokeModelWithResponseStream": b'"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIs',
+}
+_SSE_DELTA = b"event: content_block_delta\n"
+
+
+def skimmed(operation: str, answers: Any) -> Callable[[bytes], None]:
+    """The `feed` of a farthing.wire.Answers, without what it needs not see."""
+    packed = answers.headers.get("content-encoding", "") not in ("", "identity")
+    if packed or not answers.streamed:
+        return answers.feed  # type: ignore[no-any-return]
+    if needle := _DELTA.get(operation):
+        return Frames(needle, answers.feed).feed
+    return Events(answers.feed).feed
+
+
+class Frames:
+    """Of an AWS event stream."""
+
+    def __init__(self, needle: bytes, feed: Callable[[bytes], None]) -> None:
+        self._needle, self._feed = needle, feed
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        data = self._rest + chunk if self._rest else chunk
+        at = kept = 0
+        size = len(data)
+        while size - at >= _LEAST_BYTES:
+            end = at + int.from_bytes(data[at : at + 4], "big")
+            if end > size:
+                break
+            if end - at < _LEAST_BYTES:  # no frame: the reader of frames is to say so
+                self._feed(data[kept:])
+                self._rest = b""
+                return
+            if data.find(self._needle, at, min(end, at + _FIRST_BYTES)) >= 0:
+                if kept < at:
+                    self._feed(data[kept:at])
+                kept = end
+            at = end
+        if kept < at:
+            self._feed(data[kept:at])
+        self._rest = data[at:]
+
+
+class Events:
+    """Of server-sent events, which mostly come one by one: only such are left out."""
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self._feed = feed
+        self._between = True  # what came so far is whole events
+
+    def feed(self, chunk: bytes) -> None:
+        ended = chunk.endswith(b"\n\n")
+        if self._between and ended and chunk.startswith(_SSE_DELTA) and chunk.find(b"\n\n") == len(chunk) - 2:
+            return
+        self._between = ended
+        self._feed(chunk)

@@ -1,0 +1,584 @@
+"""Metering inside the caller's own process: boto3, the anthropic SDK and LiteLLM, with nothing in between.
+
+`instrument`, `Middleware` and `LiteLLMCallback` are thin drivers of one `Hook`: it applies policies, holds budgets and
+writes the outbox before each attempt, reads the answer along and settles. What is wrong with us stays with us: it is
+counted, said once a minute, and the call goes its way. Only a budget that denies raises, `BudgetExceeded`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from farthing.book import Book, default_book
+from farthing.config import Config, load
+from farthing.gateway._boto import UNIQUE, Boto
+from farthing.gateway._metadata import bytes_of, metadata_of, told
+from farthing.gateway._outbox import Fsync, Outbox
+from farthing.gateway._prefixes import Hashed, Key, hashed, key_of, prefixes
+from farthing.gateway._skim import skimmed
+from farthing.gateway.budgets import Budgets, Denied, open_budgets
+from farthing.gateway.live import Call, Live, Refused, Settled, Who
+from farthing.gateway.policy import least_of, look, rewrite
+from farthing.outbox import Decision
+from farthing.policy import APPLIED, REFUSED, Decided, Request, default_path
+from farthing.usage import Rejected
+from farthing.wire import Answer, Answers, Asked, Route, ask, route
+
+Tags = Mapping[str, str] | Callable[[], Mapping[str, str]]
+T = TypeVar("T")
+
+WARN_SECONDS = 60.0
+_KNOWN = ("key", "team", "project", "run", "session")  # tags that budgets and policies know by name
+_MOST_TAG = 300  # characters, as the outbox takes them
+_REGION = re.compile(r"(?:bedrock-runtime|bedrock-mantle)(?:-fips)?\.([a-z]{2}[a-z-]*-\d)\.")
+_log = logging.getLogger("farthing.hooks")
+
+
+class BudgetExceeded(Exception):
+    """A hard budget denies the call, which was not sent. `period` is "" where budgets could not be asked."""
+
+    def __init__(self, denied: Denied) -> None:
+        super().__init__(denied.reason)
+        self.budget = denied.budget
+        self.period = denied.period
+        self.reset = datetime.fromtimestamp(denied.reset_us // 1_000_000, UTC)
+        self.retry_after = denied.retry_after_s
+        self.denied = denied
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it crosses processes
+        return BudgetExceeded, (self.denied,)
+
+
+_forks = 0  # between this process and the one that imported us: cheaper to ask than the process id
+
+
+def _forked() -> None:
+    global _forks  # noqa: PLW0603 - the child's own
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+@lru_cache(maxsize=512)  # few models are called again and again
+def _route(path: str) -> Route | None:
+    return route("POST", path)
+
+
+# --- an attempt ------------------------------------------------------------------------------------------------------
+
+
+class Attempt:
+    """One request on its way, and its answer as it is read. Its methods never raise.
+
+    `path`, `body` and `metadata` (the header of InvokeModel) are what to send; `model` is "" unless it is another.
+    """
+
+    settled = False
+
+    def __init__(self, hook: Hook, call: Call, asked: Route, body: bytes, model: str) -> None:
+        self.hook = hook
+        self.call = call
+        self.route = asked
+        self.body = body
+        self.changed = False
+        self.model = model
+        self.metadata = ""
+        self.hashed: Hashed | None = None
+        self._answers: Answers | None = None
+        self._said: Answer | None = None
+        self._started = time.monotonic()
+        self._first_ms: int | None = None
+        self._sent = True
+        self._read: Callable[[bytes], None] = _unread
+        self._once = iter((True,))  # next() on it is one step: of threads that settle, one does
+        self.process = hook.process
+
+    @property
+    def path(self) -> str:
+        return f"/model/{quote(self.route.model, safe='')}/{_ACTIONS[self.route.operation]}"
+
+    def answered(self, status: int, headers: Mapping[str, str], url: str = "") -> None:
+        """Its answer begins. The headers do not mind how their names are written."""
+        try:
+            if url:
+                self._place(url)
+            self._answers = Answers(self.route, status, headers)
+            self._read = skimmed(self.call.intent.operation, self._answers)
+        except Exception as fault:  # noqa: BLE001 - the caller's call goes on
+            self.hook.fault(fault)
+
+    def _place(self, url: str) -> None:
+        """The host tells the region, and which API it is, to who did not know."""
+        host, _, path = url.partition("://")[2].partition("/")
+        found = _REGION.match(host)
+        taken = _route("/" + path.partition("?")[0])
+        told: dict[str, str] = {}
+        if found:
+            told = {"platform": "bedrock", "region": self.call.intent.region or found[1]}
+        if taken:
+            told["operation"] = taken.operation
+        self.call.intent = msgspec.structs.replace(self.call.intent, **told)
+
+    def feed(self, chunk: bytes) -> None:
+        try:
+            if self._first_ms is None:
+                self._first_ms = round((time.monotonic() - self._started) * 1000)
+            self._read(chunk)
+            if self.call.holds:
+                self.hook.live.renew(self.call)
+        except Exception as fault:  # noqa: BLE001
+            self.hook.fault(fault)
+
+    def said(self, answer: Answer) -> None:
+        """It is over, and this is what it came to."""
+        self._said = answer
+        self.end()
+
+    def failed(self, *, sent: bool) -> None:
+        """No answer came; `sent`: the request may have arrived all the same."""
+        self._sent = sent
+        self.end()
+
+    def end(self) -> None:
+        """It is over: settle. The first time counts."""
+        if next(self._once, False):
+            self.settled = True
+            if self.hook.settle_now:
+                self.hook.settle(self)
+            else:
+                self.hook.later(self)
+
+    def left(self) -> None:
+        """The same from where nothing may wait: an event loop, or the garbage collector, which may be anywhere."""
+        if next(self._once, False):
+            self.settled = True
+            self.hook.later(self)
+
+    def __del__(self) -> None:
+        if not self.settled:
+            with contextlib.suppress(Exception):  # the interpreter may be going down
+                self.left()
+
+    def answer(self) -> Answer:
+        answers = self._answers
+        if self._said is not None or answers is None:
+            return self._said or Answer(0)
+        if self._first_ms is None and not answers.streamed:
+            answers.feed(b"{}")  # nobody read it: the headers tell the counts
+        return answers.done()
+
+    @property
+    def first_token_ms(self) -> int | None:
+        return self._first_ms if self.call.intent.stream else None
+
+    @property
+    def sent(self) -> bool:
+        return self._sent
+
+
+def _unread(_: bytes) -> None:
+    """Before it is known what is answered."""
+
+
+_ACTIONS = {
+    "InvokeModel": "invoke",
+    "InvokeModelWithResponseStream": "invoke-with-response-stream",
+    "Converse": "converse",
+    "ConverseStream": "converse-stream",
+}
+
+
+# --- what all hooks do -----------------------------------------------------------------------------------------------
+
+
+class Hook:
+    """`begin` before an attempt; the attempt settles itself. `faults` counts what went wrong with us."""
+
+    denial = BudgetExceeded
+
+    def __init__(
+        self,
+        live: Live,
+        *,
+        tags: Tags | None = None,
+        who: Who | None = None,
+        key: Key | None = None,
+        fail: Literal["open", "closed"] = "open",
+        on_settled: Callable[[str, Settled], None] | None = None,
+        reopen: Callable[[], Budgets] | None = None,
+        settle_now: bool = False,
+    ) -> None:
+        self.live = live
+        self.who = who or Who()
+        self.tags = tags
+        self.key = key
+        self.fail = fail
+        self.on_settled = on_settled
+        self.settle_now = settle_now
+        self.reopen = reopen  # the budgets, in a process that was forked
+        self.faults = 0
+        self._warned = -WARN_SECONDS
+        self._queue: SimpleQueue[Attempt | threading.Event] = SimpleQueue()
+        self.process = _forks
+        self._thread: threading.Thread | None = None
+        self._whos: dict[tuple[str, str], Who] = {}
+
+    # --- before
+
+    def begin(
+        self,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str],
+        region: str = "",
+        platform: str = "",
+        *,
+        held: bool = True,
+        rewrites: bool = True,
+    ) -> Attempt | None:
+        """The attempt to send; None: send it as it is, unmetered. BudgetExceeded is all that it raises.
+
+        Not `held`: it goes whatever budgets say. Without `rewrites` it is sent as it is.
+        """
+        try:
+            sent = bytes_of(body)
+            return self._begin(path, sent, headers, (region, platform), held, rewrites) if sent else None
+        except BudgetExceeded:
+            raise
+        except Exception as fault:  # noqa: BLE001
+            self.fault(fault)
+            if held and self.fail == "closed" and self.live.budgets is not None:
+                raise BudgetExceeded(_unasked()) from None
+            return None
+
+    def _begin(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        place: tuple[str, str],
+        held: bool,
+        rewrites: bool,
+    ) -> Attempt | None:
+        asked_for = _route(path)
+        if asked_for is None or not asked_for.billed:
+            return None
+        try:
+            asked = ask(asked_for, body, headers)
+        except Rejected:
+            return None  # the service says what is wrong with it, and does not bill it
+        self._start()
+        who = self._who(*place)
+        model, new = "", body
+        decisions: tuple[Decision, ...] = ()
+        if self.live.policy is not None and rewrites:
+            model, new, decisions = self._policed(who, asked_for, asked, body)
+        if model:
+            asked = asked._replace(model=model)
+            asked_for = asked_for._replace(model=model) if asked_for.model else asked_for
+        live = self.live if held else replace(self.live, budgets=None)
+        call = live.begin(who, asked_for, asked, new, decisions)
+        if isinstance(call, Refused):
+            if call.denied is None:
+                return None
+            raise BudgetExceeded(call.denied)
+        attempt = Attempt(self, call, asked_for, new, model)
+        try:
+            if rewrites:
+                self._dress(attempt, asked, who)
+            attempt.changed = attempt.body is not body
+            if call.position and self.live.outbox.fsync == "call":
+                self.live.outbox.sync(call.position)
+        except Exception as fault:  # noqa: BLE001 - it is held and written: it goes, without what failed
+            self.fault(fault)
+        return attempt
+
+    def _who(self, region: str, platform: str) -> Who:
+        platform = platform or self.who.platform
+        if not callable(self.tags) and (known := self._whos.get((region, platform))):
+            return known
+        made = self._new_who(region, platform, self.tags() if callable(self.tags) else self.tags or {})
+        if not callable(self.tags):
+            self._whos[region, platform] = made
+        return made
+
+    def _new_who(self, region: str, platform: str, given: Mapping[str, str]) -> Who:
+        tags = {str(name)[:_MOST_TAG]: str(value)[:_MOST_TAG] for name, value in given.items()}
+        known = {name: tags[name] for name in _KNOWN if name in tags}
+        region = region or self.who.region or (_region() if platform == "bedrock" else "")
+        return self.who._replace(region=region, platform=platform, tags=tags, **known)
+
+    def _policed(
+        self, who: Who, asked_for: Route, asked: Asked, body: bytes
+    ) -> tuple[str, bytes, tuple[Decision, ...]]:
+        """The model to call instead, the body, and what was decided."""
+        try:
+            seen = look(msgspec.json.decode(body))
+        except (Rejected, msgspec.MsgspecError, UnicodeDecodeError):
+            return "", body, ()
+        request = Request(
+            asked.model, who.platform, who.region, who.account, who.principal, who.project,
+            {**asked.metadata, **who.tags}, inference_geo=asked.inference_geo, stream=asked.stream,
+            key=who.key, session=who.session, markers=seen.markers, places=seen.places,
+        )  # fmt: skip
+        decided = self.live.decide(request)
+        if any(made.outcome == APPLIED and "deadline" in made.change for made in decided):
+            decided = [_unbatched(made) for made in self.live.decide(request._replace(stream=True))]
+        least = least_of(self.live.book, who.platform, who.region, datetime.now(UTC))
+        done = rewrite(asked_for, body, decided, least)
+        return done.model, done.body, done.decisions
+
+    def _dress(self, attempt: Attempt, asked: Asked, who: Who) -> None:
+        """Tags and the call's id, by which the invocation log is joined; hashes of its prefixes."""
+        operation = attempt.route.operation
+        if self.key is not None:
+            attempt.hashed = hashed(attempt.body, self.key)
+        if operation not in _ACTIONS:
+            return
+        metadata = metadata_of(asked.metadata, who.tags, attempt.call.id)
+        if not metadata:
+            return
+        if operation.startswith("Converse"):
+            attempt.body = told(attempt.body, metadata)
+        else:
+            attempt.metadata = msgspec.json.encode(metadata).decode()
+
+    # --- after
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Its answer; from a thread if budgets are asked over a network, for which no event loop should wait."""
+        budgets = self.live.budgets
+        return function(*args) if budgets is None else await budgets.run(function, *args)
+
+    def settle(self, attempt: Attempt) -> None:
+        if attempt.process != _forks:
+            return  # a parent's, which settles it
+        try:
+            answer = attempt.answer()
+            made = attempt.hashed
+            tokens = answer.parts[0].tokens.prompt if made and answer.parts else 0
+            settled = self.live.settle(
+                attempt.call,
+                answer,
+                sent=attempt.sent,
+                first_token_ms=attempt.first_token_ms,
+                prefixes=prefixes(made, tokens) if made and tokens else None,
+            )
+            if self.on_settled is not None:
+                self.on_settled(attempt.call.id, settled)
+        except Exception as fault:  # noqa: BLE001
+            self.fault(fault)
+
+    def later(self, attempt: Attempt) -> None:
+        """Settled by our own thread: putting it here is safe wherever the caller stands."""
+        self._queue.put(attempt)
+
+    def _start(self) -> None:
+        """The thread that settles what was left; and after a fork, what cannot be shared with the parent."""
+        if self.process != _forks:
+            self.process, self._thread = _forks, None
+            self._whos.clear()
+            self._queue = SimpleQueue()  # what a parent left is the parent's
+            if self.reopen is not None:
+                self.live.budgets = self.reopen()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._settle_left, name="farthing-settle", daemon=True)
+            self._thread.start()
+
+    def _settle_left(self) -> None:
+        queue = self._queue
+        while True:
+            left = queue.get()
+            if isinstance(left, threading.Event):
+                left.set()
+            else:
+                self.settle(left)
+            del left
+
+    def flush(self, seconds: float = 5.0) -> None:
+        """Return when all that was left before is settled."""
+        if self._thread is not None and self.process == _forks:
+            done = threading.Event()
+            self._queue.put(done)
+            done.wait(seconds)
+
+    def close(self) -> None:
+        """Settle what was left, and close outbox and budgets."""
+        try:
+            self.flush()
+            self.live.close()
+        except Exception as fault:  # noqa: BLE001
+            self.fault(fault)
+
+    # --- faults of ours
+
+    def guarded(self, function: Callable[..., T], *args: Any, **named: Any) -> T | None:
+        """What it returns; None if it fails, which is counted. A budget's denial passes."""
+        try:
+            return function(*args, **named)
+        except BudgetExceeded:
+            raise
+        except Exception as fault:  # noqa: BLE001
+            self.fault(fault)
+            return None
+
+    def fault(self, fault: BaseException) -> None:
+        """Counted, and said at most once a minute: the kind and the place, since a text could quote a prompt."""
+        self.faults += 1
+        now = time.monotonic()
+        if now - self._warned < WARN_SECONDS:
+            return
+        self._warned = now
+        trace = fault.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+        says = fault.strerror if isinstance(fault, OSError) else ""
+        _log.warning(
+            "farthing could not meter a call, which went on: %s %s at %s; %d so far",
+            type(fault).__name__, says or "", where, self.faults,
+        )  # fmt: skip
+
+
+def _region() -> str:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+
+
+def _unbatched(made: Decided) -> Decided:
+    """Decided as for a stream, which cannot be a batch either."""
+    if made.lever == "batch" and made.outcome == REFUSED:
+        return made._replace(reason="a hook sends each call at once: batches are the gateway's")
+    return made
+
+
+def _unasked() -> Denied:
+    return Denied("", "", 0, 1, 0, 0, 0, "the budgets could not be asked, and calls are to fail closed")
+
+
+# --- opening one -----------------------------------------------------------------------------------------------------
+
+
+def open_hook(
+    *,
+    outbox: Path | str | None = None,
+    budgets: Budgets | str | None = None,
+    policy: Path | str | None = None,
+    tags: Tags | None = None,
+    config: Config | Path | str | None = None,
+    key: Path | str | None = None,
+    account: str = "",
+    principal: str = "",
+    region: str = "",
+    platform: str = "bedrock",
+    fsync: Fsync = "second",
+    fail: Literal["open", "closed"] = "open",
+    book: Book | None = None,
+    on_settled: Callable[[str, Settled], None] | None = None,
+    settle: Literal["soon", "now"] = "soon",
+) -> Hook:
+    """What is wrong with the settings is said here, at once; afterwards nothing raises but a denial."""
+    settings = config if isinstance(config, Config) else load(str(config)) if config else Config()
+    reopen = None
+    if isinstance(budgets, str):
+        reopen = partial(open_budgets, settings, budgets, when_down="refuse" if fail == "closed" else "pass")
+        budgets = reopen()
+    if policy is None and settings.path:
+        policy = default_path(settings)
+    live = Live(
+        book or default_book(),
+        Outbox(outbox or default_outbox(), fsync=fsync, name="hook"),
+        budgets,
+        Path(policy) if policy else None,
+        on_full="pass",
+    )
+    who = Who(account=account, principal=principal, region=region, platform=platform)
+    hook = Hook(
+        live,
+        settle_now=settle == "now",
+        tags=tags,
+        who=who,
+        key=key_of(key),
+        fail=fail,
+        on_settled=on_settled,
+        reopen=reopen,
+    )
+    atexit.register(hook.close)
+    return hook
+
+
+def default_outbox() -> Path:
+    """FARTHING_OUTBOX, else a folder of the user's own."""
+    import platformdirs
+
+    named = os.environ.get("FARTHING_OUTBOX")
+    return Path(named or Path(platformdirs.user_data_dir("farthing", appauthor=False)) / "outbox")
+
+
+# --- boto3 -----------------------------------------------------------------------------------------------------------
+
+
+def instrument(client: Any, **settings: Any) -> Any:
+    """Meter a boto3 client of bedrock-runtime, or all that a session makes from now on. Returns it.
+
+    Instrumented again, it keeps the first settings. `settings` are those of docs/hooks.md.
+    """
+    events = _events(client)
+    attach(events, open_hook(**settings))
+    return client
+
+
+def attach(events: Any, hook: Hook) -> None:
+    """To an event system of botocore."""
+    boto = Boto(hook)
+    events.register_first("request-created.bedrock-runtime", boto.created, unique_id=f"{UNIQUE}-created")
+    events.register("response-received.bedrock-runtime", boto.received, unique_id=f"{UNIQUE}-received")
+
+
+def _events(client: Any) -> Any:
+    if type(client).__module__.startswith(("aiobotocore", "aioboto3")):
+        raise TypeError(
+            "aioboto3 is not supported: put `farthing gateway` before it, or use the anthropic SDK"
+        )
+    events = getattr(getattr(client, "meta", None), "events", None) or getattr(client, "events", None)
+    if events is None and hasattr(client, "get_component"):
+        events = client.get_component("event_emitter")
+    if events is None:
+        raise TypeError(f"{type(client).__name__} is no boto3 client or session")
+    return events
+
+
+# --- the anthropic SDK, and LiteLLM ----------------------------------------------------------------------------------
+
+
+_USUAL: dict[str, Any] = {"platform": ""}  # told by the id of the model
+
+
+def Middleware(**settings: Any) -> Any:  # noqa: N802 - what it makes is one
+    """For `middleware=[...]` of the anthropic SDK's clients, sync and async, of every platform."""
+    from farthing.gateway._anthropic import FarthingMiddleware
+
+    return FarthingMiddleware(open_hook(**_USUAL | settings))
+
+
+def LiteLLMCallback(**settings: Any) -> Any:  # noqa: N802
+    """For `litellm.callbacks`, and the callbacks of LiteLLM's proxy."""
+    from farthing.gateway._litellm import FarthingLogger
+
+    return FarthingLogger(open_hook(**_USUAL | settings))

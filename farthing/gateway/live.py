@@ -1,0 +1,347 @@
+"""A call from before it is sent until its money is settled: what proxy, hooks and batch runner have in common.
+
+`begin` holds the ceiling in the budgets and writes the intent; `settle` posts what was used and writes the result.
+Both take microseconds and leave waiting to the driver: `Call.position` is what `Outbox.durable` or `Outbox.sync` waits
+for before the request may leave. Only budgets on a network make them wait: `Live.run` then takes a thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from farthing.book import Book, Resolved, Unpriced
+from farthing.gateway._ceiling import Ceiling, ceiling
+from farthing.gateway._outbox import Outbox, OutboxError
+from farthing.gateway.budgets import Budgets, Denied, Notice, Scope
+from farthing.gateway.protocol import Effect, Event, State, outcome, step
+from farthing.outbox import Decision, Intent, Pass, Prefixes, Result, Tokens
+from farthing.policy import Decided, Loaded, Request, reload
+from farthing.rating import find
+from farthing.usage import Part, Sku
+from farthing.wire import Answer, Asked, Route
+
+LEASE_S = 900  # a hold lasts so long unless it is renewed
+RENEW_S = 300
+POLICY_LOOK_S = 1.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_TAG = 300
+
+
+class Who(NamedTuple):
+    """The caller, as the driver knows it; what it does not know is empty."""
+
+    key: str = ""  # its name, never the secret
+    team: str = ""
+    project: str = ""
+    run: str = ""
+    principal: str = ""
+    account: str = ""
+    region: str = ""
+    session: str = ""
+    platform: str = "bedrock"
+    tags: Mapping[str, str] = {}
+
+
+class Refused(NamedTuple):
+    """Why a call may not be sent. `denied` is of a budget; else the outbox has no room."""
+
+    reason: str
+    denied: Denied | None = None
+
+
+class Settled(NamedTuple):
+    """What an attempt came to. `picos` is None where it has no price, or its usage is not known."""
+
+    state: State
+    picos: int | None = None
+    parts: tuple[Part, ...] = ()
+    unpriced: str = ""
+    warnings: tuple[Notice, ...] = ()
+
+
+@dataclass(slots=True)
+class Call:
+    """One attempt at the upstream. `metered` is false where no intent could be written and the setting lets it pass."""
+
+    id: str
+    intent: Intent
+    at_us: int
+    resolved: Resolved | Unpriced
+    ceiling: Ceiling
+    state: State = State.HELD
+    position: int = 0
+    holds: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+    metered: bool = True
+    renewed_us: int = 0
+
+    @property
+    def sku(self) -> Sku | None:
+        return None if isinstance(self.resolved, Unpriced) else self.resolved.sku
+
+
+def new_id() -> str:
+    """Unique to an attempt: random, so that several gateways need not agree."""
+    return f"fa-{secrets.token_hex(12)}"
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass
+class Live:
+    """`on_full` says what becomes of calls when the outbox has no room: refuse them, or let them pass unmetered."""
+
+    book: Book
+    outbox: Outbox
+    budgets: Budgets | None = None
+    policy: Path | None = None
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    assume: Mapping[str, str] = field(default_factory=dict)
+    on_full: Literal["refuse", "pass"] = "refuse"
+    clock_us: Callable[[], int] = now_us
+    unmetered: int = 0  # calls that passed without an intent
+    _loaded: Loaded | None = None
+    _looked: float = 0.0
+
+    # --- before the call
+
+    def decide(self, request: Request) -> list[Decided]:
+        """What the policy in force does with it. The file is looked at once a second."""
+        if self.policy is None:
+            return []
+        looked = time.monotonic()
+        if self._loaded is None or looked - self._looked >= POLICY_LOOK_S:
+            self._loaded, self._looked = reload(self.policy, self.book, self._loaded), looked
+        return self._loaded.decide(request, datetime.now(UTC))
+
+    def begin(
+        self,
+        who: Who,
+        route: Route,
+        asked: Asked,
+        body: bytes,
+        decisions: Sequence[Decision] = (),
+        mode: str = "",
+    ) -> Call | Refused:
+        """Hold its ceiling and write its intent. The request is the one that will be sent, all levers applied."""
+        at_us = self.clock_us()
+        resolved = self.resolve(who, asked, mode)
+        most = ceiling(asked, body, self.book, resolved, _instant(at_us))
+        call = Call(
+            new_id(), self._intent(who, route, asked, most, decisions, mode, at_us), at_us, resolved, most
+        )
+        call.intent = msgspec.structs.replace(call.intent, gateway_id=call.id)
+        if self.budgets is not None:
+            scope, lease = _scope(who, call.sku, asked), at_us + LEASE_S * 1_000_000
+            held = self.budgets.hold(call.id, scope, most.picos, at_us, lease, sum(most.tokens))
+            if isinstance(held, Denied):
+                return Refused(held.reason, held)
+            call.holds, call.warnings, call.renewed_us = held.holds, held.warnings, at_us
+            if held.holds:
+                call.intent = msgspec.structs.replace(call.intent, holds=held.holds)
+        try:
+            call.position = self.outbox.intent(call.intent)
+        except OutboxError as error:
+            return self._unwritten(call, str(error))
+        return call
+
+    def undo(self, call: Call, reason: str) -> Call | Refused:
+        """The outbox could not make the intent durable after all: as if it had not been written."""
+        return self._unwritten(call, reason)
+
+    def _unwritten(self, call: Call, reason: str) -> Call | Refused:
+        if self.on_full == "pass":
+            call.metered = False
+            self.unmetered += 1
+            return call
+        if self.budgets is not None and call.holds:
+            self.budgets.void(call.id, self.clock_us())
+        return Refused(f"the outbox has no room: {reason}")
+
+    def resolve(self, who: Who, asked: Asked, mode: str = "") -> Resolved | Unpriced:
+        """The SKU that the call will be priced at."""
+        return self.book.resolve(
+            asked.model,
+            platform=who.platform,
+            region=who.region,
+            mode=mode or ("fast" if asked.speed == "fast" else ""),
+            inference_geo=asked.inference_geo,
+            profiles=self.profiles,
+            assume=self.assume,
+        )
+
+    def _intent(
+        self,
+        who: Who,
+        route: Route,
+        asked: Asked,
+        most: Ceiling,
+        decisions: Sequence[Decision],
+        mode: str,
+        at_us: int,
+    ) -> Intent:
+        return Intent(
+            gateway_id="-",
+            at=_instant(at_us),
+            model=asked.model,
+            platform=who.platform,
+            region=who.region,
+            account=who.account,
+            principal=who.principal,
+            session=who.session,
+            project=who.project,
+            operation=route.operation,
+            mode=mode or ("fast" if asked.speed == "fast" else ""),
+            inference_geo=asked.inference_geo,
+            tags=_tags(who, asked),
+            stream=asked.stream,
+            decisions=tuple(decisions),
+            expected=Tokens(*most.tokens),
+        )
+
+    # --- after it
+
+    def settle(
+        self,
+        call: Call,
+        answer: Answer,
+        *,
+        sent: bool = True,
+        first_token_ms: int | None = None,
+        prefixes: Prefixes | None = None,
+    ) -> Settled:
+        """An attempt is over, with its answer as far as it came; a call that was settled before stays as it is."""
+        reading = answer.reading()
+        event = outcome(answer.status, sent=sent, final=answer.final and reading is not None)
+        call.state, effect = step(call.state, event)
+        if effect is Effect.NONE:
+            return Settled(call.state)
+        parts = reading.parts if reading and effect is Effect.POST else ()
+        picos, unpriced = self.price(call, parts) if parts else (None, "")
+        now = self.clock_us()
+        warnings = self._tell_budgets(call, effect, parts, picos, now)
+        if effect is not Effect.POST_CEILING and call.metered:
+            status = "" if effect is Effect.POST else answer.error or "void"
+            self.outbox.result(_result(call, answer, parts, status, now, first_token_ms, prefixes))
+        return Settled(call.state, 0 if effect is Effect.VOID else picos, parts, unpriced, warnings)
+
+    def _tell_budgets(
+        self, call: Call, effect: Effect, parts: Sequence[Part], picos: int | None, now: int
+    ) -> tuple[Notice, ...]:
+        """What has no price, or no usage, counts as the ceiling."""
+        if self.budgets is None or not call.holds:
+            return ()
+        if effect is Effect.VOID:
+            self.budgets.void(call.id, now)
+            return ()
+        return self.budgets.post(
+            call.id, picos, now, sum(sum(part.tokens) for part in parts) if parts else None
+        )
+
+    def renew(self, call: Call) -> None:
+        """A stream lives: its hold must not lapse. Cheap to call for every chunk."""
+        now = self.clock_us()
+        if now - call.renewed_us >= RENEW_S * 1_000_000 and self.budgets is not None and call.holds:
+            call.state, effect = step(call.state, Event.RENEWED)
+            call.renewed_us = now
+            if effect is Effect.RENEW:
+                self.budgets.renew(call.id, now + LEASE_S * 1_000_000)
+
+    def price(self, call: Call, parts: Sequence[Part]) -> tuple[int | None, str]:
+        """Picodollars; or None and the reason."""
+        total = 0
+        at = _instant(call.at_us)
+        for part in parts:
+            resolved = call.resolved
+            if part.model or isinstance(resolved, Unpriced):
+                resolved = self.book.resolve(
+                    part.model or call.intent.model, platform=call.intent.platform, region=call.intent.region,
+                    mode=call.intent.mode, inference_geo=call.intent.inference_geo, profiles=self.profiles,
+                )  # fmt: skip
+            if isinstance(resolved, Unpriced):
+                return None, resolved.reason
+            card = find(self.book, resolved.sku, at, part.tokens)
+            if isinstance(card, Unpriced):
+                return None, card.reason
+            total += part.tokens @ card.rates
+        return total, ""
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """`begin` or `settle` from an event loop, which does not stand still while budgets wait for a network."""
+        if self.budgets is not None and self.budgets.waits:
+            return await self.budgets.run(function, *args)
+        return function(*args)
+
+    def close(self) -> None:
+        self.outbox.close()
+        if self.budgets is not None:
+            self.budgets.close()
+
+
+def _result(
+    call: Call,
+    answer: Answer,
+    parts: Sequence[Part],
+    status: str,
+    now: int,
+    first_token_ms: int | None,
+    prefixes: Prefixes | None,
+) -> Result:
+    said = {name: getattr(call.intent, name) for name in _REPEATED}
+    reading = answer.reading() if parts else None
+    own = parts[0] if parts else None
+    return Result(
+        **said,
+        request_id=answer.request_id,
+        message_id=answer.message_id,
+        served_model=answer.model,
+        tokens=Tokens(*own.tokens) if own else Tokens(),
+        passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[1:]),
+        status=status,
+        assumed=",".join(reading.assumed) if reading else "",
+        latency_ms=max(0, (now - call.at_us) // 1000),
+        first_token_ms=first_token_ms,
+        prefixes=prefixes if own and prefixes and _fits(prefixes, own) else None,
+    )
+
+
+_REPEATED = tuple(name for name in Intent.__struct_fields__ if name in Result.__struct_fields__)
+
+
+def _fits(prefixes: Prefixes, own: Part) -> bool:
+    return bool(sum(block.tokens for block in prefixes.blocks) == own.tokens.prompt)
+
+
+def _scope(who: Who, sku: Sku | None, asked: Asked) -> Scope:
+    return Scope(
+        key=who.key,
+        team=who.team,
+        project=who.project,
+        run=who.run,
+        model=sku.model if sku else asked.model,
+        tags=tuple(_tags(who, asked).items()),
+        account=who.account,
+    )
+
+
+def _tags(who: Who, asked: Asked) -> dict[str, str]:
+    """The key's tags stand over what a caller says of itself: those it cannot choose."""
+    if not asked.metadata and not who.team and not who.run:
+        return dict(who.tags)
+    told = {name[:_LONGEST_TAG]: value[:_LONGEST_TAG] for name, value in asked.metadata.items()}
+    known = {"team": who.team, "run": who.run}
+    return told | {name: value for name, value in known.items() if value} | dict(who.tags)
+
+
+def _instant(at_us: int) -> datetime:
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)

@@ -1,0 +1,181 @@
+"""kill -9 of the gateway at any moment of a load: nothing that the upstream billed is missing, nothing counts twice.
+
+`make crash` kills it 200 times, `make test` a few times. The emulator keeps a log of its own of what it billed: that,
+and not anything of ours, is what the ledger is compared with.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+
+from farthing.api import import_paths
+from farthing.ledger import Ledger
+from farthing.meters import METERS
+
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+CRASHES = int(os.environ.get("CRASHES", "200"))
+MODEL = "global.anthropic.claude-sonnet-4-6"
+CLIENTS = 6
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def started(*argv: str | Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server of farthing's, from its ready line on."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "farthing", *argv], stdout=subprocess.PIPE, env=os.environ | ENVIRONMENT
+    )
+    try:
+        assert child.stdout is not None
+        yield json.loads(child.stdout.readline())["listening"], child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+        child.communicate(timeout=30)
+
+
+async def client(number: int, url: str, until: float, chance: random.Random) -> None:
+    """Calls of every kind, one after the other; some of them it leaves before they are answered."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        while time.monotonic() < until:
+            text = "word " * chance.randrange(1, 300) + str(chance.random())
+            operation = chance.choice(
+                ["invoke", "invoke-with-response-stream", "converse", "converse-stream"]
+            )
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+                sent = session.post(f"{url}/model/{MODEL}/{operation}", json=request(operation, text))
+                if chance.random() < 0.15:
+                    await asyncio.wait_for(leave(sent), chance.random() * 0.03)
+                else:
+                    async with sent as answer:
+                        await answer.read()
+                continue
+            await asyncio.sleep(0.02)
+
+
+async def leave(sent: Any) -> None:
+    async with sent as answer:
+        await answer.read()
+
+
+def request(operation: str, text: str) -> dict[str, Any]:
+    if operation.startswith("converse"):
+        messages = [{"role": "user", "content": [{"text": text}]}]
+        return {"messages": messages, "inferenceConfig": {"maxTokens": 60}}
+    messages = [{"role": "user", "content": text}]
+    return {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 60, "messages": messages}
+
+
+async def load(url: str, seconds: float, chance: random.Random) -> None:
+    until = time.monotonic() + seconds
+    seeds = [random.Random(chance.random()) for _ in range(CLIENTS)]
+    await asyncio.gather(*(client(number, url, until, seed) for number, seed in enumerate(seeds)))
+
+
+def crash(upstream: str, outbox: Path, chance: random.Random) -> None:
+    """One life of a gateway, ended by the kernel at a moment that nobody chose."""
+    with started(*gateway(upstream, outbox)) as (url, child):
+        lives = chance.uniform(0.02, 0.6)
+        loading = asyncio.new_event_loop()
+        try:
+            task = loading.create_task(load(url, lives + 0.1, chance))
+            loading.call_later(lives, child.send_signal, signal.SIGKILL)
+            loading.run_until_complete(task)
+        finally:
+            loading.close()
+        assert child.wait(10) == -signal.SIGKILL
+
+
+def gateway(upstream: str, outbox: Path) -> list[str | Path]:
+    return ["gateway", "--port", "0", "--bedrock", upstream, "--outbox", outbox, "--no-auth", "--tag", "all"]
+
+
+def billed_by(upstream: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{upstream}/_farthing/calls") as answer:
+        calls: list[dict[str, Any]] = json.load(answer)["calls"]
+    return calls
+
+
+@pytest.mark.parametrize("crashes", [pytest.param(CRASHES, marks=pytest.mark.crash), 4])
+def test_what_was_billed_is_counted_once(tmp_path: Path, crashes: int) -> None:
+    chance = random.Random(SEED)
+    outbox, logs = tmp_path / "outbox", tmp_path / "logs"
+    with started("emulate", "--port", "0", "--log-dir", logs) as (upstream, _):
+        for _ in range(crashes):
+            crash(upstream, outbox, chance)
+        with started(*gateway(upstream, outbox)) as (url, _):
+            asyncio.run(load(url, 0.5, chance))
+        time.sleep(0.5)  # streams whose reader was killed come to their end
+        billed = {call["metadata"]["farthing_id"]: call for call in billed_by(upstream) if call.get("tokens")}
+    assert len(billed) > 10 * crashes
+    ledger = Ledger(tmp_path / "ledger")
+
+    # By the outbox alone: everything billed is there once, with its tokens or, assumed, with at least as many
+    counted = imported(ledger, outbox)
+    missing = [name for name in billed if counted.get(name, NOTHING).calls != 1]
+    assert not missing, f"{len(missing)} of {len(billed)} billed calls are not there once: {missing[:3]}"
+    for name, call in billed.items():
+        told, true = counted[name], tuple(call["tokens"][meter] for meter in METERS)
+        assert told.tokens == true or told.open, f"{name}: {told} was {true}"
+        assert sum(told.tokens) >= sum(true)
+    for name in counted.keys() - billed.keys():
+        assert counted[name].open or not any(counted[name].tokens), (
+            f"{name} was never billed: {counted[name]}"
+        )
+    assert sum(told.open for told in counted.values()) >= crashes // 2, "no call was killed on its way"
+
+    # With the invocation log: every token, and no open intent of a call that was billed
+    counted = imported(ledger, logs)
+    for name, call in billed.items():
+        told, true = counted[name], tuple(call["tokens"][meter] for meter in METERS)
+        assert (told.calls, sum(told.tokens), told.open) == (1, sum(true), False), (
+            f"{name}: {told} was {true}"
+        )
+    assert imported(ledger, outbox, logs) == counted, "a second import changes something"
+
+
+class Counted(NamedTuple):
+    calls: int
+    tokens: tuple[int, ...]
+    open: bool
+
+
+NOTHING = Counted(0, (), open=False)
+
+
+def imported(ledger: Ledger, *folders: Path) -> dict[str, Counted]:
+    """What the ledger holds of each call, by the gateway's id, once these are imported."""
+    import_paths(ledger, [str(folder) for folder in folders], now=datetime.now(UTC))
+    usage, contexts = ledger.rows(), ledger.contexts()
+    sums = ", ".join(f"sum({meter})::BIGINT" for meter in METERS)
+    found = duckdb_rows(
+        ledger,
+        f"SELECT gateway_id, sum(calls)::BIGINT, {sums}, sum(calls) FILTER (source = 'outbox_intent') > 0 "
+        "FROM usage JOIN contexts USING (ctx) GROUP BY ALL HAVING sum(calls) <> 0",
+        usage=usage,
+        contexts=contexts,
+    )
+    return {name: Counted(calls, tuple(tokens), bool(still)) for name, calls, *tokens, still in found}
+
+
+def duckdb_rows(ledger: Ledger, query: str, **tables: Any) -> list[tuple[Any, ...]]:
+    for name, table in tables.items():
+        table.create_view(name, replace=True)
+    return ledger.connection.execute(query).fetchall()

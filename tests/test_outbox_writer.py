@@ -1,0 +1,195 @@
+"""Writing the outbox: each line whole or not there, durable by the policy, and read back by the importer."""
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from farthing.gateway import _outbox
+from farthing.gateway._outbox import Fsync, Outbox, OutboxError
+from farthing.outbox import Intent, Record, Result, Tokens, decode
+
+AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+MODEL = "global.anthropic.claude-sonnet-4-6"
+
+
+def intent(name: str) -> Intent:
+    return Intent(
+        gateway_id=name, at=AT, model=MODEL, platform="bedrock", expected=Tokens(input=10, output=5)
+    )
+
+
+def result(name: str) -> Result:
+    return Result(gateway_id=name, at=AT, model=MODEL, platform="bedrock", tokens=Tokens(input=9, output=3))
+
+
+def lines(folder: Path) -> list[Record]:
+    return [
+        decode(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("fsync", ["call", "second", "os"])
+def test_what_is_written_is_there_for_another_process_at_once(tmp_path: Path, fsync: Fsync) -> None:
+    outbox = Outbox(tmp_path / "new" / "folder", fsync=fsync)
+    outbox.sync(outbox.intent(intent("a")))
+    outbox.result(result("a"))
+    assert lines(tmp_path / "new" / "folder") == [intent("a"), result("a")]
+    outbox.close()
+
+
+def test_many_who_wait_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    real = os.fdatasync
+
+    def slow(fd: int) -> None:
+        synced.append(fd)
+        time.sleep(0.01)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    outbox = Outbox(tmp_path)
+
+    async def call(number: int) -> None:
+        await outbox.durable(outbox.intent(intent(f"c{number}")))
+        assert synced
+
+    async def calls() -> None:
+        await asyncio.gather(*map(call, range(50)))
+
+    asyncio.run(calls())
+    assert len(lines(tmp_path)) == 50
+    assert 1 <= len(synced) <= 3
+    outbox.close()
+
+
+def test_a_disk_that_refuses_to_sync_is_told_to_all_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    outbox = Outbox(tmp_path)
+    outbox.sync(outbox.intent(intent("first")))
+    monkeypatch.setattr(os, "fdatasync", broken)
+
+    async def wait() -> None:
+        with pytest.raises(OutboxError, match="Input/output error"):
+            await outbox.durable(outbox.intent(intent("second")))
+
+    asyncio.run(wait())
+    with pytest.raises(OutboxError, match="Input/output error"):
+        outbox.sync(outbox.intent(intent("third")))
+    monkeypatch.undo()
+    outbox.close()
+
+
+def test_threads_write_whole_lines(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, fsync="os")
+    threads = [
+        threading.Thread(target=lambda n=n: [outbox.intent(intent(f"{n}-{i}")) for i in range(200)])
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outbox.close()
+    assert len({line.gateway_id for line in lines(tmp_path)}) == 1600
+
+
+def test_a_file_is_followed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_outbox, "MOST_BYTES", 1000)
+    outbox = Outbox(tmp_path)
+    for number in range(30):
+        outbox.intent(intent(f"i{number}"))
+    outbox.close()
+    files = list(tmp_path.glob("*.jsonl"))
+    assert len(files) > 3
+    assert all(file.stat().st_size < 1500 and file.stat().st_mode & 0o777 == 0o600 for file in files)
+    assert len(lines(tmp_path)) == 30
+
+
+def test_a_child_writes_a_file_of_its_own(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, fsync="second")
+    outbox.intent(intent("parent"))
+    child = os.fork()
+    if not child:
+        outbox.intent(intent("child"))
+        outbox.sync()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    outbox.intent(intent("parent again"))
+    outbox.close()
+    assert sorted(len(file.read_bytes().splitlines()) for file in tmp_path.glob("*.jsonl")) == [1, 2]
+
+
+def fill(outbox: Outbox) -> None:
+    for number in range(10):
+        outbox.intent(intent(f"i{number}"))
+
+
+def test_a_full_disk_refuses_intents_and_keeps_results_until_there_is_room(tmp_path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    outbox = Outbox(tmp_path, fsync="os")
+    outbox.intent(intent("before"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, before[1]))
+    try:
+        with pytest.raises(OutboxError):
+            fill(outbox)
+        outbox.result(result("before"))
+        assert not outbox.writable
+        assert all(line.gateway_id != "" for line in lines(tmp_path)), "a torn line"
+        assert result("before") not in lines(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    outbox.intent(intent("after"))
+    assert not outbox.waiting
+    assert lines(tmp_path)[-2:] == [result("before"), intent("after")]
+    outbox.close()
+
+
+def test_results_that_wait_at_the_end_are_written_if_there_is_room_then(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.intent(intent("a"))
+    outbox.waiting.append(b"")
+    outbox.close()
+    with pytest.raises(OutboxError, match="closed"):
+        outbox.intent(intent("b"))
+
+
+WRITER = """
+import sys
+from tests.test_outbox_writer import intent, result
+from farthing.gateway._outbox import Outbox
+outbox = Outbox(sys.argv[1], fsync="os")
+for number in range(10**9):
+    outbox.intent(intent(f"k{number}"))
+    outbox.result(result(f"k{number}"))
+    if number == 50:
+        print("going", flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_a_file_that_reads(tmp_path: Path) -> None:
+    for _ in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+        ) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"going\n"
+            writer.kill()
+    results = sum(isinstance(line, Result) for line in lines(tmp_path))
+    intents = sum(isinstance(line, Intent) for line in lines(tmp_path))
+    assert intents - 3 <= results <= intents
