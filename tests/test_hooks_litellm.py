@@ -25,7 +25,7 @@ def up(monkeypatch):
         monkeypatch.setenv(name, value)
     with upstream() as server:
         yield server
-    litellm.callbacks = []
+    litellm.logging_callback_manager._reset_all_callbacks()
 
 
 def asked(up, **more: Any) -> dict[str, Any]:

@@ -85,9 +85,7 @@ def why(
         groups = between_by(earlier, later, keys, kappa) if keys else {}
         taken = {"from": _taken(earlier), "to": _taken(later)}
     if json:
-        beside = {"by": _groups_json(groups, keys)} if keys else {}
-        offers = {name: offers_json(one)["offers"] for name, one in taken.items() if one}
-        write_json(_json(found) | beside | ({"offers": offers} if offers else {}))
+        write_json(_json(found) | ({"by": _groups_json(groups, keys)} if keys else {}) | _offers(taken))
         return 0
     _print(found, from_, to)
     for value, moved in groups.items():
@@ -100,6 +98,11 @@ def why(
 
 def _taken(side: Scenario) -> dict[str, Any]:
     return taken_off(side.ledger, replace(side.question, since=side.days[0], until=side.days[1]))
+
+
+def _offers(taken: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    found = {side: offers_json(one)["offers"] for side, one in taken.items() if one}
+    return {"offers": found} if found else {}
 
 
 def _keys(text: str) -> list[str]:

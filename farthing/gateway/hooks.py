@@ -8,7 +8,6 @@ counted, said once a minute, and the call goes its way. Only a budget that denie
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import re
@@ -173,8 +172,10 @@ class Attempt:
 
     def __del__(self) -> None:
         if not self.settled:
-            with contextlib.suppress(Exception):  # the interpreter may be going down
+            try:  # noqa: SIM105 - the interpreter may be going down, and contextlib with it
                 self.left()
+            except Exception:  # noqa: BLE001, S110
+                pass
 
     def answer(self) -> Answer:
         answers = self._answers
