@@ -114,6 +114,7 @@ class Result(_Call, frozen=True, kw_only=True, omit_defaults=True, tag="result")
     served_model: Name = ""
     tokens: Tokens = Tokens()
     passes: tuple[Pass, ...] = ()
+    web_searches: Count = 0
     status: Name = ""  # "" is success; "void": never sent; else an error code
     assumed: Name = ""  # what the answer left open, as in every usage record: ttl
     latency_ms: Count | None = None

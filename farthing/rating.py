@@ -187,7 +187,7 @@ def grid(book: Book, skus: Sequence[Sku] = (), since: datetime = START, until: d
 def rate_frame(usage: Any, cards: Any, lines: Grid) -> Any:
     """`rate`, for every row of a frame: `usage` with the columns `card` and `cost` (picodollars), priced rows only.
 
-    `usage` is any frame narwhals reads (DuckDB, Spark, Polars, pandas, Ibis), with the columns of Sku, `at`
+    `usage` is any frame narwhals reads (DuckDB, Spark, Polars, pandas, Ibis), with the columns of Sku but `terms`, `at`
     (UTC) and the five meters; rows of negative counts are reversals. `cards` holds `lines.rows` as a frame of
     the same engine. What is missing from the result is in `unpriced_frame`: the two make up the input.
     """

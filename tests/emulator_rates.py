@@ -95,7 +95,7 @@ def _batch(endpoint: str, bedrock: dict, factor: str):
 def _row(
     endpoint: str, mode: str, rates: dict, dates: dict | None = None, factor: str = "1", over: int = 0
 ) -> dict:
-    row = {"endpoint": endpoint, "mode": mode}
+    row: dict = {"endpoint": endpoint, "mode": mode}
     for key in ("from", "to"):
         if dates and dates.get(key):
             row[key] = dates[key]

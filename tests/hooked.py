@@ -163,6 +163,7 @@ def upstream() -> Iterator[Upstream]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128
 
         def handle_error(self, request, client_address):
             """A client that goes away is what some tests are about."""

@@ -12,9 +12,11 @@ from farthing.cells import Question
 from farthing.config import Config, Workload
 from farthing.ledger import Ledger
 from farthing.optimise import LEVERS_IN_ORDER, savings
+from farthing.optimise._replay import Stage
 from farthing.optimise._traffic import from_bodies
 from farthing.traces import Source
 from farthing.traces._volatile import Memory, settled
+from farthing.usage import Sku
 from tests.agents import START, role
 
 MODEL = "us.anthropic.claude-sonnet-4-6"
@@ -163,6 +165,34 @@ def test_a_system_prompt_a_little_short_is_lengthened_where_reading_it_pays(tmp_
     rare = [record(45 * n, one, 0, 0, 1_300) for n, one in enumerate(sent)]  # every ninety minutes
     plan, _, _ = plan_of(tmp_path / "rare", rare)
     assert not any(each.lever.startswith("content") for each in plan.advice)
+
+
+# --- batch or cache ---------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_says_how_far_it_is_from_what_could_be_proved(tmp_path):
+    """Bursts that a cache serves, and calls every half hour that it does not: some of them belong in a batch."""
+    records, minute = [], 0
+    for n in range(600):
+        minute += 1 if n % 40 < 20 else 30
+        sent = body(START, n, clock=False)
+        warm = n and n % 40 < 20
+        counts = (WRITTEN, 0) if warm else (0, WRITTEN)
+        when = START + timedelta(minutes=minute)
+        records.append(record(n, sent, *counts) | {"timestamp": f"{when:%Y-%m-%dT%H:%M:%SZ}"})
+    plan, ledger, question = plan_of(tmp_path, records, deadline="2d", cache=False)
+    one = next(each for each in plan.advice if each.lever == "channel")
+    assert one.counts
+    (traffic,) = from_bodies(ledger, question, sources(records), b"key")[0].values()
+    sku = Sku("bedrock", "claude-sonnet-4-6", "regional", "", "on_demand")
+    made = Stage(question.book, traffic, sku, datetime(2026, 9, 10, tzinfo=UTC))
+    assert one.optimum is not None
+    assert abs(one.optimum - made.optimum().bound) <= 1  # all of it is traced, so nothing is scaled
+    assert one.bound <= one.optimum <= one.advised.mid < one.billed
+    share = (one.billed - one.advised.mid) * 1_000 / (one.billed - one.optimum)
+    assert one.captured_of_optimum == f"{share / 10:.1f} %"
+    others = [each for each in plan.advice if each.lever != "channel"]
+    assert all(each.optimum is None and each.captured_of_optimum == "" for each in others)
 
 
 # --- what is moved ---------------------------------------------------------------------------------------------------

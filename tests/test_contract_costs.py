@@ -330,7 +330,12 @@ def test_a_focus_file_has_shortfalls_and_rebates_on_the_day_their_period_ends(as
     assert {name: from_usd(row["BilledCost"]) for name, row in terms.items()} == {
         "Adjustment": 30 * USD - contracted, "Credit": -back,
     }  # fmt: skip
-    same = {"BilledCost", "EffectiveCost", "ContractedCost", "ListCost"}  # of what is unrelated to other charges
+    same = {
+        "BilledCost",
+        "EffectiveCost",
+        "ContractedCost",
+        "ListCost",
+    }  # of what is unrelated to other charges
     assert all(len({row[name] for name in same}) == 1 for row in terms.values())
     assert {row["ChargePeriodStart"] for row in terms.values()} == {"2026-09-30T00:00:00Z"}
     assert {row["SubAccountId"] for row in terms.values()} == {OURS}

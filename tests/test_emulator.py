@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import os
 import shutil
@@ -13,15 +14,17 @@ import urllib.error
 import urllib.request
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import pytest
 
+from farthing import cli
 from farthing.emulator import running
 
 SONNET = "eu.anthropic.claude-sonnet-4-6"
 ASKED = [{"role": "user", "content": [{"text": "Where is order 7?"}]}]
-SAID = [{"role": "user", "content": "Where is order 7?"}]
+SAID: list[Any] = [{"role": "user", "content": "Where is order 7?"}]
 TWO_HOURS = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "2h"}}
 TOKENS = 5  # of that question: 17 bytes
 
@@ -352,8 +355,7 @@ def test_sdk_async(emulated, client):
         ):
             one = asked.messages.create(model=SONNET, max_tokens=9, messages=SAID)
             two = other.messages.create(model="claude-haiku-4-5", max_tokens=8, messages=SAID, stream=True)
-            message, stream = await asyncio.gather(one, two)
-            return message, [event async for event in stream]
+            return await one, [event async for event in await two]
 
     message, events = asyncio.run(ask())
     assert message.usage.output_tokens == 9
@@ -452,6 +454,7 @@ def program(tmp_path_factory):
     command = [sys.executable, "-m", "farthing", "emulate", "--port", "0", "--log-dir", str(folder / "logs"),
                "--cur-dir", str(folder / "cur"), "--output-tokens", "11"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
         yield json.loads(process.stdout.readline())["listening"], folder
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
@@ -527,20 +530,25 @@ def test_claude_code(program, tmp_path, platform):
     assert told["usage"]["output_tokens"] == call["tokens"]["output"] >= 11
 
 
-def test_wrong_flags_are_told_in_one_line(tmp_path):
-    for flags, told in [
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
         (["--clock", "yesterday"], "'yesterday' is no time"),
-        (["--faults", str(tmp_path / "none.json")], "none.json"),
+        (["--faults", "none.json"], "none.json"),
         (["--faults", '{"plan": [{"do": "sing"}]}'], "faults: "),
         (["--account", "me"], "twelve digits"),
+        (["--port", "70000"], "65535"),
         (["--log-bucket", "s3://logs"], "--s3-endpoint"),
-    ]:
-        command = [sys.executable, "-m", "farthing", "emulate", *flags]
-        clean = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL_S3"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean, check=False)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert told in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+    ],
+)
+def test_wrong_flags_are_told_in_one_line(flags, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["emulate", *flags])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, len(err.splitlines())) == (2, "", 1)
+    assert told in err
 
 
 def test_the_fixture(pytester_emulator):
@@ -566,3 +574,21 @@ pytest_plugins = ("pytester",)
 def pytester_emulator(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     return pytester
+
+
+def test_calls_that_never_end_are_in_the_log_when_it_stops(tmp_path):
+    command = [sys.executable, "-m", "farthing", "emulate", "--log-dir", str(tmp_path), "--faults",
+               '{"plan": [{"do": "hang", "on": ["ConverseStream"]}]}']  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        host, port = json.loads(process.stdout.readline())["listening"].removeprefix("http://").split(":")
+        connection = HTTPConnection(host, int(port))
+        connection.request("POST", f"/model/{SONNET}/converse-stream", json.dumps({"messages": ASKED}))
+        assert connection.getresponse().read(50)  # it has begun
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20) == ("", "")
+        connection.close()
+    assert process.returncode == 0
+    (log,) = tmp_path.rglob("*.json.gz")
+    record = json.loads(gzip.decompress(log.read_bytes()))
+    assert (record["operation"], record["output"]["outputTokenCount"]) == ("ConverseStream", 8)

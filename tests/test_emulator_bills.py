@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -199,7 +200,7 @@ def test_mantle_is_billed_and_in_no_log(tmp_path):
         client = anthropic.AnthropicBedrockMantle(
             base_url=f"{emulated.url}/anthropic", api_key="made up", aws_region="us-east-1", max_retries=0
         )
-        asked = {"max_tokens": 9, "messages": [{"role": "user", "content": "Where is it?"}]}
+        asked: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "Where is it?"}]}
         message = client.messages.create(model="anthropic.claude-opus-4-8", **asked)
         emulated.write()
         path = tmp_path / "cur" / "cur.csv"

@@ -7,6 +7,7 @@ import urllib.request
 from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection, IncompleteRead
+from typing import Any
 
 import anthropic
 import boto3
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.book import default_book
-from farthing.cache import FIVE_US, HOUR_US, Request, bill
+from farthing.cache import FIVE_US, HOUR_US, Request, State, bill
 from farthing.emulator import Clock, Fault, World, running
 from farthing.emulator._cache import Cache
 from farthing.emulator._prompt import Block, Prompt
@@ -200,8 +201,8 @@ def test_a_call_may_say_when_it_is_made(emulated):
 
 
 def test_automatic_caching_is_of_anthropic_and_mantle(emulated):
-    asked = {"max_tokens": 9, "cache_control": {"type": "ephemeral"}, "system": RULES}
-    messages = [{"role": "user", "content": "Where is it?"}]
+    asked: dict[str, Any] = {"max_tokens": 9, "cache_control": {"type": "ephemeral"}, "system": RULES}
+    messages: list[Any] = [{"role": "user", "content": "Where is it?"}]
     client = anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0)
     first = client.messages.create(model="claude-sonnet-4-6", messages=messages, **asked)
     second = client.messages.create(model="claude-sonnet-4-6", messages=messages, **asked)
@@ -221,7 +222,8 @@ calls = st.lists(
 @settings(max_examples=100)
 def test_a_cache_that_lives_on_bills_as_the_machine_does(traffic):
     """One request after another in a bounded table, or all of them in one state: the same tokens."""
-    cache, state, now = Cache(), {}, 0
+    cache, now = Cache(), 0
+    state: State = {}
     for gap, blocks, places, hours in traffic:
         now += gap
         marks = sorted(place for place in places if place < len(blocks))
@@ -239,12 +241,12 @@ def test_a_cache_that_lives_on_bills_as_the_machine_does(traffic):
 
 def test_the_table_is_bounded():
     cache = Cache(most=100)
-    for number in range(1_000):
-        prompt = Prompt([Block(b"%d" % number, 2_000, "5m")], 2_000)
+    prompts = [Prompt([Block(b"%d" % number, 2_000, "5m")], 2_000) for number in range(1_000)]
+    for number, prompt in enumerate(prompts):
         cache.bill("here", number, prompt, 1_024, 0)
         assert len(cache) <= 100
-    assert cache.bill("here", 1_000, prompt, 1_024, 0).cache_read == 2_000  # the last is there
-    cache.bill("here", 10 * FIVE_US, Prompt([Block(b"new", 2_000, "5m")], 2_000), 1_024, 0)
+    assert cache.bill("here", 1_000, prompts[-1], 1_024, 0).cache_read == 2_000  # the last is there
+    assert cache.bill("here", 1_001, prompts[0], 1_024, 0).cache_read == 0  # the first had to go
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------
@@ -339,7 +341,11 @@ def test_a_stream_may_end_in_the_middle_of_a_frame(emulated, do):
 def test_a_stream_of_sse_may_end_in_an_error(emulated):
     emulated.fail(Fault("exception", exception="throttlingException", after=3))
     client = anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0)
-    asked = {"model": "claude-sonnet-4-6", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
+    asked: dict[str, Any] = {
+        "model": "claude-sonnet-4-6",
+        "max_tokens": 50,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
     with pytest.raises(anthropic.APIStatusError, match="rate_limit_error"):
         list(client.messages.create(stream=True, **asked))
     assert emulated.calls()[-1]["status"] == "exception"

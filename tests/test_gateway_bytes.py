@@ -11,8 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateways import (
-    BODY, INVOKE, LAST, MODEL, STREAM, STREAM_HEAD, Asked, Upstream, answered, chunk, frames, gateway, message, reply,
-    request, until_closed, upstream,
+    BODY,
+    INVOKE,
+    LAST,
+    MODEL,
+    STREAM,
+    STREAM_HEAD,
+    Asked,
+    Upstream,
+    answered,
+    chunk,
+    frames,
+    gateway,
+    message,
+    reply,
+    request,
+    until_closed,
+    upstream,
 )  # fmt: skip
 
 COST = "0.0001056"  # 7 tokens in at 3.3, 5 out at 16.5 dollars a million: Sonnet 4.6 at a regional endpoint

@@ -117,6 +117,42 @@ def test_a_process_that_dies_with_its_call_leaves_a_hold_that_expires(opened, st
     assert stands(budgets) == {"day": (4, 0)}
 
 
+_WORKS = """
+import os, sys
+from farthing.config import Budget, Config
+from farthing.gateway.budgets import Scope, open_budgets
+both = (Budget("day", 10**6, period="day", hold="hard"), Budget("month", 10**6, hold="hard"))
+budgets, at = open_budgets(Config(budgets=both), sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+for number in range(10**9):
+    call = f"{os.getpid()}-{number}"
+    budgets.hold(call, Scope(), 10**12, at, at + 1)
+    (budgets.post, budgets.void, lambda *_: None)[number % 3](*((call, 10**11, at), (call, at), ())[number % 3])
+"""
+
+
+@pytest.mark.parametrize("after_ms", [1, 7, 60])
+def test_a_process_killed_at_any_moment_leaves_whole_transactions(opened, store, after_ms):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _WORKS, store, str(NOW)], stdout=subprocess.PIPE, env=env, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(after_ms / 1000)
+        process.kill()
+    budgets = opened(hard("day", 10**6), hard("month", 10**6, period="month"))
+    with budgets._store.transaction() as work:
+        open_calls = work.open()
+    held = {row.budget: row.held for row in budgets.state(NOW)}
+    assert held == {
+        name: sum(each.amount for each in open_calls if each.budget == name) for name in ("day", "month")
+    }
+    assert held["day"] == held["month"]
+    budgets.expire(NOW + 2)
+    assert {row.held for row in budgets.state(NOW)} == {0}
+
+
 def test_budgets_in_any_order_never_wait_for_each_other(opened):
     """Two calls that take the same windows, and expiries between them: a deadlock would raise or hang."""
     budgets = opened(*(hard(name, 10_000, period="month") for name in "cabd"))
@@ -326,6 +362,23 @@ def test_in_an_event_loop_a_store_that_waits_is_asked_from_a_thread(opened):
 
     assert isinstance(asyncio.run(budgets.run(asks)), Held)
     assert (asked_in[0] != threading.get_ident()) is budgets.waits
+
+
+def test_a_connection_that_breaks_is_made_anew(postgres):
+    """The server ends every connection, as it does when it starts again."""
+    import psycopg
+
+    name = "broken"
+    with psycopg.connect(postgres, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}")
+        address = postgres.replace("/postgres?", f"/{name}?")
+        budgets = open_budgets(Config(budgets=(hard(),)), address)
+        assert holds(budgets, 4, "a")
+        db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    assert "not settled yet" in budgets.post("a", 3 * USD, NOW)[0].says
+    assert holds(budgets, 1, "b")
+    assert stands(budgets) == {"day": (3, 1)}
+    budgets.close()
 
 
 @pytest.fixture

@@ -207,8 +207,8 @@ def test_what_passes_the_gateway_may_be_decided_call_by_call(tmp_path):
     plans = {}
     for source in ("bedrock_log", "outbox"):
         made = Ledger(tmp_path / source)
-        made.append(list(sessions("quick", SONNET, (0.5, 1), 200, source=source)))
-        made.append(list(sessions("slow", SONNET, (20, 30), 40, source=source)))
+        made.append(list(sessions("quick", SONNET, (0.5, 1), 120, turns=30, source=source)))
+        made.append(list(sessions("slow", SONNET, (20, 30), 120, turns=5, source=source)))
         plans[source] = of(savings(made, asked), "agents", "cache")
     logged, passed = plans["bedrock_log"], plans["outbox"]
     assert passed.counts

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.book import default_book
@@ -133,6 +133,7 @@ places = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(bodies, written, places, st.sampled_from(["5m", "1h"]))
 def test_cache_points_are_put_in_and_all_other_bytes_stay(body, way, at, ttl):
     before = json.dumps(body, **way).encode()
@@ -148,6 +149,7 @@ def test_cache_points_are_put_in_and_all_other_bytes_stay(body, way, at, ttl):
     assert (made.body != before) == (made.decisions[0].reason == "support/cache: as agreed")
 
 
+@settings(max_examples=50)
 @given(converses, written, places)
 def test_so_they_are_of_converse(body, way, at):
     before = json.dumps(body, **way).encode()
@@ -156,6 +158,7 @@ def test_so_they_are_of_converse(body, way, at):
     assert plain(json.loads(made.body)) == plain(body)
 
 
+@settings(max_examples=50)
 @given(bodies | converses, written, places)
 def test_bytes_and_parameters_are_changed_alike_and_the_callers_stay(body, way, at):
     kept = copy.deepcopy(body)
@@ -166,6 +169,7 @@ def test_bytes_and_parameters_are_changed_alike_and_the_callers_stay(body, way, 
     assert body == kept
 
 
+@settings(max_examples=50)
 @given(bodies | converses, places)
 def test_no_prefix_is_another_for_its_cache_points(body, at):
     """What was cached before stays cached: hashes leave cache points out, and nothing else."""
@@ -173,6 +177,7 @@ def test_no_prefix_is_another_for_its_cache_points(body, at):
     assert prompt_of(blocks_of(dict(made.body)), KEY).hashes == prompt_of(blocks_of(body), KEY).hashes
 
 
+@settings(max_examples=50)
 @given(bodies, written, st.sampled_from(["claude-haiku-4-5", 'odd"id']))
 def test_a_model_is_set_where_messages_name_it(body, way, model):
     for given_body in (body, {"model": "claude-sonnet-4-6", **body}, {**body, "model": "claude-sonnet-4-6"}):

@@ -172,6 +172,6 @@ def test_bodies_that_are_not_there_are_said_in_one_line(logged, capsys):
     code, _, err = run(capsys, "--ledger", logged / "ledger", "--bodies", logged / "nothing", "--json")
     assert code == 2
     assert "nothing" in err
-    code, _, err = run(capsys, "--ledger", logged / "ledger", "--bodies", "s3://b/logs")
+    code, _, err = run(capsys, "--ledger", logged / "ledger", "--bodies", "gs://b/logs")
     assert code == 2
-    assert "from this machine" in err
+    assert "copy it here first" in err

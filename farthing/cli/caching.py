@@ -27,7 +27,7 @@ app.command(group)
 
 @group.command
 def bound(
-    trace: Annotated[str, Parameter(help="A trace: a file, plain or gz, or a folder.")],
+    trace: Annotated[str, Parameter(help="A trace: a file, plain or gz, a folder, or s3://.")],
     *,
     format: Annotated[  # noqa: A002 - as the option is called
         str,

@@ -34,7 +34,10 @@ def savings(
     asked: Asked = Asked(),  # noqa: B008 - it is not changed
     applying: Applying = Applying(),  # noqa: B008
     bodies: Annotated[
-        str, Parameter(help="Invocation logs with bodies: a file or folder. They tell which prefixes repeat.")
+        str,
+        Parameter(
+            help="Invocation logs with bodies: a file, a folder or s3://. They tell which prefixes repeat."
+        ),
     ] = "",
     statement: Annotated[
         list[str] | None,

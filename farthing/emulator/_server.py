@@ -151,6 +151,8 @@ class Server:
             await self._uvicorn.serve([listener])
         finally:
             flushing.cancel()
+            # Calls that did not end in time were cancelled, and are settled as they were.
+            await asyncio.gather(*self._uvicorn.server_state.tasks, return_exceptions=True)
             await self.jobs.stop()
             await self.flush()
             listener.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -29,6 +29,8 @@ from farthing.gateway._keys import Key, KeysError, NameTaken, NoSuchKey, Platfor
 from farthing.gateway._metrics import Metrics, text
 from farthing.gateway._openapi import openapi
 from farthing.gateway._reply import KINDS, Failure
+from farthing.gateway._spend_limits import effective, found, listed
+from farthing.gateway.budgets import Scope
 from farthing.gateway.proxy import Gateway, Recent
 from farthing.meters import METERS
 from farthing.money import usd
@@ -99,9 +101,8 @@ def app(gateway: Gateway, shared: Path) -> Starlette:
         _admin(gateway, request)
         return JSONResponse({"data": await _budget_rows(gateway)})
 
-    async def spend_limits(request: Request) -> Response:
-        _admin(gateway, request)
-        return JSONResponse(await _spend_limits(gateway))
+    async def limits(request: Request) -> Response:
+        return await _limits(gateway, request)
 
     async def openapi_json(_: Request) -> Response:
         return JSONResponse(openapi())
@@ -112,7 +113,8 @@ def app(gateway: Gateway, shared: Path) -> Starlette:
         Route("/metrics", metrics),
         Route("/openapi.json", openapi_json),
         Route("/v1/calls/{id}", call),
-        Route("/v1/organizations/spend_limits", spend_limits),
+        Route("/v1/organizations/spend_limits", limits),
+        Route("/v1/organizations/spend_limits/{id}", limits),
         Route("/admin/budgets", budgets),
         *_key_routes(gateway),
     ]
@@ -286,8 +288,46 @@ def _budget(row: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-async def _spend_limits(gateway: Gateway) -> dict[str, Any]:
-    return {"data": await _budget_rows(gateway)}
+async def _limits(gateway: Gateway, request: Request) -> Response:
+    """Budgets as Anthropic's Spend Limits API tells its own: all, one, or those that each key comes to first."""
+    _admin(gateway, request)
+    budgets, now = gateway.live.budgets, gateway.live.clock_us()
+    limit_id, query = request.path_params.get("id", ""), parse_qs(request.url.query)
+    written = _written(gateway)
+    if budgets is None:
+        if limit_id not in ("", "effective"):
+            raise HTTPException(404, "no such limit")
+        return JSONResponse({"data": [], "next_page": None})
+    try:
+        if limit_id == "effective":
+            return JSONResponse(await budgets.run(effective, budgets, _scopes(gateway), now, query))
+        if not limit_id:
+            return JSONResponse(await budgets.run(listed, budgets, now, written, query))
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    one = await budgets.run(found, budgets, now, written, limit_id)
+    if one is None:
+        raise HTTPException(404, "no such limit")
+    return JSONResponse(one)
+
+
+def _written(gateway: Gateway) -> datetime:
+    """When farthing.toml was."""
+    path = gateway.settings.config
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime if path else 0, UTC)
+    except OSError:
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _scopes(gateway: Gateway) -> list[Scope]:
+    if gateway.keys is None:
+        return []
+    keys = {key.name: key for key in _tried(lambda: _keys.load(gateway.keys.path if gateway.keys else ""))}
+    return [
+        Scope(key.name, key.team, key.project, tags=tuple({**key.tags, "key": key.name}.items()))
+        for key in keys.values()
+    ]
 
 
 # --- ready ------------------------------------------------------------------------------------------------------------

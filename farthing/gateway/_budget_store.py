@@ -58,6 +58,7 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS budget_late (call_id TEXT PRIMARY KEY, until_us BIGINT NOT NULL, parts TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS budget_version (version INTEGER PRIMARY KEY)",
 )
+_INDEX = "CREATE INDEX IF NOT EXISTS budget_audit_until ON budget_audit (action, until_us)"
 _AUDIT = (
     "CREATE TABLE IF NOT EXISTS budget_audit (id {} PRIMARY KEY, at_us BIGINT NOT NULL, who TEXT NOT NULL,"
     " action TEXT NOT NULL, budget TEXT NOT NULL, value TEXT, amount TEXT NOT NULL, until_us BIGINT NOT NULL,"
@@ -92,7 +93,8 @@ _AUDITED = (
     "INSERT INTO budget_audit (at_us, who, action, budget, value, amount, until_us, reason)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_CHANGES = "SELECT at_us, who, action, budget, value, amount, until_us, reason FROM budget_audit ORDER BY id"
+_CHANGES = "SELECT at_us, who, action, budget, value, amount, until_us, reason FROM budget_audit"
+_RAISES = f"{_CHANGES} WHERE action = 'raise' AND until_us > ? ORDER BY id"
 
 Execute = Callable[..., Any]
 
@@ -102,8 +104,11 @@ class Store(Protocol):
 
     waits: bool
 
-    def transaction(self) -> Any:
-        """A context that gives a Work: all of it is done, or with an exception none. StoreError if it cannot be."""
+    def transaction(self, *, reads: bool = False) -> Any:
+        """A context that gives a Work: all of it is done, or with an exception none. StoreError if it cannot be.
+
+        One that only `reads` keeps nobody waiting.
+        """
 
     def close(self) -> None: ...
 
@@ -178,7 +183,15 @@ class Work:
         self._do(_AUDITED, (*change[:5], str(change.amount), change.until_us, change.reason))
 
     def changes(self) -> list[Change]:
-        return [Change(*row)._replace(amount=int(row[5])) for row in self._do(_CHANGES).fetchall()]
+        return _changes(self._do(f"{_CHANGES} ORDER BY id").fetchall())
+
+    def raises(self, now_us: int) -> list[Change]:
+        """Those that are not over."""
+        return _changes(self._do(_RAISES, (now_us,)).fetchall())
+
+
+def _changes(rows: list[tuple[Any, ...]]) -> list[Change]:
+    return [Change(*row)._replace(amount=int(row[5])) for row in rows]
 
 
 def _holds(rows: list[tuple[str]]) -> list[Hold] | None:
@@ -215,16 +228,17 @@ class Sqlite:
         for table in _TABLES:
             do(table + " WITHOUT ROWID")
         do(_AUDIT.format("INTEGER"))
+        do(_INDEX)
         for verb in ("UPDATE", "DELETE"):
             do(_GUARD.format(verb))
         _check_version(do, str(self._path))
         do("COMMIT")
 
     @contextmanager
-    def transaction(self) -> Iterator[Work]:
+    def transaction(self, *, reads: bool = False) -> Iterator[Work]:
         with self._lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
                 yield self._work
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
@@ -271,6 +285,7 @@ class Postgres:
         for table in _TABLES:
             do(table)
         do(_AUDIT.format("BIGINT GENERATED ALWAYS AS IDENTITY"))
+        do(_INDEX)
         do(_PG_GUARD)
         _check_version(do, "the PostgreSQL budget store")
 
@@ -278,11 +293,11 @@ class Postgres:
         found = getattr(self._own, "db", None)
         if found is None or found.closed:
             found = self._own.db = self._psycopg.connect(self._url, autocommit=True, connect_timeout=5)
-            self._all.append(found)
+            self._all = [*(db for db in self._all if not db.closed), found]
         return found
 
     @contextmanager
-    def transaction(self) -> Iterator[Work]:
+    def transaction(self, *, reads: bool = False) -> Iterator[Work]:
         try:
             db = self._connection()
             with db.transaction():

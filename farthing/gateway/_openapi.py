@@ -76,7 +76,14 @@ def openapi() -> dict[str, Any]:
                 "get": _operation("a call and its cost", {"200": call, "404": _ERROR}),
             },
             "/v1/organizations/spend_limits": {
-                "get": _operation("budgets in Anthropic's shape", {"200": listing})
+                "get": _operation("budgets in Anthropic's shape", {"200": listing, "400": _ERROR})
+            },
+            "/v1/organizations/spend_limits/effective": {
+                "get": _operation("the limit that each key comes to first", {"200": listing, "400": _ERROR})
+            },
+            "/v1/organizations/spend_limits/{id}": {
+                "parameters": [call_id],
+                "get": _operation("one of them", {"200": {"type": "object"}, "404": _ERROR}),
             },
             "/admin/budgets": {"get": _operation("budgets in their windows", {"200": listing})},
             "/admin/keys": {

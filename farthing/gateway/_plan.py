@@ -6,26 +6,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from farthing.book import Book
 from farthing.gateway._keys import Key
+from farthing.gateway._metadata import metadata_of, told
 from farthing.gateway._reply import Failure
 from farthing.gateway._settings import Settings, Target
 from farthing.gateway._translate import model_for_bedrock, to_count_tokens, to_invoke
 from farthing.gateway._upstream import Pairs, sent_on
 from farthing.gateway.live import Live, Who
 from farthing.gateway.policy import least_of, look, rewrite
-from farthing.outbox import METADATA_KEY, Decision
+from farthing.outbox import Decision
 from farthing.policy import APPLIED, REFUSED, Decided, Request
 from farthing.usage import Rejected, parse_model_id
 from farthing.wire import Asked, Route, ask
 
 METADATA_HEADER = "x-amzn-bedrock-request-metadata"
-MOST_METADATA = 16
 _RUNTIME = ("InvokeModel", "InvokeModelWithResponseStream", "Converse", "ConverseStream", "CountTokens")
 _BATCHES = ("Batch", "InvocationJob")
 
@@ -157,10 +156,17 @@ def _request(made: Plan, asked: Asked, who: Who, key: Key) -> Request:
     except (Rejected, msgspec.MsgspecError, RecursionError):
         markers, places = (), ()
     return Request(
-        asked.model, who.platform, who.region, who.account, who.principal, who.project, who.tags,
+        asked.model, who.platform, who.region, who.account, who.principal, who.project,
+        _tags(asked, who),
         "fast" if asked.speed == "fast" else "", asked.inference_geo, asked.stream, who.key, who.session,
         key.pinned, markers, places,
     )  # fmt: skip
+
+
+def _tags(asked: Asked, who: Who) -> Mapping[str, str]:
+    """As the records have them: what the key fixes stands over what a caller says."""
+    known = {"team": who.team, "run": who.run}
+    return {**asked.metadata, **{name: value for name, value in known.items() if value}, **who.tags}
 
 
 def _no_batch(decided: Decided) -> Decided:
@@ -174,41 +180,29 @@ def _no_batch(decided: Decided) -> Decided:
 # --- the call's id for the invocation log -----------------------------------------------------------------------------
 
 
-def tagged(made: Plan, call_id: str, how: str) -> tuple[Pairs, bytes]:
-    """Headers and body with the id where the log of Bedrock keeps it. What the client put there stays."""
-    operation = made.route.operation
-    if how == "none" or made.target.platform != "bedrock" or made.kind != "bedrock":
+def tagged(made: Plan, tags: Mapping[str, str], call_id: str, how: str) -> tuple[Pairs, bytes]:
+    """Headers and body with the id, and the key's tags, where the log of Bedrock keeps them."""
+    operation, asked = made.route.operation, made.asked
+    if how == "none" or made.kind != "bedrock" or asked is None:
         return made.headers, made.body
-    if operation.startswith("InvokeModel"):
-        return _in_header(made.headers, call_id), made.body
-    if how == "all" and operation.startswith("Converse"):
-        return _in_body(made, call_id)
+    metadata = metadata_of(asked.metadata, tags, call_id)
+    if operation.startswith("InvokeModel") and metadata:
+        return _in_header(made.headers, asked, metadata), made.body
+    if how == "all" and operation.startswith("Converse") and metadata:
+        try:
+            body = told(made.body, metadata)
+        except (Rejected, ValueError, RecursionError, LookupError):
+            return made.headers, made.body
+        return [pair for pair in made.headers if pair[0].lower() != "content-length"], body
     return made.headers, made.body
 
 
-def _in_header(headers: Pairs, call_id: str) -> Pairs:
+def _in_header(headers: Pairs, asked: Asked, metadata: Mapping[str, str]) -> Pairs:
+    """In the place of the client's, if it has one. One that cannot be read stays: the service says what is wrong."""
+    said = msgspec.json.encode(metadata).decode()
     at = [number for number, (name, _) in enumerate(headers) if name.lower() == METADATA_HEADER]
     if not at:
-        return [*headers, (METADATA_HEADER, f'{{"{METADATA_KEY}":"{call_id}"}}')]
-    name, value = headers[at[0]]
-    try:
-        told: Any = msgspec.json.decode(value, type=dict[str, str])
-    except msgspec.MsgspecError:
-        return headers  # the service says what is wrong with it
-    if len(at) > 1 or len(told) >= MOST_METADATA:
+        return [*headers, (METADATA_HEADER, said)]
+    if len(at) > 1 or not asked.metadata:
         return headers
-    merged = msgspec.json.encode({**told, METADATA_KEY: call_id}).decode()
-    return [*headers[: at[0]], (name, merged), *headers[at[0] + 1 :]]
-
-
-def _in_body(made: Plan, call_id: str) -> tuple[Pairs, bytes]:
-    """Spliced in at the front if there is none yet: the prompt's bytes, and so its cache, stay as they were."""
-    if made.asked is None or made.asked.metadata or b'"requestMetadata"' in made.body:
-        return made.headers, made.body
-    start = made.body.index(b"{") + 1
-    rest = made.body[start:].lstrip()
-    said = f'"requestMetadata":{{"{METADATA_KEY}":"{call_id}"}}'.encode() + (
-        b"" if rest[:1] == b"}" else b","
-    )
-    headers = [pair for pair in made.headers if pair[0].lower() != "content-length"]
-    return headers, made.body[:start] + said + made.body[start:]
+    return [*headers[: at[0]], (headers[at[0]][0], said), *headers[at[0] + 1 :]]

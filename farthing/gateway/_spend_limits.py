@@ -10,11 +10,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
-from farthing.gateway._budget_rules import Rule
-from farthing.gateway._budget_types import Scope, State
-from farthing.gateway.budgets import Budgets
+from farthing.gateway._budget_rules import Rule, Rules
+from farthing.gateway._budget_types import Change, Scope, State
 
 PERIODS = {"day": "daily", "week": "weekly", "month": "monthly"}
 # What of a call a budget is of, and how a limit of that is named there. The rest is a service of the organization.
@@ -25,6 +24,17 @@ _SCOPES = {
 }
 _PICOS_PER_CENT = 10**10
 _USUAL, _MOST = 20, 1000
+
+
+class Budgets(Protocol):
+    """What is asked of them."""
+
+    @property
+    def rules(self) -> Rules: ...
+    def state(self, now_us: int) -> list[State]: ...
+    def audit(self) -> list[Change]: ...
+    def limit(self, rule: Rule, value: str, now_us: int) -> int: ...
+
 
 Query = Mapping[str, Sequence[str]]  # as parse_qs gives it
 

@@ -233,7 +233,7 @@ class Budgets:
         """
         count = 0
         while True:
-            with self._store.transaction() as work:
+            with self._store.transaction(reads=True) as work:
                 overdue = work.overdue(now_us, BATCH)
             count += sum(self._expire(call_id, now_us) for call_id in overdue)
             if len(overdue) < BATCH:
@@ -262,7 +262,7 @@ class Budgets:
         """Every budget in its window that is now; of budgets for each value those that were used."""
         found = []
         self._look(now_us, anew=True)
-        with self._store.transaction() as work:
+        with self._store.transaction(reads=True) as work:
             for rule in self.rules.all:
                 window = rule.window(now_us)
                 rows = work.values(rule.name, window.start_us)
@@ -279,7 +279,7 @@ class Budgets:
 
     def audit(self) -> list[Change]:
         """Everything that was raised, reset or synced, in the order in which it was."""
-        with self._store.transaction() as work:
+        with self._store.transaction(reads=True) as work:
             return list(work.changes())
 
     # --- what people change, each with an entry in the audit
@@ -355,12 +355,11 @@ class Budgets:
         looked = time.monotonic()
         if not anew and self._looked and looked - self._looked < RAISES_S:
             return
-        with self._store.transaction() as work:
-            changes = work.changes()
+        with self._store.transaction(reads=True) as work:
+            running = work.raises(now_us)
         raises: dict[tuple[str, str | None], list[Change]] = {}
-        for change in changes:
-            if change.action == "raise":
-                raises.setdefault((change.budget, change.value), []).append(change)
+        for change in running:
+            raises.setdefault((change.budget, change.value), []).append(change)
         self._raises, self._looked = raises, looked
 
     def _raised(self, rule: Rule, value: str, now_us: int) -> tuple[int, int]:

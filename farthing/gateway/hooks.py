@@ -29,7 +29,7 @@ from farthing.config import Config, load
 from farthing.gateway._boto import UNIQUE, Boto
 from farthing.gateway._metadata import bytes_of, metadata_of, told
 from farthing.gateway._outbox import Fsync, Outbox
-from farthing.gateway._prefixes import Hashed, Key, hashed, key_of, prefixes
+from farthing.gateway._prefixes import Key, hashed, key_of, prefixes
 from farthing.gateway._skim import skimmed
 from farthing.gateway.budgets import Budgets, Denied, open_budgets
 from farthing.gateway.live import Call, Live, Refused, Settled, Who
@@ -99,7 +99,6 @@ class Attempt:
         self.changed = False
         self.model = model
         self.metadata = ""
-        self.hashed: Hashed | None = None
         self._answers: Answers | None = None
         self._said: Answer | None = None
         self._started = time.monotonic()
@@ -347,10 +346,8 @@ class Hook:
         return done.model, done.body, done.decisions
 
     def _dress(self, attempt: Attempt, asked: Asked, who: Who) -> None:
-        """Tags and the call's id, by which the invocation log is joined; hashes of its prefixes."""
+        """Tags and the call's id, by which the invocation log is joined."""
         operation = attempt.route.operation
-        if self.key is not None:
-            attempt.hashed = hashed(attempt.body, self.key)
         if operation not in _ACTIONS:
             return
         metadata = metadata_of(asked.metadata, who.tags, attempt.call.id)
@@ -373,14 +370,14 @@ class Hook:
             return  # a parent's, which settles it
         try:
             answer = attempt.answer()
-            made = attempt.hashed
-            tokens = answer.parts[0].tokens.prompt if made and answer.parts else 0
+            tokens = answer.parts[0].tokens.prompt if self.key and answer.parts else 0
+            made = hashed(attempt.body, self.key) if self.key and tokens else None
             settled = self.live.settle(
                 attempt.call,
                 answer,
                 sent=attempt.sent,
                 first_token_ms=attempt.first_token_ms,
-                prefixes=prefixes(made, tokens) if made and tokens else None,
+                prefixes=prefixes(made, tokens) if made else None,
             )
             if self.on_settled is not None:
                 self.on_settled(attempt.call.id, settled)

@@ -307,6 +307,7 @@ def _result(
         served_model=answer.model,
         tokens=Tokens(*own.tokens) if own else Tokens(),
         passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[1:]),
+        web_searches=_searches(answer) if parts else 0,
         status=status,
         assumed=",".join(reading.assumed) if reading else "",
         latency_ms=max(0, (now - call.at_us) // 1000),
@@ -320,6 +321,12 @@ _REPEATED = tuple(name for name in Intent.__struct_fields__ if name in Result.__
 
 def _fits(prefixes: Prefixes, own: Part) -> bool:
     return bool(sum(block.tokens for block in prefixes.blocks) == own.tokens.prompt)
+
+
+def _searches(answer: Answer) -> int:
+    made = (answer.usage or {}).get("server_tool_use")
+    count = made.get("web_search_requests") if isinstance(made, dict) else 0
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def _scope(who: Who, sku: Sku | None, asked: Asked) -> Scope:

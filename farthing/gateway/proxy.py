@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -38,7 +39,7 @@ from farthing.gateway._upstream import (
     timeout,
     url,
 )  # fmt: skip
-from farthing.gateway.budgets import Denied
+from farthing.gateway.budgets import Denied, Notice
 from farthing.gateway.live import RENEW_S, Call, Live, Refused, Settled, Who, new_id
 from farthing.meters import METERS
 from farthing.money import usd
@@ -51,6 +52,7 @@ RETRIED = (429, 503, 529)
 MOST_RECENT = 5_000
 _STALL_LOOK_S = 5.0
 _BACKOFF_S = 0.2
+_UNSAID = re.compile(r"[^ -~]")  # in a header
 
 log = logging.getLogger("farthing.gateway")
 
@@ -312,8 +314,10 @@ class Gateway:
     async def _send(self, x: Exchange, made: Plan, auth: Pairs) -> aiohttp.ClientResponse:
         assert self.http is not None
         assert x.key is not None
-        headers, body = tagged(made, x.call.id, self.settings.tag) if x.call else (made.headers, made.body)
         who = x.who or Who()
+        headers, body = made.headers, made.body
+        if x.call is not None:
+            headers, body = tagged(made, who.tags, x.call.id, self.settings.tag)
         role = role_for(self.settings, x.key.role_arn, who.key, who.team, who.project)
         added = await self.outbound.authorize(
             made.kind,
@@ -342,7 +346,7 @@ class Gateway:
         told = lowered(response.raw_headers)
         meter = Answers(made.route, response.status, told)
         headers = [*sent_back(response.raw_headers), (CALL_ID, (x.call.id if x.call else new_id()).encode())]
-        headers += _warnings(x.call)
+        headers += _warnings(x.call.warnings if x.call else ())
         if response.status >= 400:
             self.metrics.add("farthing_upstream_errors_total", error=str(response.status), target=made.kind)
         try:
@@ -378,6 +382,7 @@ class Gateway:
         if x.call is not None:
             settled = await self._settle(x, meter.done())
             headers += _costs(x.call, settled, self.live.book.digest)
+            headers += _warnings(settled.warnings if settled else ())
         if made.translated:
             headers, body = _translated_back(made, response.status, headers, told, body)
         x.begun = True
@@ -468,6 +473,8 @@ class Gateway:
         self.recent[call.id] = Recent(call, key, settled)
         if len(self.recent) > MOST_RECENT:
             del self.recent[next(iter(self.recent))]
+        for notice in (*call.warnings, *settled.warnings):
+            log.warning("%s", " ".join(notice.says.split()))
         if self.observe is not None:
             self.observe(call, settled, answer)
 
@@ -518,12 +525,10 @@ def budget_failure(denied: Denied) -> Failure:
     return Failure("budget", denied.reason, headers, more)
 
 
-def _warnings(call: Call | None) -> list[tuple[bytes, bytes]]:
+def _warnings(notices: Sequence[Notice]) -> list[tuple[bytes, bytes]]:
     """What budgets are near their end, as `name; used=75`."""
-    if call is None:
-        return []
-    told = [f"{each.budget}; used={each.percent}" for each in call.warnings if each.percent]
-    return [(b"x-farthing-budget", each.encode("ascii", "replace")) for each in told]
+    told = [f"{each.budget}; used={each.percent}" for each in notices if each.percent]
+    return [(b"x-farthing-budget", _UNSAID.sub("?", each).encode()) for each in told]
 
 
 def _costs(call: Call, settled: Settled | None, book: str) -> list[tuple[bytes, bytes]]:

@@ -107,11 +107,16 @@ def passes(block: Block) -> Reading:
 
 
 def searches(block: Block | None, usage: Usage) -> Iterator[Entry]:
-    """The web searches of a call, under its id: each of its records tells them, and they count once."""
+    """The web searches of a call, where it made some."""
     tools = block.server_tool_use if block else None
     if tools and tools.web_search_requests:
-        facts = usage.parts[0][0]._replace(assumed="")
-        yield Entry(f"web_search:{usage.ids[0]}", usage.at_us, "web_search", tools.web_search_requests, facts)
+        yield web_searches(usage, tools.web_search_requests)
+
+
+def web_searches(usage: Usage, made: int) -> Entry:
+    """Under the call's id: each of its records tells them, and they count once."""
+    facts = usage.parts[0][0]._replace(assumed="")
+    return Entry(f"web_search:{usage.ids[0]}", usage.at_us, "web_search", made, facts)
 
 
 def says_something(block: Block) -> bool:

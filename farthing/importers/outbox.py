@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from farthing.importers._batch import Reject
+from farthing.importers._block import web_searches
 from farthing.importers._open import UNREADABLE, Numbered
 from farthing.importers._read import MICROSECOND, Item, Lines, objects, reason
 from farthing.outbox import Intent, Record, Result, decode
@@ -38,6 +39,8 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
         else:
             waiting.pop(record.gateway_id, None)
             yield usage
+            if record.web_searches:
+                yield web_searches(usage, record.web_searches)
     yield from waiting.values()
 
 

@@ -484,6 +484,8 @@ def outbox_calls():
     )  # whose intent is in another file
     yield encode(intent(5))
     yield encode(result(5, Tokens(), status="void", request_id="", message_id=""))
+    direct = {"platform": "anthropic", "model": "claude-sonnet-4-6", "region": "", "web_searches": 3}
+    yield encode(result(6, Tokens(1200, 300), **direct))
     torn = encode(result(3))
     yield torn[: len(torn) // 2]  # a crash while writing
 

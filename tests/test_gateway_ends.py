@@ -1,0 +1,226 @@
+"""The gateway's beginnings and ends: roles it assumes, streams it lets finish, processes that share the work."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from farthing.gateway._keys import Key, add
+from tests.gateways import (
+    BODY,
+    INVOKE,
+    LAST,
+    STREAM,
+    STREAM_HEAD,
+    answered,
+    chunk,
+    dechunked,
+    frames,
+    gateway,
+    message,
+    reply,
+    request,
+    until_closed,
+    upstream,
+)  # fmt: skip
+from tests.test_gateway_bytes import waited
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+OWN = {"AWS_ACCESS_KEY_ID": "AKIDGATEWAY", "AWS_SECRET_ACCESS_KEY": "gateway's own"}
+
+
+# --- rights upstream --------------------------------------------------------------------------------------------------
+
+
+def authorization(asked) -> str:
+    return dict((name.lower(), value) for name, value in asked.headers).get("authorization", "")
+
+
+def test_signs_with_its_own_credentials(tmp_path):
+    with upstream(lambda asked: [reply(message())]) as up:
+        with gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--region", "eu-central-1", env=OWN) as made:
+            assert made.post(INVOKE, BODY, [("Authorization", "Bearer theirs")]).status == 200
+        said = authorization(up.asked[0])
+        assert said.startswith("AWS4-HMAC-SHA256 Credential=AKIDGATEWAY/")
+        assert "/eu-central-1/bedrock/aws4_request" in said
+        assert "theirs" not in up.asked[0].head.decode()
+
+
+def test_has_a_bearer_of_its_own(tmp_path):
+    env = {"AWS_BEARER_TOKEN_BEDROCK": "ours", "ANTHROPIC_API_KEY": "sk-ours"}
+    with upstream(lambda asked: [reply(message())]) as up:
+        with gateway(tmp_path, "--bedrock", up.url, "--anthropic", up.url, "--no-auth", env=env) as made:
+            made.post(INVOKE, BODY, [("Authorization", "Bearer theirs")])
+            made.post("/v1/messages", b'{"model":"claude-opus-5","messages":[]}', [("x-api-key", "theirs")])
+        assert authorization(up.asked[0]) == "Bearer ours"
+        assert ("x-api-key", "sk-ours") in up.asked[1].headers
+        assert not any("theirs" in asked.head.decode() for asked in up.asked)
+
+
+def test_each_key_has_a_session_of_its_own(tmp_path, moto):
+    """AWS's bill tells keys apart by the session's name, and teams by its tags."""
+    keys = tmp_path / "keys.json"
+    tokens = [
+        add(keys, Key(name=name, shown="", created=NOW, team="red"), NOW).token for name in ("one", "two")
+    ]
+    env = {**OWN, "AWS_ENDPOINT_URL_STS": moto}
+    role = ("--role-arn", "arn:aws:iam::123456789012:role/claude")
+    with upstream(lambda asked: [reply(message())]) as up:
+        with gateway(tmp_path / "outbox", "--bedrock", up.url, "--keys", str(keys), *role, env=env) as made:
+            for token in (*tokens, *tokens):
+                assert made.post(INVOKE, BODY, [("Authorization", f"Bearer {token}")]).status == 200
+    used = [authorization(asked).partition("Credential=")[2].partition("/")[0] for asked in up.asked]
+    assert used[:2] == used[2:]  # kept
+    assert len(set(used)) == 2
+    assert all(name.startswith("ASIA") for name in used)
+    assert all("x-amz-security-token" in authorization(asked) for asked in up.asked)
+
+
+def test_role_that_cannot_be_assumed_sends_nothing(tmp_path):
+    env = {**OWN, "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
+    role = ("--role-arn", "arn:aws:iam::123456789012:role/claude")
+    with upstream(lambda asked: [reply(message())]) as up:
+        with gateway(tmp_path, "--bedrock", up.url, "--no-auth", *role, env=env) as made:
+            got = made.post(INVOKE)
+            assert got.status == 502
+            assert [result.status for result in made.results().values()] == ["void"]
+            ready = answered(made.raw(request("GET", "/readyz")))
+            assert ready.status == 503
+            assert "AssumeRole" in ready.json()["faults"][0]
+        assert up.asked == []
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def streaming(gate: threading.Event):
+    return lambda asked: [
+        STREAM_HEAD,
+        chunk(frames()[0]),
+        gate,
+        *(chunk(each) for each in frames()[1:]),
+        LAST,
+    ]
+
+
+def test_streams_finish_before_it_ends(tmp_path):
+    gate = threading.Event()
+    with upstream(streaming(gate)) as up, gateway(tmp_path, "--bedrock", up.url, "--no-auth") as made:
+        with socket.create_connection(made.address, timeout=20) as client:
+            client.sendall(request("POST", STREAM, BODY))
+            first = client.recv(65536)
+            made.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            with pytest.raises(OSError, match="refused"):  # it takes no new ones
+                socket.create_connection(made.address, timeout=5)
+            gate.set()
+            raw = first + until_closed(client)
+        assert dechunked(raw.partition(b"\r\n\r\n")[2]) == b"".join(frames())
+        assert made.process.wait(20) == 0
+        assert [result.tokens.output for result in made.results().values()] == [5]
+
+
+def test_streams_without_end_are_cut_and_kept_as_intents(tmp_path):
+    gate = threading.Event()
+    with (
+        upstream(streaming(gate)) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--drain-s", "1") as made,
+    ):
+        with socket.create_connection(made.address, timeout=20) as client:
+            client.sendall(request("POST", STREAM, BODY))
+            client.recv(65536)
+            made.process.send_signal(signal.SIGTERM)
+            assert made.process.wait(20) == 0
+        gate.set()
+        assert made.results() == {}
+        assert len(made.records()) == 1
+
+
+def test_kill_leaves_an_intent(tmp_path):
+    gate = threading.Event()
+    with upstream(streaming(gate)) as up, gateway(tmp_path, "--bedrock", up.url, "--no-auth") as made:
+        with socket.create_connection(made.address, timeout=20) as client:
+            client.sendall(request("POST", STREAM, BODY))
+            client.recv(65536)
+            made.process.kill()
+            made.process.wait(10)
+        gate.set()
+        (intent,) = made.records()
+        assert intent.expected.output == 9
+
+
+def test_upstream_that_falls_silent_is_given_up(tmp_path):
+    gate = threading.Event()
+    flags = ("--no-auth", "--silence-s", "1", "--stream-silence-s", "1")
+    with upstream(lambda asked: [gate]) as up, gateway(tmp_path, "--bedrock", up.url, *flags) as made:
+        got = made.post(INVOKE)
+        assert (got.status, got["x-amzn-errortype"]) == (504, "ModelTimeoutException")
+        assert made.results() == {}  # it may be billed all the same
+        assert made.post(STREAM).status == 504
+        gate.set()
+
+
+def test_client_that_takes_nothing_is_cut_off_and_metered(tmp_path):
+    """Its answer is larger than all buffers on the way; the upstream is read to its end without it."""
+    body = b'{"usage":{"input_tokens":7,"output_tokens":5},"content":"' + b"x" * 30_000_000 + b'"}'
+    flags = ("--bedrock", "--no-auth", "--client-s", "1")
+    with upstream(lambda asked: [reply(body)]) as up:
+        with gateway(tmp_path, flags[0], up.url, *flags[1:]) as made, socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(made.address)
+            client.sendall(request("POST", INVOKE, BODY))
+            assert waited(lambda: list(made.results().values()))[0].tokens.output == 5
+            assert waited(lambda: b"farthing_open_calls 0" in made.raw(request("GET", "/metrics")))
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "farthing.toml").write_text(
+        '[[budgets]]\nname = "all"\nusd = 100\nperiod = "day"\nhold = "hard"\n', encoding="utf-8"
+    )
+    flags = ("--no-auth", "--workers", "2", "--config", str(folder / "farthing.toml"), "--fsync", "os")
+    with upstream(lambda asked: [0.05, reply(message())]) as up:
+        store = ("--budgets", str(folder / "budgets.sqlite"))
+        with gateway(folder / "outbox", "--bedrock", up.url, *flags, *store) as made:
+            yield made
+
+
+def test_workers_share_budgets_and_each_has_its_outbox(several):
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: several.post(INVOKE), range(60)))
+    assert {each.status for each in got} == {200}
+    assert len(several.results()) == 60
+    assert len(list(several.outbox.glob("*.jsonl"))) == 2
+    rows = json.loads(several.raw(request("GET", "/admin/budgets")).partition(b"\r\n\r\n")[2])["data"]
+    assert rows[0]["spent"] == "0.006336"  # 60 times $0.0001056
+    time.sleep(1.5)
+    told = several.raw(request("GET", "/metrics")).decode()
+    assert 'state="posted"} 60' in told
+
+
+def test_worker_that_dies_is_replaced(several):
+    before = children(several.process.pid)
+    os.kill(before[0], signal.SIGKILL)
+    assert waited(lambda: len(set(children(several.process.pid)) - set(before)) == 1)
+    assert {several.post(INVOKE).status for _ in range(10)} == {200}
+
+
+def test_workers_end_together(several):
+    before = children(several.process.pid)
+    assert several.end() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

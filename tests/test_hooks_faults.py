@@ -1,0 +1,252 @@
+"""What is wrong with us stays with us: every call of ours fails in turn, and the application notices nothing."""
+
+import gc
+import logging
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import farthing
+from farthing.config import Budget, Config, ConfigError
+from farthing.gateway import hooks
+from farthing.gateway._outbox import Outbox
+from farthing.gateway.budgets import StoreError, open_budgets
+from farthing.gateway.hooks import Hook, attach, open_hook
+from farthing.policy import load as load_policy
+from tests.hooked import MODEL, bedrock, intents, results, upstream
+from tests.test_hooks import BODY, CALLS, TAGS, TURN
+
+pytestmark = pytest.mark.filterwarnings(  # botocore's own sockets, where a test leaves an answer
+    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def up():
+    with upstream() as server:
+        yield server
+
+
+class Injected(Exception):
+    """A fault of ours; its text could be a prompt's."""
+
+
+class Breaking:
+    """Stands for a thing of ours, one of whose functions fails."""
+
+    def __init__(self, whole: Any, name: str, fault: Exception) -> None:
+        self._whole, self._name, self._fault = whole, name, fault
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            raise self._fault
+        return getattr(self._whole, name)
+
+
+PLACES = {
+    "Live": ("decide", "begin", "settle", "outbox", "policy", "clock_us"),
+    "Outbox": ("intent", "result", "sync", "fsync"),
+    "Budgets": ("hold", "post", "void", "renew", "waits", "run"),
+    "Book": ("resolve", "find", "place"),
+}
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in PLACES.items() for name in names])
+def test_every_call_of_ours_may_fail(up, tmp_path, part, name):
+    budgets = open_budgets(
+        Config(budgets=(Budget("all", calls=9, period="day", hold="hard"),)), str(tmp_path / "b.sqlite")
+    )
+    whole = open_hook(outbox=tmp_path / "out", budgets=budgets, policy=tmp_path / "no-policy.toml").live
+    live: Any = whole
+    if part == "Live":
+        live = Breaking(whole, name, Injected("a secret question"))
+    else:
+        setattr(
+            whole, part.lower(), Breaking(getattr(whole, part.lower()), name, Injected("a secret question"))
+        )
+    hook = Hook(live, tags=TAGS, settle_now=True)
+    client = bedrock(up.url)
+    attach(client.meta.events, hook)
+    for call in CALLS.values():
+        assert call(client) == call(bedrock(up.url))
+    assert len(up.requests) == 2 * len(CALLS)
+    budgets.close()
+
+
+def _tags() -> dict[str, str]:
+    raise Injected
+
+
+@pytest.mark.parametrize("settings", [{"tags": _tags}, {"on_settled": lambda *_: 1 / 0}, {"tags": lambda: {1: None}}],
+                         ids=["tags", "on_settled", "odd tags"])  # fmt: skip
+def test_so_may_what_the_application_gives_us(up, tmp_path, settings):
+    client = farthing.instrument(bedrock(up.url), outbox=tmp_path, settle="now", **settings)
+    assert CALLS["Converse"](client)
+
+
+def test_every_step_of_an_attempt_may_fail(up, tmp_path, monkeypatch):
+    """Also those that only our own code calls: each is made to raise, one after the other."""
+    for name in (
+        "Answers",
+        "skimmed",
+        "hashed",
+        "prefixes",
+        "metadata_of",
+        "told",
+        "bytes_of",
+        "ask",
+        "_route",
+    ):
+        with monkeypatch.context() as patched:
+
+            def broken(*_: Any, **__: Any) -> Any:
+                raise Injected
+
+            patched.setattr(hooks, name, broken)
+            (tmp_path / "key").write_bytes(b"0123456789abcdef")
+            hook = open_hook(outbox=tmp_path / name, key=tmp_path / "key", settle="now", tags=TAGS)
+            client = bedrock(up.url)
+            attach(client.meta.events, hook)
+            for operation, call in CALLS.items():
+                assert call(client) == call(bedrock(up.url)), (name, operation)
+            assert hook.faults > 0, name
+
+
+def test_faults_are_counted_said_once_a_minute_and_quote_nothing(up, tmp_path, caplog):
+    live = Breaking(open_hook(outbox=tmp_path).live, "begin", Injected("a secret question"))
+    hook = Hook(live)  # type: ignore[arg-type]
+    client = bedrock(up.url)
+    attach(client.meta.events, hook)
+    with caplog.at_level(logging.WARNING, "farthing.hooks"):
+        for _ in range(5):
+            client.converse(modelId=MODEL, messages=TURN)
+    assert hook.faults == 5
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "Injected" in said
+    assert "test_hooks_faults.py" in said
+    assert "secret" not in said
+
+
+def test_no_text_of_a_prompt_is_kept(up, tmp_path):
+    client = farthing.instrument(bedrock(up.url), outbox=tmp_path, settle="now")
+    for call in CALLS.values():
+        call(client)
+    text = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"secret" not in text
+    assert b"t0" not in text.replace(b"tokens", b"")
+
+
+# --- faults as they happen --------------------------------------------------------------------------------------------
+
+
+def test_an_outbox_that_goes_away(up, tmp_path):
+    out = tmp_path / "outbox"
+    client = farthing.instrument(bedrock(up.url), outbox=out, settle="now")
+    client.converse(modelId=MODEL, messages=TURN)
+    shutil.rmtree(out)
+    client.converse(modelId=MODEL, messages=TURN)
+    out.parent.joinpath("outbox").write_text("a file where the folder was")
+    client.converse(modelId=MODEL, messages=TURN)
+    never = farthing.instrument(bedrock(up.url), outbox=out, settle="now")
+    never.converse(modelId=MODEL, messages=TURN)
+    assert len(up.requests) == 4
+
+
+def full(folder: str, url: str) -> None:
+    """In a process of its own: nothing of more than 600 bytes can be written."""
+    hook = open_hook(outbox=folder, settle="now")
+    client = bedrock(url)
+    attach(client.meta.events, hook)
+    client.converse(modelId=MODEL, messages=TURN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+    for _ in range(20):
+        assert client.converse(modelId=MODEL, messages=TURN)["usage"]["inputTokens"] == 12
+    assert hook.live.unmetered > 0
+    assert hook.faults == 0  # it is said by the outbox
+
+
+def test_a_full_disk(up, tmp_path):
+    script = f"from tests.test_hooks_faults import full; full({str(tmp_path / 'out')!r}, {up.url!r})"
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len(up.requests) == 21
+    for file in (tmp_path / "out").iterdir():
+        assert file.read_bytes().endswith(b"\n")  # whole lines
+
+
+def test_a_policy_that_breaks_leaves_the_last_one_in_force(up, tmp_path):
+    file = tmp_path / "farthing-policy.toml"
+    file.write_text(
+        '[workloads.support]\ntags = ["app=support"]\n[[entries]]\nworkload = "support"\nlever = "endpoint"\n'
+        'endpoint = "global"\napprover = "Ada"\napproved_at = "2020-01-01"\nexpires = "2099-01-01"\n'
+    )
+    load_policy(file)
+    hook = open_hook(outbox=tmp_path / "out", policy=file, tags=TAGS, settle="now")
+    client = bedrock(up.url)
+    attach(client.meta.events, hook)
+    client.converse(modelId=MODEL, messages=TURN)
+    file.write_bytes(b"\xff nonsense [[")
+    hook.live._looked = 0
+    client.converse(modelId=MODEL, messages=TURN)
+    assert [path for path, _, _ in up.requests] == ["/model/global.anthropic.claude-sonnet-4-6/converse"] * 2
+
+
+@pytest.mark.parametrize(("fail", "passes"), [("open", True), ("closed", False)])
+def test_budgets_out_of_reach_pass_or_refuse_by_choice(up, tmp_path, fail, passes):
+    config = tmp_path / "farthing.toml"
+    config.write_text('[[budgets]]\nname = "all"\ncalls = 100\nperiod = "day"\nhold = "hard"\n')
+    file = tmp_path / "budgets.sqlite"
+    hook = open_hook(outbox=tmp_path / "out", config=config, budgets=str(file), fail=fail, settle="now")
+    client = bedrock(up.url)
+    attach(client.meta.events, hook)
+    client.converse(modelId=MODEL, messages=TURN)
+    with sqlite3.connect(file) as other:
+        for (table,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            other.execute(f"DROP TABLE IF EXISTS [{table}]")
+    other.close()
+    if passes:
+        client.converse(modelId=MODEL, messages=TURN)
+    else:
+        with pytest.raises(farthing.BudgetExceeded) as denied:
+            client.converse(modelId=MODEL, messages=TURN)
+        assert denied.value.period == ""
+    assert len(up.requests) == 1 + passes
+
+
+def test_what_cannot_be_opened_is_said_at_once(tmp_path):
+    (tmp_path / "budgets.sqlite").write_bytes(b"this is no database" * 100)
+    with pytest.raises(StoreError):
+        open_hook(outbox=tmp_path, budgets=str(tmp_path / "budgets.sqlite"))
+    with pytest.raises(ConfigError):
+        open_hook(outbox=tmp_path, config=tmp_path / "no.toml")
+    with pytest.raises(TypeError):
+        open_hook(outbox=tmp_path, colour="red")  # type: ignore[call-arg]
+
+
+def test_an_answer_may_end_within_our_own_code(up, tmp_path):
+    """The collector may close a stream while the outbox is locked by the same thread: that must not wait for itself."""
+    hook = open_hook(outbox=tmp_path)
+    client = bedrock(up.url)
+    attach(client.meta.events, hook)
+    response = client.converse_stream(modelId=MODEL, messages=TURN)
+    for _ in response["stream"]:
+        pass
+    left = client.invoke_model(modelId=MODEL, body=BODY)
+    assert isinstance(hook.live.outbox, Outbox)
+    with hook.live.outbox._lock:
+        cycle: list[Any] = [left]
+        cycle.append(cycle)
+        del left, cycle
+        gc.collect()
+    hook.flush()
+    assert len(results(tmp_path)) == 2
+    assert len(intents(tmp_path)) == 2
