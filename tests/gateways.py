@@ -1,4 +1,4 @@
-"""What tests of the gateway need: the gateway as a process of its own, and an upstream that records and does as told."""
+"""What tests of the gateway need: the gateway as a process, and an upstream that records and does as told."""
 
 import asyncio
 import json
@@ -102,7 +102,7 @@ class Answered:
     body: bytes
 
     def __getitem__(self, name: str) -> str:
-        return dict((each.lower(), value) for each, value in self.headers)[name]
+        return {each.lower(): value for each, value in self.headers}[name]
 
     def json(self):
         return json.loads(self.body)

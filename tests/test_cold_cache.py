@@ -13,7 +13,7 @@ from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.optimise import savings
 from farthing.optimise._lent import Lot, Sharer, lent
-from tests.agents import MINUTE, role, sessions
+from tests.agents import MINUTE, role, sessions, singles
 from tests.test_cache_policies import MINIMUM, SECOND, SONNET, trace_of
 
 SONNET_ID, OPUS_ID = "us.anthropic.claude-sonnet-4-6", "us.anthropic.claude-opus-4-6-v1"
@@ -172,3 +172,14 @@ def test_who_leaves_a_shared_cache_loses_it_unless_all_leave(tmp_path):
     assert alone.saved.mid == together.saved.mid - lost
     assert "shares prefixes" in alone.risk
     assert "shares prefixes" not in together.risk
+
+
+def test_where_no_prefixes_are_known_it_is_at_most_a_life_for_each_read(tmp_path):
+    """Calls of no session: each read shows that something was alive for five minutes before it, and no more."""
+    usages = list(singles("agents", OPUS_ID, 200, prompt=60_000, read=4_000, apart_minutes=4))
+    plan, span_us = plan_of(tmp_path, usages, ["agents"])
+    one = next(each for each in plan.advice if each.lever == "model")
+    assert one.cold_cache == 200 * 4_000 * 3_795_000 * FIVE_US // span_us
+    assert one.saved is not None
+    assert one.saved.high - one.saved.low == one.saved.high - one.saved.mid == one.cold_cache
+    assert not one.exact

@@ -12,15 +12,17 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import ExitStack, nullcontext
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import boto3
 import pytest
 
-from farthing import cli
-from farthing.emulator import running
+from farthing import cli, wire
+from farthing.emulator import Identity, running
 
 SONNET = "eu.anthropic.claude-sonnet-4-6"
 ASKED = [{"role": "user", "content": [{"text": "Where is order 7?"}]}]
@@ -29,10 +31,14 @@ TWO_HOURS = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral",
 TOKENS = 5  # of that question: 17 bytes
 
 
+OPEN = ExitStack()  # clients of the anthropic SDK want to be closed
+
+
 @pytest.fixture(scope="module")
 def emulated():
     with running() as found:
         yield found
+        OPEN.close()
 
 
 @pytest.fixture
@@ -194,6 +200,39 @@ def test_a_pdf_counts_by_its_pages(client):
     assert message["usage"]["input_tokens"] == 2 * (1_500 + 1_568)
 
 
+RULES = {"type": "text", "text": "a rule. " * 900, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+BODY = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 100, "messages": SAID, "system": [RULES]}
+DIRECT = BODY | {"model": "claude-sonnet-4-6"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (f"/model/{SONNET}/invoke", BODY),
+        (f"/model/{SONNET}/invoke-with-response-stream", BODY),
+        (f"/model/{SONNET}/converse", {"messages": ASKED}),
+        (f"/model/{SONNET}/converse-stream", {"messages": ASKED}),
+        ("/v1/messages", DIRECT),
+        ("/v1/messages", DIRECT | {"stream": True}),
+        ("/anthropic/v1/messages", DIRECT | {"model": "anthropic.claude-opus-4-8", "stream": True}),
+    ],
+)
+def test_what_a_gateway_meters_is_what_was_billed(emulated, client, path, body):
+    """farthing's own reading of a response, of the bytes as they come."""
+    _, headers, data = post(emulated, path, json.dumps(body).encode(), {"anthropic-version": "2023-06-01"})
+    asked = wire.route("POST", path)
+    assert asked
+    answers = wire.Answers(asked, 200, {name.lower(): value for name, value in headers.items()})
+    for at in range(0, len(data), 7):
+        answers.feed(data[at : at + 7])
+    done, call = answers.done(), emulated.calls()[-1]
+    assert (done.final, done.error, done.fault) == (True, "", "")
+    assert [part.tokens._asdict() for part in done.parts] == [call["tokens"]]
+    assert done.request_id == call["request_id"]
+    if "converse" not in path:
+        assert done.message_id == call["message_id"]
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -275,6 +314,7 @@ def test_malformed_json_is_refused(emulated, body):
 
 def test_paths_that_lead_nowhere(emulated):
     assert post(emulated, "/model/..%2F..%2Fetc/invoke")[0] == 400
+    assert post(emulated, "/model/x%0d%0aset-cookie:%20a/invoke")[0] == 400
     assert post(emulated, f"/model/{SONNET}/dance")[0] == 400
     assert post(emulated, "/nowhere")[0] == 404
     status, _, told = post(emulated, "/v1/nowhere")
@@ -298,23 +338,43 @@ def test_a_body_that_is_shorter_than_it_says_is_not_billed(emulated):
     assert emulated.world.billed == before + 1
 
 
+def test_a_body_that_does_not_come_is_given_up(emulated, monkeypatch):
+    monkeypatch.setattr("farthing.emulator._http.BODY_S", 0.2)
+    host, port = emulated.url.removeprefix("http://").split(":")
+    connection = HTTPConnection(host, int(port), timeout=20)
+    connection.putrequest("POST", f"/model/{SONNET}/invoke")
+    connection.putheader("content-length", "500")
+    connection.endheaders(b'{"max_tokens": 1')
+    assert connection.getresponse().status == 408
+    connection.close()
+
+
 # --- the anthropic SDK -----------------------------------------------------------------------------------------------
 
 
 def direct(emulated, **more):
-    return anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0, **more)
+    return OPEN.enter_context(
+        anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0, **more)
+    )
 
 
-def of_bedrock(emulated):
-    return anthropic.AnthropicBedrock(
-        base_url=emulated.url, aws_access_key="EMULATED", aws_secret_key="made up", aws_region="eu-central-1",
-        max_retries=0,
-    )  # fmt: skip
+def of_bedrock(emulated, key="EMULATED", secret="made up"):
+    return OPEN.enter_context(
+        anthropic.AnthropicBedrock(
+            base_url=emulated.url,
+            aws_access_key=key,
+            aws_secret_key=secret,
+            aws_region="eu-central-1",
+            max_retries=0,
+        )
+    )
 
 
 def of_mantle(emulated):
-    return anthropic.AnthropicBedrockMantle(
-        base_url=f"{emulated.url}/anthropic", api_key="made up", aws_region="us-east-1", max_retries=0
+    return OPEN.enter_context(
+        anthropic.AnthropicBedrockMantle(
+            base_url=f"{emulated.url}/anthropic", api_key="made up", aws_region="us-east-1", max_retries=0
+        )
     )
 
 
@@ -396,6 +456,35 @@ def test_callers_are_known_by_their_access_key(emulated, client):
     emulated.world.identities.clear()
     assert (call["account"], call["principal"], call["auth"]) == ("444455556666", arn, "sigv4")
     assert call["region"] == "eu-central-1"
+
+
+def test_signatures_are_checked_where_the_secret_is_known(emulated):
+    """By botocore's own signatures, of paths with everything in them that is encoded."""
+    arn = "arn:aws:iam::444455556666:user/ada"
+    emulated.world.identities["ADA"] = Identity("444455556666", arn, "her secret")
+    try:
+        for secret, works in (("her secret", True), ("another", False)):
+            keys = {
+                "aws_access_key_id": "ADA",
+                "aws_secret_access_key": secret,
+                "region_name": "eu-central-1",
+            }
+            client = boto3.client("bedrock-runtime", endpoint_url=emulated.url, **keys)
+            control = boto3.client("bedrock", endpoint_url=emulated.url, **keys)
+            sdk = of_bedrock(emulated, "ADA", secret)
+            profile = f"arn:aws:bedrock:eu-central-1:444455556666:inference-profile/{SONNET}"
+            for ask in (
+                lambda: client.converse(modelId=profile, messages=ASKED),  # noqa: B023 - called in this round
+                lambda: list(client.converse_stream(modelId=SONNET, messages=ASKED)["stream"]),  # noqa: B023
+                lambda: control.list_inference_profiles(maxResults=3, typeEquals="SYSTEM_DEFINED"),  # noqa: B023
+                lambda: sdk.messages.create(model=SONNET, max_tokens=9, messages=SAID),  # noqa: B023
+            ):
+                with (
+                    nullcontext() if works else pytest.raises(Exception, match="does not match the signature")
+                ):
+                    ask()
+    finally:
+        emulated.world.identities.clear()
 
 
 # --- the control plane -----------------------------------------------------------------------------------------------

@@ -47,6 +47,10 @@ def body(text="Where is order 7?", system=LONG, ttl="5m", **more):
     }
 
 
+def invoke(client, model, asked, **more):
+    assert client.invoke_model(modelId=model, body=json.dumps(asked), **more)["body"].read()
+
+
 def send(emulated, region, model, number):
     """One call of each kind, on a clock that goes on meanwhile."""
     client = emulated.client(region=region)
@@ -62,9 +66,9 @@ def send(emulated, region, model, number):
     )
     asked = client.invoke_model_with_response_stream(modelId=model, body=json.dumps(body(ttl="1h")))
     assert list(asked["body"])
-    client.invoke_model(modelId=model, body=json.dumps(body(text=PICTURE + str(number))))
+    invoke(client, model, body(text=PICTURE + str(number)))
     with pytest.raises(client.exceptions.ValidationException):
-        client.invoke_model(modelId=model, body=json.dumps(body() | {"max_tokens": -1}))
+        invoke(client, model, body() | {"max_tokens": -1})
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,7 @@ def month(tmp_path_factory):
             send(emulated, region, model, number)
             emulated.clock(advance_s=47 * 60)
             if model.endswith("haiku-5-5"):  # five times the price above 100,000 tokens
-                emulated.client().invoke_model(modelId=model, body=json.dumps(body(text="long " * 90_000)))
+                invoke(emulated.client(), model, body(text="long " * 90_000))
         emulated.fail(Fault("exception", after=3), Fault("throttle", on=("Converse",)))
         client = emulated.client(config=boto3.session.Config(retries={"total_max_attempts": 1}))
         messages = [{"role": "user", "content": [{"text": "Is it there?"}]}]
@@ -197,11 +201,11 @@ def test_mantle_is_billed_and_in_no_log(tmp_path):
 
     world = World(default_book(), Clock(datetime(2026, 10, 8, tzinfo=UTC), 0), logs=Logs(tmp_path / "logs"))
     with running(world) as emulated:
-        client = anthropic.AnthropicBedrockMantle(
-            base_url=f"{emulated.url}/anthropic", api_key="made up", aws_region="us-east-1", max_retries=0
-        )
         asked: dict[str, Any] = {"max_tokens": 9, "messages": [{"role": "user", "content": "Where is it?"}]}
-        message = client.messages.create(model="anthropic.claude-opus-4-8", **asked)
+        with anthropic.AnthropicBedrockMantle(
+            base_url=f"{emulated.url}/anthropic", api_key="made up", aws_region="us-east-1", max_retries=0
+        ) as client:
+            message = client.messages.create(model="anthropic.claude-opus-4-8", **asked)
         emulated.write()
         path = tmp_path / "cur" / "cur.csv"
         path.parent.mkdir()
@@ -211,3 +215,36 @@ def test_mantle_is_billed_and_in_no_log(tmp_path):
     lines = Statement([path]).billed
     assert {line.mantle for line in lines} == {True}
     assert {line.meter: line.tokens for line in lines} == {"input": message.usage.input_tokens, "output": 9}
+
+
+def test_every_model_at_every_endpoint(tmp_path):
+    """Wherever a model is sold: rates.json and the book, usage types and what decodes them, to the picodollar."""
+    world = World(default_book(), Clock(moment("2026-11-10T12:00:00Z"), 0), logs=Logs(tmp_path / "logs"))
+    with running(world) as emulated:
+        for model in default_book().models.values():
+            for region, name in callable_as(model):
+                client = emulated.client(region=region)
+                for ttl in ("5m", "1h", "1h"):
+                    invoke(client, name, body(ttl=ttl))
+        emulated.write()
+        (tmp_path / "cur").mkdir()
+        (tmp_path / "cur" / "cur.csv").write_bytes(emulated.cur())
+    bill = Statement([tmp_path / "cur"])
+    assert {line.model for line in bill.billed} == set(default_book().models)
+    assert {line.endpoint for line in bill.billed} == {"global", "regional", "govcloud"}
+    november = Question(date(2026, 11, 1), date(2026, 11, 30))
+    found = reconcile(bill, ledger_of(tmp_path, tmp_path / "logs"), november)
+    assert (found.difference_picos, found.explained, found.unexplained, bill.undecoded) == (0, [], [], [])
+
+
+def callable_as(model):
+    """Each region and id that a model can be called by on the runtime."""
+    name = max((name for name in model.ids if name.startswith("anthropic.")), key=len)
+    places = {"eu": "eu-central-1", "jp": "ap-northeast-1", "us-gov": "us-gov-west-1"}
+    bedrock = model.platform("bedrock")
+    prefixes = (
+        *bedrock.get("profiles", ()),
+        *(p for p in bedrock.get("profiles_claimed", ()) if p == "us-gov"),
+    )
+    found = [(places.get(prefix, "us-east-1"), f"{prefix}.{name}") for prefix in prefixes]
+    return found or [("us-east-1", name)]

@@ -29,6 +29,13 @@ ASKED = [{"role": "user", "content": [{"text": "Where is order 7?"}]}]
 
 
 @pytest.fixture
+def direct(emulated):
+    """A client of Anthropic's API."""
+    with anthropic.Anthropic(base_url=emulated.url, api_key="sk-secret", max_retries=0) as found:
+        yield found
+
+
+@pytest.fixture
 def emulated():
     with running(World(default_book(), Clock(datetime(2026, 10, 1, 8, tzinfo=UTC), 0))) as found:
         yield found
@@ -200,12 +207,11 @@ def test_a_call_may_say_when_it_is_made(emulated):
     assert emulated.calls()[0]["at_us"] == 1_788_256_800_000_000
 
 
-def test_automatic_caching_is_of_anthropic_and_mantle(emulated):
+def test_automatic_caching_is_of_anthropic_and_mantle(emulated, direct):
     asked: dict[str, Any] = {"max_tokens": 9, "cache_control": {"type": "ephemeral"}, "system": RULES}
     messages: list[Any] = [{"role": "user", "content": "Where is it?"}]
-    client = anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0)
-    first = client.messages.create(model="claude-sonnet-4-6", messages=messages, **asked)
-    second = client.messages.create(model="claude-sonnet-4-6", messages=messages, **asked)
+    first = direct.messages.create(model="claude-sonnet-4-6", messages=messages, **asked)
+    second = direct.messages.create(model="claude-sonnet-4-6", messages=messages, **asked)
     assert first.usage.cache_creation_input_tokens == second.usage.cache_read_input_tokens == 1_653
 
 
@@ -291,14 +297,13 @@ def test_a_rate_is_a_limit(emulated):
         (403, "AccessDeniedException", anthropic.PermissionDeniedError),
     ],
 )
-def test_errors_are_those_of_each_api(emulated, status, code, error):
+def test_errors_are_those_of_each_api(emulated, direct, status, code, error):
     emulated.fail(Fault("error", status=status, on=("Converse", "Messages")))
     with pytest.raises(ClientError) as refused:
         once(emulated).converse(modelId=SONNET, messages=ASKED)
     assert refused.value.response["Error"]["Code"] == code
-    client = anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0)
     with pytest.raises(error) as told:
-        client.messages.create(
+        direct.messages.create(
             model="claude-sonnet-4-6", max_tokens=9, messages=[{"role": "user", "content": "hi"}]
         )
     assert told.value.status_code == status
@@ -338,16 +343,15 @@ def test_a_stream_may_end_in_the_middle_of_a_frame(emulated, do):
     assert (call["status"], call["tokens"]["output"]) == (do, 16)
 
 
-def test_a_stream_of_sse_may_end_in_an_error(emulated):
+def test_a_stream_of_sse_may_end_in_an_error(emulated, direct):
     emulated.fail(Fault("exception", exception="throttlingException", after=3))
-    client = anthropic.Anthropic(base_url=emulated.url, api_key="made up", max_retries=0)
     asked: dict[str, Any] = {
         "model": "claude-sonnet-4-6",
         "max_tokens": 50,
         "messages": [{"role": "user", "content": "hi"}],
     }
     with pytest.raises(anthropic.APIStatusError, match="rate_limit_error"):
-        list(client.messages.create(stream=True, **asked))
+        list(direct.messages.create(stream=True, **asked))
     assert emulated.calls()[-1]["status"] == "exception"
 
 
@@ -478,9 +482,8 @@ def test_its_own_log_is_told_page_by_page(emulated):
     assert ask(emulated, "calls?since=x")[0] == 400
 
 
-def test_no_secret_and_no_prompt_is_told(emulated):
-    client = anthropic.Anthropic(base_url=emulated.url, api_key="sk-secret", max_retries=0)
-    client.messages.create(
+def test_no_secret_and_no_prompt_is_told(emulated, direct):
+    direct.messages.create(
         model="claude-sonnet-4-6",
         max_tokens=9,
         messages=[{"role": "user", "content": "a word in confidence"}],

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack, closing, suppress
+from typing import Any
 
 import anthropic
 import boto3
@@ -18,7 +19,7 @@ from farthing.emulator import Fault, running
 from farthing.meters import METERS
 from tests.gateways import MODEL, answered, gateway, request
 
-SAID = [{"role": "user", "content": "tell me of the sea"}]
+SAID: Any = [{"role": "user", "content": "tell me of the sea"}]
 CONVERSED = [{"role": "user", "content": [{"text": "tell me of the sea"}]}]
 
 

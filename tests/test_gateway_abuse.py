@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.gateways import (
 
 @pytest.fixture(scope="module")
 def up():
-    with upstream(lambda asked: [reply(message())]) as made:
+    with upstream(lambda _: [reply(message())]) as made:
         yield made
 
 
@@ -127,10 +128,8 @@ def test_body_that_is_too_large(up, passing):
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join([b"10000\r\n" + b"a" * 65536 + b"\r\n"] * 20)
     )
     with socket.create_connection(passing.address, timeout=10) as client:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is closed in the middle
             client.sendall(sent)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it was closed in the middle
         assert until_closed(client)[:12] in (b"HTTP/1.1 413", b"")
     assert up.asked == []
 
@@ -191,19 +190,21 @@ def test_slow_body_is_cut_off(tmp_path, up):
 
 
 def test_too_many_calls_at_once(tmp_path):
-    with upstream(lambda asked: [1.5, reply(message())]) as up:
-        with gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--max-calls", "2") as made:
-            waiting = []
-            for _ in range(2):
-                client = socket.create_connection(made.address, timeout=10)
-                client.sendall(request("POST", INVOKE, BODY))
-                waiting.append(client)
-            time.sleep(0.5)
-            got = made.post(INVOKE)
-            assert (got.status, got["x-amzn-errortype"]) == (503, "ServiceUnavailableException")
-            for client in waiting:
-                assert until_closed(client).startswith(b"HTTP/1.1 200")
-                client.close()
+    with (
+        upstream(lambda _: [1.5, reply(message())]) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--max-calls", "2") as made,
+    ):
+        waiting = []
+        for _ in range(2):
+            client = socket.create_connection(made.address, timeout=10)
+            client.sendall(request("POST", INVOKE, BODY))
+            waiting.append(client)
+        time.sleep(0.5)
+        got = made.post(INVOKE)
+        assert (got.status, got["x-amzn-errortype"]) == (503, "ServiceUnavailableException")
+        for client in waiting:
+            assert until_closed(client).startswith(b"HTTP/1.1 200")
+            client.close()
 
 
 def test_nothing_is_logged_of_keys_and_prompts(tmp_path, up):

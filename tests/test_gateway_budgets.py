@@ -52,12 +52,12 @@ LITTLE = [("X-Farthing-Team", "little")]
 
 @pytest.fixture(scope="module")
 def told():
-    return {"answer": lambda asked: [reply(message())]}
+    return {"answer": lambda _: [reply(message())]}
 
 
 @pytest.fixture(scope="module")
 def up(told):
-    with upstream(lambda asked: told["answer"](asked)) as made:
+    with upstream(lambda asked: told["answer"](asked)) as made:  # noqa: PLW0108 - looked up at each request
         yield made
 
 
@@ -82,7 +82,7 @@ def within(up, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def plain(told, up):
-    told["answer"] = lambda asked: [reply(message())]
+    told["answer"] = lambda _: [reply(message())]
     up.asked.clear()
 
 
@@ -133,11 +133,13 @@ def test_sdks_do_not_try_again(within):
             assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
             assert "little" in caught.value.response["Error"]["Message"]
             assert caught.value.response["ResponseMetadata"]["RetryAttempts"] == 0
-    with anthropic.Anthropic(base_url=within.url, api_key="x", default_headers=dict(LITTLE)) as client:
-        with pytest.raises(anthropic.RateLimitError):
-            client.messages.create(
-                model="claude-sonnet-4-6", max_tokens=8000, messages=[{"role": "user", "content": "hi"}]
-            )
+    with (
+        anthropic.Anthropic(base_url=within.url, api_key="x", default_headers=dict(LITTLE)) as client,
+        pytest.raises(anthropic.RateLimitError),
+    ):
+        client.messages.create(
+            model="claude-sonnet-4-6", max_tokens=8000, messages=[{"role": "user", "content": "hi"}]
+        )
     assert denials(within) == before + 4
     assert time.monotonic() - started < 5
 
@@ -159,14 +161,14 @@ def test_warnings_come_with_the_answer(within):
 
 def test_errors_give_the_money_back(told, within):
     before = held(within)["little"]
-    told["answer"] = lambda asked: [reply(b"{}", "500 Oops")]
+    told["answer"] = lambda _: [reply(b"{}", "500 Oops")]
     assert within.post(INVOKE, BODY, LITTLE).status == 500
     assert held(within)["little"] == before
 
 
 def test_stream_that_is_cut_counts_as_its_ceiling(told, within):
     before = float(held(within)["little"][0])
-    told["answer"] = lambda asked: [STREAM_HEAD, "close"]
+    told["answer"] = lambda _: [STREAM_HEAD, "close"]
     within.post(STREAM, BODY, LITTLE)
     spent, on_hold = held(within)["little"]
     assert float(spent) > before
@@ -175,7 +177,7 @@ def test_stream_that_is_cut_counts_as_its_ceiling(told, within):
 
 def test_of_many_at_once_as_many_pass_as_fit(told, up, within):
     """Each may cost up to about $0.0025, so some of 16 fit into a cent, whatever they come to."""
-    told["answer"] = lambda asked: [0.5, reply(message())]
+    told["answer"] = lambda _: [0.5, reply(message())]
     body = BODY.replace(b'"max_tokens":9', b'"max_tokens":120')
     with ThreadPoolExecutor(16) as pool:
         got = list(

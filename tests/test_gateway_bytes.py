@@ -38,12 +38,12 @@ SIGNED = {"x-amzn-bedrock-request-metadata"}  # the id, for the invocation log
 @pytest.fixture(scope="module")
 def told():
     """What the upstream answers: tests set it."""
-    return {"answer": lambda asked: [reply(message())]}
+    return {"answer": lambda _: [reply(message())]}
 
 
 @pytest.fixture(scope="module")
 def up(told):
-    with upstream(lambda asked: told["answer"](asked)) as made:
+    with upstream(lambda asked: told["answer"](asked)) as made:  # noqa: PLW0108 - looked up at each request
         yield made
 
 
@@ -56,7 +56,7 @@ def passing(up, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def plain(told, up: Upstream):
-    told["answer"] = lambda asked: [reply(message())]
+    told["answer"] = lambda _: [reply(message())]
     up.asked.clear()
 
 
@@ -122,7 +122,7 @@ def test_any_request_arrives_as_it_was_sent(up, passing, headers, text, action):
     st.binary(max_size=300),
 )
 def test_any_answer_comes_back_as_it_was_given(told, passing, status, headers, body):
-    told["answer"] = lambda asked: [reply(body, status, headers)]
+    told["answer"] = lambda _: [reply(body, status, headers)]
     got = passing.post(INVOKE)
     assert got.status == int(status[:3])
     assert got.body == body
@@ -172,7 +172,7 @@ def test_without_auth_of_its_own_the_callers_goes_on(up, passing):
 
 def test_stream_comes_back_byte_for_byte(told, passing):
     sent = frames()
-    told["answer"] = lambda asked: [STREAM_HEAD, *(chunk(each) for each in sent), LAST]
+    told["answer"] = lambda _: [STREAM_HEAD, *(chunk(each) for each in sent), LAST]
     got = passing.post(STREAM)
     assert got.body == b"".join(sent)
     result = passing.results()[got["x-farthing-call-id"]]
@@ -183,7 +183,7 @@ def test_stream_is_not_held_back(told, passing):
     """Each frame is there before the next one is sent."""
     gates = [threading.Event() for _ in frames()]
     steps = [step for frame, gate in zip(frames(), gates, strict=True) for step in (chunk(frame), gate)]
-    told["answer"] = lambda asked: [STREAM_HEAD, *steps, LAST]
+    told["answer"] = lambda _: [STREAM_HEAD, *steps, LAST]
     with socket.create_connection(passing.address, timeout=10) as client:
         client.sendall(request("POST", STREAM, BODY))
         seen = b""
@@ -203,7 +203,7 @@ def test_stream_is_metered_however_it_is_cut(told, passing, cuts):
         parts.append(whole[at : at + size])
         at += size
     parts = [part for part in (*parts, whole[at:]) if part]
-    told["answer"] = lambda asked: [STREAM_HEAD, *(chunk(part) for part in parts), LAST]
+    told["answer"] = lambda _: [STREAM_HEAD, *(chunk(part) for part in parts), LAST]
     got = passing.post(STREAM)
     assert got.body == whole
     assert passing.results()[got["x-farthing-call-id"]].tokens.output == 5
@@ -211,7 +211,7 @@ def test_stream_is_metered_however_it_is_cut(told, passing, cuts):
 
 def test_frames_that_cannot_be_read_are_passed_on_all_the_same(told, passing):
     broken = b"\x00\x00\x00\x20 this is no event frame at all" * 9
-    told["answer"] = lambda asked: [STREAM_HEAD, chunk(broken), LAST]
+    told["answer"] = lambda _: [STREAM_HEAD, chunk(broken), LAST]
     got = passing.post(STREAM)
     assert got.body == broken
     assert (
@@ -220,7 +220,7 @@ def test_frames_that_cannot_be_read_are_passed_on_all_the_same(told, passing):
 
 
 def test_stream_that_the_upstream_cuts_is_cut_for_the_client(told, passing):
-    told["answer"] = lambda asked: [STREAM_HEAD, *(chunk(each) for each in frames()[:3]), "close"]
+    told["answer"] = lambda _: [STREAM_HEAD, *(chunk(each) for each in frames()[:3]), "close"]
     raw = passing.raw(request("POST", STREAM, BODY))
     assert not raw.endswith(LAST)
     assert answered(raw).body == b"".join(frames()[:3])
@@ -229,7 +229,7 @@ def test_stream_that_the_upstream_cuts_is_cut_for_the_client(told, passing):
 
 def test_client_that_goes_away_is_metered_to_the_end(told, passing):
     gate = threading.Event()
-    told["answer"] = lambda asked: [
+    told["answer"] = lambda _: [
         STREAM_HEAD,
         chunk(frames()[0]),
         gate,
@@ -247,7 +247,7 @@ def test_client_that_goes_away_is_metered_to_the_end(told, passing):
 
 def test_client_that_goes_away_before_its_answer_is_metered(told, passing):
     gate = threading.Event()
-    told["answer"] = lambda asked: [gate, reply(message(output_tokens=3))]
+    told["answer"] = lambda _: [gate, reply(message(output_tokens=3))]
     before = set(passing.results())
     with socket.create_connection(passing.address, timeout=10) as client:
         client.sendall(request("POST", INVOKE, BODY))
@@ -271,7 +271,7 @@ def waited(see):
 
 
 def test_upstream_that_closes_without_an_answer(told, up, passing):
-    told["answer"] = lambda asked: ["close"]
+    told["answer"] = lambda _: ["close"]
     got = passing.post(INVOKE)
     assert (got.status, got["x-amzn-errortype"]) == (502, "InternalServerException")
     assert len(up.asked) == 1  # it may have been billed: it is not sent again
@@ -280,7 +280,7 @@ def test_upstream_that_closes_without_an_answer(told, up, passing):
 
 def test_errors_are_not_billed_and_not_changed(told, passing):
     body = b'{"message":"Too many tokens"}'
-    told["answer"] = lambda asked: [
+    told["answer"] = lambda _: [
         reply(
             body,
             "429 Too Many Requests",
@@ -293,7 +293,7 @@ def test_errors_are_not_billed_and_not_changed(told, passing):
 
 
 def test_not_billed_operations_pass(told, up, passing):
-    told["answer"] = lambda asked: [reply(b'{"inputTokens":3}')]
+    told["answer"] = lambda _: [reply(b'{"inputTokens":3}')]
     assert passing.post(f"/model/{MODEL}/count-tokens", b'{"input":{}}').json() == {"inputTokens": 3}
     got = answered(passing.raw(request("GET", "/inference-profiles/us.anthropic.claude-sonnet-4-6?x=1")))
     assert got.status == 200
@@ -314,12 +314,14 @@ def test_unreachable_upstream_is_tried_again_and_not_metered(tmp_path):
 
 def test_throttled_calls_are_tried_again_if_asked(tmp_path):
     answers = [reply(b"{}", "429 Too Many Requests", [("Retry-After", "0")]), reply(message())]
-    with upstream(lambda asked: [answers[min(len(up.asked), 2) - 1]]) as up:
-        with gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--retries", "1") as made:
-            got = made.post(INVOKE)
-            assert got.status == 200
-            assert sorted(record.status for record in made.results().values()) == ["", "http_429"]
-            assert made.results()[got["x-farthing-call-id"]].tokens.output == 5
+    with (
+        upstream(lambda _: [answers.pop(0)]) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--retries", "1") as made,
+    ):
+        got = made.post(INVOKE)
+        assert got.status == 200
+        assert sorted(record.status for record in made.results().values()) == ["", "http_429"]
+        assert made.results()[got["x-farthing-call-id"]].tokens.output == 5
 
 
 def test_anthropic_messages_pass_as_they_are(told, up, passing):
@@ -336,13 +338,14 @@ def test_anthropic_messages_pass_as_they_are(told, up, passing):
 
 def test_server_sent_events_pass_as_they_are(told, passing):
     events = (
-        b'event: message_start\r\ndata: {"type":"message_start","message":{"id":"m","usage":{"input_tokens":7}}}\r\n\r\n'
+        b"event: message_start\r\n"
+        b'data: {"type":"message_start","message":{"id":"m","usage":{"input_tokens":7}}}\r\n\r\n'
         b": a comment\n\n"
         b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":5}}\n\nevent: message_stop\n'
         b'data: {"type":"message_stop"}\n\n'
     )
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-    told["answer"] = lambda asked: [
+    told["answer"] = lambda _: [
         head,
         *(chunk(events[at : at + 7]) for at in range(0, len(events), 7)),
         LAST,

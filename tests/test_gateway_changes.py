@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -48,7 +49,7 @@ SUPPORT = [("X-Amzn-Bedrock-Request-Metadata", '{"app":"support"}'), ("X-Farthin
     ("entry", "path", "changed"),
     [
         (
-            {"lever": "endpoint", "endpoint": "global", "was": "geo:us"},
+            {"lever": "endpoint", "endpoint": "global", "was": "regional"},
             INVOKE.replace("us.", "global.", 1),
             False,
         ),
@@ -59,15 +60,17 @@ SUPPORT = [("X-Amzn-Bedrock-Request-Metadata", '{"app":"support"}'), ("X-Farthin
 def test_levers_of_the_policy(tmp_path, entry, path, changed):
     (tmp_path / "policy.toml").write_text(policy(**entry))
     flags = ("--no-auth", "--policy", str(tmp_path / "policy.toml"))
-    with upstream(lambda asked: [reply(message())]) as up:
-        with gateway(tmp_path / "outbox", "--bedrock", up.url, *flags) as made:
-            got = made.post(INVOKE, BODY, SUPPORT)
-            assert got.status == 200
-            record = made.results()[got["x-farthing-call-id"]]
-            (decision,) = record.decisions
-            assert decision.lever == entry["lever"]
-            assert record.model == path.split("/")[2].replace("%3A", ":")
-            made.post(INVOKE, BODY)  # of another workload
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, *flags) as made,
+    ):
+        got = made.post(INVOKE, BODY, SUPPORT)
+        assert got.status == 200
+        record = made.results()[got["x-farthing-call-id"]]
+        (decision,) = record.decisions
+        assert decision.lever == entry["lever"]
+        assert record.model == path.split("/")[2].replace("%3A", ":")
+        made.post(INVOKE, BODY)  # of another workload
     assert [asked.line.split()[1] for asked in up.asked] == [path, INVOKE]
     assert [asked.body for asked in up.asked] == [BODY, BODY]
 
@@ -107,7 +110,8 @@ def test_model_names_that_are_not_guessed(model, routing, region, says):
 
 
 def test_request_as_invoke_model():
-    said = b'{"model":"m", "stream": true, "max_tokens":5,"messages": [ {"role":"user","content":"\\u00fc \xc3\xbc 1.50"} ]}'
+    prompt = b'[ {"role":"user","content":"\\u00fc \xc3\xbc 1.50"} ]'
+    said = b'{"model":"m", "stream": true, "max_tokens":5,"messages": ' + prompt + b"}"
     headers = [
         ("anthropic-beta", "a-1, b-2"),
         ("anthropic-version", "2023-06-01"),
@@ -115,7 +119,7 @@ def test_request_as_invoke_model():
     ]
     sent = to_invoke("us.x:0", said, headers, stream=True)
     assert sent.path == "/model/us.x%3A0/invoke-with-response-stream"
-    assert b'[ {"role":"user","content":"\\u00fc \xc3\xbc 1.50"} ]' in sent.body  # the prompt's bytes
+    assert prompt in sent.body  # byte for byte
     assert json.loads(sent.body) == {
         "anthropic_version": "bedrock-2023-05-31", "anthropic_beta": ["a-1", "b-2"], "max_tokens": 5,
         "messages": json.loads(said)["messages"],
@@ -131,10 +135,8 @@ def test_count_as_count_tokens():
 
 @given(st.binary(max_size=60))
 def test_what_is_no_request_is_rejected(body):
-    try:
+    with suppress(Rejected):  # and nothing else is raised
         assert json.loads(to_invoke("m", body, [], stream=False).body)["anthropic_version"]
-    except Rejected as error:
-        assert "Messages" in str(error)
 
 
 @settings(max_examples=30)
@@ -156,7 +158,7 @@ def test_stream_as_sse_however_it_is_cut(cuts):
         (encode({":message-type": "exception", ":exception-type": "throttlingException"}, b'{"message":"slow"}'),
          "rate_limit_error"),
         (encode({":message-type": "exception", ":exception-type": "modelStreamErrorException"}, b"{}"), "api_error"),
-        (encode({":message-type": "error", ":error-code": "InternalFailure", ":error-message": "oh"}, b""), "api_error"),
+        (encode({":message-type": "error", ":error-code": "InternalFailure"}, b""), "api_error"),
         (b"\x00" * 40, "api_error"),
         (encode({":message-type": "event", ":event-type": "chunk"}, b'{"bytes":"!"}'), "api_error"),
     ],
@@ -197,15 +199,17 @@ def test_translated_answer_has_bedrocks_usage_and_request_id(tmp_path):
     ping = encode({":event-type": "chunk", ":message-type": "event"}, json.dumps({"bytes": data}).encode())
     head = [("Content-Type", "application/json"), ("X-Amzn-RequestId", "req-1")]
     streamed = [STREAM_HEAD, chunk(ping), *(chunk(each) for each in frames()), LAST]
-    with upstream(
-        lambda asked: streamed if "stream" in asked.line else [reply(message(), headers=head)]
-    ) as up:
-        with gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--routing", "us") as made:
-            said = {"model": "claude-sonnet-4-6", "max_tokens": 5, "messages": []}
-            whole = made.post("/v1/messages", json.dumps(said).encode())
-            stream = made.post("/v1/messages", json.dumps({**said, "stream": True}).encode())
-            assert made.post("/v1/messages/batches", b"{}").status == 404
-            records = made.results()
+    with (
+        upstream(
+            lambda asked: streamed if "stream" in asked.line else [reply(message(), headers=head)]
+        ) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--routing", "us") as made,
+    ):
+        said = {"model": "claude-sonnet-4-6", "max_tokens": 5, "messages": []}
+        whole = made.post("/v1/messages", json.dumps(said).encode())
+        stream = made.post("/v1/messages", json.dumps({**said, "stream": True}).encode())
+        assert made.post("/v1/messages/batches", b"{}").status == 404
+        records = made.results()
     assert whole.body == message()
     assert whole["request-id"] == "req-1"
     assert stream["content-type"].startswith("text/event-stream")

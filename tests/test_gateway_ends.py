@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from farthing.gateway._keys import Key, add
+from farthing.outbox import Intent
 from tests.gateways import (
     BODY,
     INVOKE,
@@ -40,11 +41,11 @@ OWN = {"AWS_ACCESS_KEY_ID": "AKIDGATEWAY", "AWS_SECRET_ACCESS_KEY": "gateway's o
 
 
 def authorization(asked) -> str:
-    return dict((name.lower(), value) for name, value in asked.headers).get("authorization", "")
+    return {name.lower(): value for name, value in asked.headers}.get("authorization", "")
 
 
 def test_signs_with_its_own_credentials(tmp_path):
-    with upstream(lambda asked: [reply(message())]) as up:
+    with upstream(lambda _: [reply(message())]) as up:
         with gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--region", "eu-central-1", env=OWN) as made:
             assert made.post(INVOKE, BODY, [("Authorization", "Bearer theirs")]).status == 200
         said = authorization(up.asked[0])
@@ -55,7 +56,7 @@ def test_signs_with_its_own_credentials(tmp_path):
 
 def test_has_a_bearer_of_its_own(tmp_path):
     env = {"AWS_BEARER_TOKEN_BEDROCK": "ours", "ANTHROPIC_API_KEY": "sk-ours"}
-    with upstream(lambda asked: [reply(message())]) as up:
+    with upstream(lambda _: [reply(message())]) as up:
         with gateway(tmp_path, "--bedrock", up.url, "--anthropic", up.url, "--no-auth", env=env) as made:
             made.post(INVOKE, BODY, [("Authorization", "Bearer theirs")])
             made.post("/v1/messages", b'{"model":"claude-opus-5","messages":[]}', [("x-api-key", "theirs")])
@@ -72,10 +73,12 @@ def test_each_key_has_a_session_of_its_own(tmp_path, moto):
     ]
     env = {**OWN, "AWS_ENDPOINT_URL_STS": moto}
     role = ("--role-arn", "arn:aws:iam::123456789012:role/claude")
-    with upstream(lambda asked: [reply(message())]) as up:
-        with gateway(tmp_path / "outbox", "--bedrock", up.url, "--keys", str(keys), *role, env=env) as made:
-            for token in (*tokens, *tokens):
-                assert made.post(INVOKE, BODY, [("Authorization", f"Bearer {token}")]).status == 200
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, "--keys", str(keys), *role, env=env) as made,
+    ):
+        for token in (*tokens, *tokens):
+            assert made.post(INVOKE, BODY, [("Authorization", f"Bearer {token}")]).status == 200
     used = [authorization(asked).partition("Credential=")[2].partition("/")[0] for asked in up.asked]
     assert used[:2] == used[2:]  # kept
     assert len(set(used)) == 2
@@ -86,7 +89,7 @@ def test_each_key_has_a_session_of_its_own(tmp_path, moto):
 def test_role_that_cannot_be_assumed_sends_nothing(tmp_path):
     env = {**OWN, "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
     role = ("--role-arn", "arn:aws:iam::123456789012:role/claude")
-    with upstream(lambda asked: [reply(message())]) as up:
+    with upstream(lambda _: [reply(message())]) as up:
         with gateway(tmp_path, "--bedrock", up.url, "--no-auth", *role, env=env) as made:
             got = made.post(INVOKE)
             assert got.status == 502
@@ -101,7 +104,7 @@ def test_role_that_cannot_be_assumed_sends_nothing(tmp_path):
 
 
 def streaming(gate: threading.Event):
-    return lambda asked: [
+    return lambda _: [
         STREAM_HEAD,
         chunk(frames()[0]),
         gate,
@@ -153,13 +156,14 @@ def test_kill_leaves_an_intent(tmp_path):
             made.process.wait(10)
         gate.set()
         (intent,) = made.records()
+        assert isinstance(intent, Intent)
         assert intent.expected.output == 9
 
 
 def test_upstream_that_falls_silent_is_given_up(tmp_path):
     gate = threading.Event()
     flags = ("--no-auth", "--silence-s", "1", "--stream-silence-s", "1")
-    with upstream(lambda asked: [gate]) as up, gateway(tmp_path, "--bedrock", up.url, *flags) as made:
+    with upstream(lambda _: [gate]) as up, gateway(tmp_path, "--bedrock", up.url, *flags) as made:
         got = made.post(INVOKE)
         assert (got.status, got["x-amzn-errortype"]) == (504, "ModelTimeoutException")
         assert made.results() == {}  # it may be billed all the same
@@ -171,13 +175,16 @@ def test_client_that_takes_nothing_is_cut_off_and_metered(tmp_path):
     """Its answer is larger than all buffers on the way; the upstream is read to its end without it."""
     body = b'{"usage":{"input_tokens":7,"output_tokens":5},"content":"' + b"x" * 30_000_000 + b'"}'
     flags = ("--bedrock", "--no-auth", "--client-s", "1")
-    with upstream(lambda asked: [reply(body)]) as up:
-        with gateway(tmp_path, flags[0], up.url, *flags[1:]) as made, socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect(made.address)
-            client.sendall(request("POST", INVOKE, BODY))
-            assert waited(lambda: list(made.results().values()))[0].tokens.output == 5
-            assert waited(lambda: b"farthing_open_calls 0" in made.raw(request("GET", "/metrics")))
+    with (
+        upstream(lambda _: [reply(body)]) as up,
+        gateway(tmp_path, flags[0], up.url, *flags[1:]) as made,
+        socket.socket() as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(made.address)
+        client.sendall(request("POST", INVOKE, BODY))
+        assert waited(lambda: list(made.results().values()))[0].tokens.output == 5
+        assert waited(lambda: b"farthing_open_calls 0" in made.raw(request("GET", "/metrics")))
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -190,7 +197,7 @@ def several(tmp_path_factory):
         '[[budgets]]\nname = "all"\nusd = 100\nperiod = "day"\nhold = "hard"\n', encoding="utf-8"
     )
     flags = ("--no-auth", "--workers", "2", "--config", str(folder / "farthing.toml"), "--fsync", "os")
-    with upstream(lambda asked: [0.05, reply(message())]) as up:
+    with upstream(lambda _: [0.05, reply(message())]) as up:
         store = ("--budgets", str(folder / "budgets.sqlite"))
         with gateway(folder / "outbox", "--bedrock", up.url, *flags, *store) as made:
             yield made

@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, settings
 
-from farthing.gateway._keys import Key, Keys, KeysError, add, load, revoke, rotate
+from farthing.gateway._keys import Key, Keys, KeysError, add, digest, load, revoke, rotate
 from tests.gateways import BODY, INVOKE, MODEL, answered, gateway, message, reply, request, upstream
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+SCOPE = "20261122/us-east-1/bedrock/aws4_request"
 
 
 def command(*said: str, keys) -> subprocess.CompletedProcess:
@@ -39,7 +40,7 @@ def like(name: str, **more) -> Key:
 
 @pytest.fixture(scope="module")
 def up():
-    with upstream(lambda asked: [reply(message())]) as made:
+    with upstream(lambda _: [reply(message())]) as made:
         yield made
 
 
@@ -89,8 +90,7 @@ def bearer(token: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
         bearer(""),
         [("X-Api-Key", "ftg_wrong")],
         [("Authorization", "Basic abc")],
-        [("Authorization", "AWS4-HMAC-SHA256 Credential=FTGK0/20261122/us-east-1/bedrock/aws4_request, "
-                           "SignedHeaders=host, Signature=00")],
+        [("Authorization", f"AWS4-HMAC-SHA256 Credential=FTGK0/{SCOPE}, SignedHeaders=host, Signature=00")],
     ],
 )  # fmt: skip
 def test_nobody_known_is_refused(up, guarded, headers):
@@ -235,7 +235,8 @@ def certified(folder: Path) -> tuple[Path, Path]:
 
 def test_anthropic_with_a_key(guarded, issued):
     with anthropic.Anthropic(base_url=guarded.url, api_key=issued["plain"], max_retries=0) as client:
-        assert client.messages.create(model=MODEL, max_tokens=5, messages=[{"role": "user", "content": "hi"}])
+        got = client.messages.create(model=MODEL, max_tokens=5, messages=[{"role": "user", "content": "hi"}])
+        assert got.usage.output_tokens == 5
 
 
 def test_rotation_and_revocation_are_seen_at_once(guarded, keys):
@@ -266,7 +267,10 @@ def test_rotated_key_overlaps_and_ends(tmp_path):
     first = add(path, like("one", team="red"), NOW).token
     second = rotate(path, "one", until, NOW).token
     held = Keys(path)
-    assert held.of_token(first, NOW).team == held.of_token(second, NOW).team == "red"
+    assert [key and key.team for key in (held.of_token(first, NOW), held.of_token(second, NOW))] == [
+        "red",
+        "red",
+    ]
     assert held.of_token(first, until) is None
     assert held.of_token(second, until) is not None
 
@@ -286,7 +290,8 @@ def test_commands(tmp_path):
     path = tmp_path / "keys.json"
     made = command("add", "ci", "--team", "red", "--tag", "app=x", "--expires", "90d", "--json", keys=path)
     token = json.loads(made.stdout)["token"]
-    assert Keys(path).of_token(token, datetime.now(UTC)).tags == {"app": "x"}
+    (key,) = load(path)
+    assert (key.tags, key.digest) == ({"app": "x"}, digest(token))
     listed = command("list", keys=path)
     assert "ci" in listed.stdout
     assert token not in listed.stdout

@@ -22,6 +22,7 @@ from farthing.importers.outbox import read
 from farthing.outbox import Intent, Result, prefix_hashes
 from farthing.policy import load as load_policy
 from farthing.traces import blocks_of, prompt_of
+from farthing.usage import Usage
 from tests.hooked import (
     ASK,
     FIVE,
@@ -46,6 +47,13 @@ pytestmark = pytest.mark.filterwarnings(  # botocore's own sockets, where a test
 BODY = json.dumps(ASK)
 TURN = [{"role": "user", "content": [{"text": "a secret question"}]}]
 TAGS = {"team": "search", "app": "support"}
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+    """What a test leaves is collected within it, and not in another one's time."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -179,7 +187,7 @@ def test_the_outbox_is_what_the_importer_counts(up, out):
         call(client)
     (file,) = out.iterdir()
     with file.open("rb") as opened:
-        usages = [each for each in read(enumerate(opened, 1), str(file)) if hasattr(each, "parts")]
+        usages = [each for each in read(enumerate(opened, 1), str(file)) if isinstance(each, Usage)]
     assert [(usage.parts[0][1], usage.parts[0][0].source) for usage in usages] == [(FIVE, "outbox")] * 4
 
 

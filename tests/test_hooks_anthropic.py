@@ -42,6 +42,13 @@ CLIENTS: dict[str, tuple[str, dict[str, str], str, str]] = {  # its settings, th
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _collected():
+    """What a test leaves is collected within it, and not in another one's time."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def up():
     with upstream() as server:

@@ -28,6 +28,13 @@ pytestmark = pytest.mark.filterwarnings(  # botocore's own sockets, where a test
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _collected():
+    """What a test leaves is collected within it, and not in another one's time."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def up():
     with upstream() as server:

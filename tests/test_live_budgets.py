@@ -161,6 +161,14 @@ def test_a_stream_that_lives_keeps_its_hold(opened):
     assert not budgets.renew("a", SOON + 3 * HOUR)
 
 
+def test_a_hold_that_is_renewed_while_others_look_for_what_is_overdue_does_not_expire(opened):
+    budgets = opened(hard())
+    holds(budgets, 4, "a")
+    budgets.renew("a", SOON + HOUR)
+    assert not budgets._expire("a", SOON + 1)
+    assert stands(budgets) == {"day": (0, 4)}
+
+
 def test_thousands_of_holds_expire_at_once(opened):
     budgets = opened(hard(usd=10_000))
     for _ in range(BATCH + 3):

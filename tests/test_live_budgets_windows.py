@@ -89,6 +89,13 @@ def micros(text):
             "2026-11-01T00:00-04:00",
             "2026-11-02T00:00-05:00",
         ),
+        (
+            "day",
+            "America/Havana",
+            "2026-11-01T00:30-05:00",
+            "2026-11-01T00:00-04:00",
+            "2026-11-02T00:00-05:00",
+        ),
     ],
 )
 def test_a_window_is_of_the_calendar(period, zone, at, start, end):

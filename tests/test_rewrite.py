@@ -15,11 +15,12 @@ from farthing.lint._request import parts_of
 from farthing.policy import APPLIED, LIVE, REFUSED, SHADOWED, Decided, Marker
 from farthing.policy._file import FIXED
 from farthing.traces import blocks_of, prompt_of
-from farthing.wire import route
+from farthing.wire import Route
 
-INVOKE = route("POST", "/model/eu.anthropic.claude-sonnet-4-6/invoke")
-CONVERSE = route("POST", "/model/eu.anthropic.claude-sonnet-4-6/converse")
-MESSAGES = route("POST", "/v1/messages")
+SONNET = "eu.anthropic.claude-sonnet-4-6"
+INVOKE = Route("InvokeModel", "bedrock", SONNET)
+CONVERSE = Route("Converse", "bedrock", SONNET)
+MESSAGES = Route("Messages", "anthropic")
 KEY = b"0123456789abcdef"
 LONG = "s" * 5000  # more than 1,024 tokens of four bytes
 CACHED = {

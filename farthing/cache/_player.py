@@ -40,6 +40,7 @@ NEW = 3  # the first zone of what was not sent before
 BELOW_LEVEL = np.array([TURNS * GAPS * LENGTHS, GAPS * LENGTHS, LENGTHS, 1])
 TRAITS = ZONES * TURNS * GAPS * LENGTHS
 TRUST = 50_000  # tokens
+LATER, COUNTED = 1, 2  # of what was reused: when it is in the sums
 # Parts of a million, before anything is known: of what was sent before and of agents' long prompts, and of the rest,
 # which is less than a write wants. So what nobody sends twice is never written.
 REUSED, UNSEEN = 350_000, 200_000
@@ -110,7 +111,9 @@ class Mind(NamedTuple):
 
     seen: Any  # by node: when last, how often, returns to an expired cache, last request, last access
     waits: Any  # by request: anchor and its position, position kept alive, tokens up to there, class, whether alive
-    traits: Any  # by access; and whether its token was reused within five minutes
+    traits: (
+        Any  # by access; and whether its tokens were reused within five minutes (LATER, COUNTED), or not yet
+    )
     reuse: (
         Any  # by level and trait: tokens sent more than five minutes ago, tokens reused within five minutes
     )
@@ -385,8 +388,10 @@ def recognise(i: Any, path: Any, walk: Walk, state: Any, own: Mind, rules: Seman
         node, size = path[position], walk.sizes[path[position]]
         row = own.seen[node]
         if now - row[LAST] <= FIVE_US and own.traits[row[ACCESS], 1] == 0:
-            own.traits[row[ACCESS], 1] = 1
-            count_in(row[ACCESS], size, size, own)
+            own.traits[row[ACCESS], 1] = LATER
+            if own.reuse[0, own.traits[row[ACCESS], 0] // BELOW_LEVEL[0], 0] < TRUST:
+                own.traits[row[ACCESS], 1] = COUNTED
+                count_in(row[ACCESS], size, size, own)
         zone = 0 if position < known else NEW
         for k in range(walk.guards.shape[1]):
             if position > walk.guards[i, k]:
@@ -402,11 +407,15 @@ def recognise(i: Any, path: Any, walk: Walk, state: Any, own: Mind, rules: Seman
 
 @jit
 def mature(walk: Walk, own: Mind, now: Any) -> None:
-    """Count those tokens that were not reused within five minutes; those that were are counted when they are."""
+    """Count those tokens of which it is known by now whether they were reused within five minutes.
+
+    Of a zone that little is known of, those that were are counted when they are, since five minutes are long.
+    """
     while own.matured[0] < len(walk.at_us) and walk.at_us[own.matured[0]] + FIVE_US < now:
         for access in range(walk.starts[own.matured[0]], walk.starts[own.matured[0] + 1]):
-            if own.traits[access, 1] == 0:
-                count_in(access, walk.sizes[walk.nodes[access]], 0, own)
+            tokens, reused = walk.sizes[walk.nodes[access]], own.traits[access, 1]
+            if reused != COUNTED:
+                count_in(access, tokens, tokens if reused == LATER else 0, own)
         own.matured[0] += 1
 
 

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,9 +18,9 @@ from farthing.cli._shared import load_config, write_json
 
 if TYPE_CHECKING:
     from farthing.gateway._keys import Issued
+    from farthing.gateway._settings import Settings
 
 _UP = Group("Upstreams", sort_key=1)
-_WHO = Group("Callers", sort_key=2)
 _METER = Group("Metering", sort_key=3)
 _SERVER = Group("Server", sort_key=4)
 
@@ -36,117 +37,147 @@ KeysFile = Annotated[
 Json = Annotated[bool, Parameter(name=["--json", "-j"], negative="", help="One line of JSON.")]
 
 
-@group.default
-def gateway(
-    *,
-    bedrock: Annotated[str, Parameter(group=_UP, help="URL of Bedrock Runtime.")] = "",
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Upstreams:
+    """Where calls go, and by whose right."""
+
+    bedrock: Annotated[str, Parameter(group=_UP, help="URL of Bedrock Runtime.")] = ""
     bedrock_control: Annotated[
         str, Parameter(group=_UP, help="URL of Bedrock's control plane; else the same region's, or host.")
-    ] = "",
-    mantle: Annotated[str, Parameter(group=_UP, help="URL of bedrock-mantle; else the same.")] = "",
-    anthropic: Annotated[str, Parameter(group=_UP, help="URL of Anthropic's API.")] = "",
-    claude_aws: Annotated[str, Parameter(group=_UP, help="URL of Claude Platform on AWS.")] = "",
-    region: Annotated[str, Parameter(group=_UP, help="Of the upstream, where its URL does not say.")] = "",
-    account: Annotated[str, Parameter(group=_UP, help="The AWS account that pays, for the records.")] = "",
-    profile: Annotated[str, Parameter(group=_UP, help="AWS profile to sign with.")] = "",
+    ] = ""
+    mantle: Annotated[str, Parameter(group=_UP, help="URL of bedrock-mantle; else the same.")] = ""
+    anthropic: Annotated[str, Parameter(group=_UP, help="URL of Anthropic's API.")] = ""
+    claude_aws: Annotated[str, Parameter(group=_UP, help="URL of Claude Platform on AWS.")] = ""
+    region: Annotated[str, Parameter(group=_UP, help="Of the upstream, where its URL does not say.")] = ""
+    account: Annotated[str, Parameter(group=_UP, help="The AWS account that pays, for the records.")] = ""
+    profile: Annotated[str, Parameter(group=_UP, help="AWS profile to sign with.")] = ""
     role_arn: Annotated[
         str, Parameter(group=_UP, help="Role to assume, with session tags for key, team and project.")
-    ] = "",
+    ] = ""
     routing: Annotated[
-        str,
-        Parameter(group=_UP, help="Profile for Messages sent to Bedrock: global, eu, us, in_region ..."),
-    ] = "",
+        str, Parameter(group=_UP, help="Profile for Messages sent to Bedrock: global, eu, us, in_region ...")
+    ] = ""
     model: Annotated[
         list[str] | None,
         Parameter(
             group=_UP, negative="", help="NAME=BEDROCK_ID of Messages sent to Bedrock; may be repeated."
         ),
-    ] = None,
-    retries: Annotated[int, Parameter(group=_UP, help="Of throttled answers; clients usually do it.")] = 0,
-    auth: Annotated[bool, Parameter(group=_WHO, help="Whether callers need a key.")] = True,
-    keys: Annotated[
-        Path | None, Parameter(group=_WHO, help="The key file; else farthing-keys.json beside farthing.toml.")
-    ] = None,
-    outbox: Annotated[Path, Parameter(group=_METER, help="Folder for records of calls.")],
+    ] = None
+    retries: Annotated[int, Parameter(group=_UP, help="Of throttled answers; clients usually do it.")] = 0
+    silence_s: Annotated[
+        int, Parameter(group=_UP, help="Seconds to wait for an answer that is no stream.")
+    ] = 900
+    stream_silence_s: Annotated[
+        int, Parameter(group=_UP, help="Seconds to wait for a stream's next event.")
+    ] = 300
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Metering:
+    """What is counted, held and changed."""
+
     budgets: Annotated[
         str, Parameter(group=_METER, help="Their store: a file (SQLite), or postgresql://...")
-    ] = "",
+    ] = ""
     budgets_down: Annotated[
         Literal["refuse", "pass"], Parameter(group=_METER, help="Calls while the store is out of reach.")
-    ] = "refuse",
+    ] = "refuse"
     policy: Annotated[
         Path | None,
         Parameter(group=_METER, help="The policy file; else farthing-policy.toml beside farthing.toml."),
-    ] = None,
-    config: Annotated[Path | None, Parameter(group=_METER, help="farthing.toml.")] = None,
-    book: Annotated[str, Parameter(group=_METER, help="Prices, as for reports.")] = "",
+    ] = None
+    config: Annotated[Path | None, Parameter(group=_METER, help="farthing.toml.")] = None
+    book: Annotated[str, Parameter(group=_METER, help="Prices, as for reports.")] = ""
     fsync: Annotated[
         Literal["call", "second", "os"], Parameter(group=_METER, help="How soon records survive a power cut.")
-    ] = "call",
+    ] = "call"
     on_full: Annotated[
         Literal["refuse", "pass"], Parameter(group=_METER, help="Calls while the outbox has no room.")
-    ] = "refuse",
+    ] = "refuse"
     tag: Annotated[
         Literal["header", "all", "none"],
-        Parameter(
-            group=_METER, help="Where calls carry their id for the invocation log; all: Converse's body too."
-        ),
-    ] = "header",
-    host: Annotated[str, Parameter(group=_SERVER, help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(group=_SERVER, help="0: any that is free.")] = 0,
-    workers: Annotated[int, Parameter(group=_SERVER, help="Processes.")] = 1,
-    certificate: Annotated[Path | None, Parameter(group=_SERVER, help="For TLS: PEM.")] = None,
-    private_key: Annotated[Path | None, Parameter(group=_SERVER, help="For TLS: PEM.")] = None,
-    max_body_mb: Annotated[int, Parameter(group=_SERVER, help="Of a request.")] = 32,
-    max_calls: Annotated[int, Parameter(group=_SERVER, help="At once, a process.")] = 4096,
-    head_s: Annotated[int, Parameter(group=_SERVER, help="Seconds for a request's head to arrive.")] = 20,
-    body_s: Annotated[int, Parameter(group=_SERVER, help="Seconds for its body.")] = 60,
+        Parameter(group=_METER, help="Where calls carry their id for the log; all: Converse's body too."),
+    ] = "header"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Serving:
+    """Who may call, and how."""
+
+    host: Annotated[str, Parameter(group=_SERVER, help="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Parameter(group=_SERVER, help="0: any that is free.")] = 0
+    workers: Annotated[int, Parameter(group=_SERVER, help="Processes.")] = 1
+    auth: Annotated[bool, Parameter(group=_SERVER, help="Whether callers need a key.")] = True
+    keys: Annotated[
+        Path | None,
+        Parameter(group=_SERVER, help="The key file; else farthing-keys.json beside farthing.toml."),
+    ] = None
+    certificate: Annotated[Path | None, Parameter(group=_SERVER, help="For TLS: PEM.")] = None
+    private_key: Annotated[Path | None, Parameter(group=_SERVER, help="For TLS: PEM.")] = None
+    max_body_mb: Annotated[int, Parameter(group=_SERVER, help="Of a request.")] = 32
+    max_calls: Annotated[int, Parameter(group=_SERVER, help="At once, a process.")] = 4096
+    head_s: Annotated[int, Parameter(group=_SERVER, help="Seconds for a request's head to arrive.")] = 20
+    body_s: Annotated[int, Parameter(group=_SERVER, help="Seconds for its body.")] = 60
     client_s: Annotated[
         int, Parameter(group=_SERVER, help="Seconds after which a client that takes nothing is gone.")
-    ] = 120,
-    silence_s: Annotated[
-        int, Parameter(group=_UP, help="Seconds to wait for an answer that is no stream.")
-    ] = 900,
-    stream_silence_s: Annotated[
-        int, Parameter(group=_UP, help="Seconds to wait for a stream's next event.")
-    ] = 300,
-    drain_s: Annotated[int, Parameter(group=_SERVER, help="Seconds for calls to finish at the end.")] = 120,
+    ] = 120
+    drain_s: Annotated[int, Parameter(group=_SERVER, help="Seconds for calls to finish at the end.")] = 120
+
+
+@group.default
+def gateway(
+    *,
+    outbox: Annotated[Path, Parameter(group=_METER, help="Folder for records of calls.")],
+    up: Upstreams = Upstreams(),
+    metering: Metering = Metering(),
+    serving: Serving = Serving(),
 ) -> int:
     """Serve until SIGTERM. Prints {"listening": URL} once ready."""
     try:
         from farthing.gateway._serve import serve
-        from farthing.gateway._settings import Limits, SettingError, Settings, is_loopback
+        from farthing.gateway._settings import SettingError, is_loopback
         from farthing.gateway.budgets import StoreError
     except ImportError as error:
         raise BadInput(f"the gateway needs {error.name}: pip install 'farthing[gateway]'") from error
     from farthing.cli._shared import book_of
 
-    limits = Limits(
-        body_bytes=max_body_mb * 1024 * 1024,
-        calls=max_calls,
-        drain_s=drain_s,
-        retries=max(0, retries),
-        head_s=head_s,
-        body_s=body_s,
-        client_s=client_s,
-        silence_s=silence_s,
-        stream_silence_s=stream_silence_s,
-    )
-    settings = Settings(
-        outbox=outbox, host=host, port=port, workers=workers, bedrock=bedrock, control=bedrock_control, mantle=mantle,
-        anthropic=anthropic, claude_aws=claude_aws, region=region, account=account, profile=profile, role_arn=role_arn,
-        routing=routing, models=_pairs(model or (), "--model"), auth=auth, keys=keys, budgets=budgets,
-        when_down=budgets_down, policy=policy, config=config, fsync=fsync, on_full=on_full, tag=tag, book=book,
-        certificate=certificate, private_key=private_key, limits=limits,
-    )  # fmt: skip
-    if not is_loopback(host) and certificate is None:
-        print(f"farthing: {host} without TLS: keys and prompts travel in the clear, unless a proxy before it "
-              "has TLS", file=sys.stderr)  # fmt: skip
+    settings = _settings(outbox, up, metering, serving)
+    if not is_loopback(settings.host) and settings.certificate is None:
+        print(f"farthing: {settings.host} without TLS: keys and prompts travel in the clear, unless what stands before "
+              "it has TLS", file=sys.stderr)  # fmt: skip
     try:
         logging.basicConfig(level=logging.WARNING, format="farthing: %(message)s", stream=sys.stderr)
-        return serve(settings, book_of(book), lambda line: print(line, flush=True))
+        return serve(settings, book_of(settings.book), lambda line: print(line, flush=True))
     except (SettingError, StoreError) as error:
         raise BadInput(str(error)) from error
+
+
+def _settings(outbox: Path, up: Upstreams, metering: Metering, serving: Serving) -> Settings:
+    from farthing.gateway._settings import Limits, Settings
+
+    counts = (serving.max_body_mb, serving.max_calls, serving.head_s, serving.body_s, serving.client_s, up.silence_s,
+              up.stream_silence_s)  # fmt: skip
+    if min(counts) < 1 or min(serving.drain_s, up.retries, serving.port) < 0:
+        raise BadInput(
+            "sizes, counts and seconds are at least 1; --drain-s, --retries and --port count from 0"
+        )
+    limits = Limits(
+        body_bytes=serving.max_body_mb * 1024 * 1024, head_s=serving.head_s, body_s=serving.body_s,
+        silence_s=up.silence_s, stream_silence_s=up.stream_silence_s, client_s=serving.client_s,
+        drain_s=serving.drain_s, calls=serving.max_calls, retries=up.retries,
+    )  # fmt: skip
+    return Settings(
+        outbox=outbox, host=serving.host, port=serving.port, workers=serving.workers, bedrock=up.bedrock,
+        control=up.bedrock_control, mantle=up.mantle, anthropic=up.anthropic, claude_aws=up.claude_aws,
+        region=up.region, account=up.account, profile=up.profile, role_arn=up.role_arn, routing=up.routing,
+        models=_pairs(up.model or (), "--model"), auth=serving.auth, keys=serving.keys, budgets=metering.budgets,
+        when_down=metering.budgets_down, policy=metering.policy, config=metering.config, fsync=metering.fsync,
+        on_full=metering.on_full, tag=metering.tag, book=metering.book, certificate=serving.certificate,
+        private_key=serving.private_key, limits=limits,
+    )  # fmt: skip
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def admin(server: Server) -> Starlette:
     async def identities(request: Request) -> Response:
         if request.method == "PUT":
             world.identities = _WHO.decode(await request.body())
-        return _json(world.identities)
+        return _json({key: [who.account, who.arn] for key, who in world.identities.items()})  # no secrets
 
     async def flush(_: Request) -> Response:
         return _json({"written": [str(path) for path in await server.flush()]})

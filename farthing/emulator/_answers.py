@@ -128,7 +128,11 @@ def _made(schema: Mapping[str, Any], depth: int = 0) -> Any:
     kind = kind[0] if isinstance(kind, list) and kind else kind
     if kind == "array":
         items = schema.get("items")
-        return [_made(items, depth + 1)] if schema.get("minItems") and isinstance(items, dict) and depth < 9 else []
+        return (
+            [_made(items, depth + 1)]
+            if schema.get("minItems") and isinstance(items, dict) and depth < 9
+            else []
+        )
     if kind in ("object", None) and depth < 9:
         given = schema.get("properties")
         inner = given if isinstance(given, dict) else {}

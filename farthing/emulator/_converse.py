@@ -46,7 +46,10 @@ def messages_of(body: Mapping[str, Any]) -> dict[str, Any]:
             "Try again with a conversation that starts with a user message.",
         )
     made["messages"] = [
-        {"role": message.get("role"), "content": _joined(message.get("content"), f"messages.{at}.content", _block)}
+        {
+            "role": message.get("role"),
+            "content": _joined(message.get("content"), f"messages.{at}.content", _block),
+        }
         for at, message in enumerate(told)
     ]
     more = _dict(body.get("additionalModelRequestFields"), "additionalModelRequestFields")

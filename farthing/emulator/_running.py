@@ -56,8 +56,8 @@ class Emulator:
         return self.world.bills.cur(form)
 
     def write(self) -> None:
-        """Write the logs that are held, now."""
-        self.world.logs.write(self.world.logs.take())
+        """Write logs and bill, now."""
+        self._server.flush_now()
 
 
 @contextmanager

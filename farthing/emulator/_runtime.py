@@ -159,7 +159,7 @@ class _Sent:
         self.said = 0
         self.first_ms = 0
         self.written: list[bytes] = []
-        self.whole = False
+        self.whole = self.settled = False
 
     def events(self) -> _messages.Events:
         call = self.call
@@ -221,27 +221,37 @@ async def _stream(world: World, call: Call, fault: Fault | None, send: Send, rec
         raise
     finally:
         gone.cancel()
-        sent.whole = not status
-        world.settle(call, sent.said, status, sent.for_log())
+        _settle(world, sent, status)
+
+
+def _settle(world: World, sent: _Sent, status: str = "") -> None:
+    """Once."""
+    if not sent.settled:
+        sent.settled, sent.whole = True, not status
+        world.settle(sent.call, sent.said, status, sent.for_log())
 
 
 async def _events(world: World, sent: _Sent, fault: Fault | None, send: Send, gone: Any) -> str:
     """How the stream ended: "" if it did as it should."""
     faults, call = world.failing.faults, sent.call
     events = sent.events()
-    stop = min(fault.after, len(events) - 1) if fault else -1
+    last = len(events) - 1
+    stop = min(fault.after, last) if fault else -1
     if faults.first_token_ms and await _waited(gone, faults.first_token_ms):
         return "client gone"
     sent.first_ms = call.elapsed_ms
     await send({"type": "http.response.start", "status": 200, "headers": _stream_headers(call)})
     for at, (kind, payload, tokens) in enumerate(events):
-        if fault and at == stop:
-            await _fail(fault, call.route, sent.encode(kind, payload), send, gone)
-            return fault.do
         data = sent.encode(kind, payload)
+        if fault and at == stop:
+            sent.written.pop()
+            await _fail(fault, call.route, data, send, gone)
+            return fault.do
         sent.said = tokens
+        if at == last:  # who has read all of it finds the call settled
+            _settle(world, sent)
         await send({"type": "http.response.body", "body": data, "more_body": True})
-        if faults.event_ms and await _waited(gone, faults.event_ms):
+        if faults.event_ms and at < last and await _waited(gone, faults.event_ms):
             return "client gone"
         if gone.done():
             return "client gone"

@@ -18,6 +18,7 @@ from farthing.emulator._errors import Refused, answered, direct
 from farthing.emulator._http import JSON, Ask, Gone, Receive, Scope, Send, read_body, respond
 from farthing.emulator._jobs import MINIMUM, STEP_MS, Jobs
 from farthing.emulator._runtime import called, counted, metadata_of
+from farthing.emulator._signature import Request, check
 from farthing.emulator._world import Caller, World
 from farthing.wire import Route
 
@@ -62,6 +63,7 @@ class Server:
         self._admin = admin(self)
         self._writing = asyncio.Lock()
         self._uvicorn: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -78,6 +80,11 @@ class Server:
         try:
             at_us = self.world.at_us(headers)
             body = await read_body(scope, receive, route.dialect)
+            if caller.secret:
+                check(
+                    Request(scope["method"], path, scope["query_string"].decode("latin-1"), headers, body),
+                    caller.secret,
+                )
             ask = Ask(route, headers, scope["query_string"].decode("latin-1"), body)
             await self._answer(ask, caller, at_us, path, send, receive)
         except Refused as refused:
@@ -136,6 +143,7 @@ class Server:
 
     async def run(self, port: int, ready: Callable[[str], None]) -> None:
         """Serve until told to end; what is held is written then. `ready` gets the address."""
+        self._loop = asyncio.get_running_loop()
         self.world.cache.warm()
         listener = socket.create_server(("127.0.0.1", port), backlog=2048)
         # Answers go out as a head and a body; without this the body waits 40 ms for the head to be acknowledged.
@@ -156,6 +164,11 @@ class Server:
             await self.jobs.stop()
             await self.flush()
             listener.close()
+
+    def flush_now(self) -> None:
+        """From another thread."""
+        if self._loop:
+            asyncio.run_coroutine_threadsafe(self.flush(), self._loop).result()
 
     def end(self) -> None:
         """May be called from another thread."""

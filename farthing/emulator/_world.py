@@ -40,10 +40,11 @@ _SIGNED = re.compile(r"Credential=([^/,\s]{1,128})/\d{8}/([a-z0-9-]+)/")
 
 
 class Identity(NamedTuple):
-    """Who an access key belongs to."""
+    """Who an access key belongs to. Signatures are checked where its secret is told."""
 
     account: str
     arn: str
+    secret: str = ""
 
 
 class Caller(NamedTuple):
@@ -51,6 +52,7 @@ class Caller(NamedTuple):
     arn: str
     region: str
     auth: str  # how it said who it is: sigv4, bearer, key, none
+    secret: str = ""  # with which it must have signed
 
 
 @dataclass(slots=True)
@@ -125,7 +127,7 @@ class World:
             key, region = signed[1], signed[2]
             known = self.identities.get(key)
             if known:
-                return Caller(known.account, known.arn, region, "sigv4")
+                return Caller(known.account, known.arn, region, "sigv4", known.secret)
             return Caller(self.account, f"arn:aws:iam::{self.account}:user/{key}", region, "sigv4")
         auth = "bearer" if said else "key" if "x-api-key" in headers else "none"
         return Caller(self.account, f"arn:aws:iam::{self.account}:user/emulated", self.region, auth)

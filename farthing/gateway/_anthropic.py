@@ -5,6 +5,7 @@ The request that it sees is the client's: on Bedrock the client makes of it a ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from farthing.gateway._tapped import Watch
 from farthing.usage import parse_model_id
 
 METADATA_HEADER = "X-Amzn-Bedrock-Request-Metadata"
+_SCOPE = re.compile(r"Credential=[^/,]+/\d{8}/([a-z0-9-]+)/bedrock")  # whom AWS is told to ask: a region
 _encode = msgspec.json.Encoder(
     enc_hook=lambda each: each.to_dict()
 ).encode  # answers that go back as messages
@@ -87,7 +89,8 @@ class FarthingMiddleware(anthropic.Middleware):
         if http.is_closed and "content-encoding" in headers:
             headers = headers.copy()
             del headers["content-encoding"]  # it has been unpacked
-        attempt.answered(http.status_code, headers, str(http.request.url))
+        signed = _SCOPE.search(http.request.headers.get("authorization", ""))
+        attempt.answered(http.status_code, headers, str(http.request.url), signed[1] if signed else "")
         if http.is_closed:
             attempt.feed(http.content)
             end()

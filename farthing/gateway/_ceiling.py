@@ -20,6 +20,7 @@ from farthing.book import Book, Card, Resolved, Unpriced
 from farthing.meters import Vector
 
 WINDOW = 1_000_000  # the largest there is
+_SHORT_WINDOW = 200_000
 MOST_OUTPUT = 128_000  # of current models (their pages, 2026-11); what is lower is below
 _LOWER_OUTPUT = {
     "claude-3-haiku": 4_096,
@@ -40,15 +41,21 @@ MOST_BATCH_OUTPUT = 300_000  # a beta of the direct API
 # Tokens, PRICES: ceil(w/28) x ceil(h/28), with a cap by the size pictures are scaled down to.
 IMAGE = {"v1": 1_568, "v2": 4_784}
 PAGE = 3_000  # of text a page of a PDF: the upper figure published; each is shown as a picture, too
-MOST_PAGES = {"v1": 100, "v2": 600}  # a request may have
+MOST_PAGES = {
+    False: 100,
+    True: 600,
+}  # of PDF a request may have; more where prompts may be long, but not on Bedrock
 TOOL_PROMPT = 804  # the longest published system prompt of tool use; no newer model's is published
-TOOLS = {"bash": 325, "text_editor": 700, "computer": 4_500, "browser": 6_600, "memory": 1_000}
+# A built-in tool brings its own description; of memory none is published, so it has the longest that is.
+TOOLS = {"bash": 325, "text_editor": 700, "computer": 4_500, "browser": 6_600, "memory": 6_600}
 
 # What makes a call weigh more than its bytes. Names alone: in a text the quotes would be escaped.
 _NAMES = re.compile(
-    rb'"(image"|document"|tools"|toolConfig"|tool_addition"|edits"|mcp_servers"|fallbacks"|container"|cache_control"|cachePoint"|1h")'
+    rb'"(image"|document"|tools"|toolConfig"|tool_addition"|edits"|mcp_servers"|fallbacks"|container"'
+    rb'|cache_control"|cachePoint"|1h"|max_tokens"|additionalModelRequestFields")'
 )
 _ENDLESS = {b'mcp_servers"', b'fallbacks"', b'container"'}  # they may take further passes, or other models
+_MORE_OUTPUT = {b'additionalModelRequestFields"', b'max_tokens"'}  # Converse may be told there once more
 _TOOLED = {b'tools"', b'toolConfig"', b'tool_addition"', b'edits"'}
 _TYPE = re.compile(rb'"type"\s*:\s*"(?:([a-z_]+)_20\d{6}|(tool_search_tool)_(?:bm25|regex))"')
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
@@ -66,6 +73,15 @@ class Ceiling(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
+class _Limits(NamedTuple):
+    """Of a model: the context window, the tokens of a picture, the pages of PDF, the tokens of output at most."""
+
+    window: int
+    image: int
+    pages: int
+    output: int
+
+
 class _Limited(Protocol):
     @property
     def max_tokens(self) -> int | None: ...
@@ -73,22 +89,23 @@ class _Limited(Protocol):
 
 def ceiling(asked: _Limited, body: bytes, book: Book, resolved: Resolved | Unpriced, at: datetime) -> Ceiling:
     """Of the request that will be sent, all levers applied. Linear in its bytes; microseconds for usual ones."""
-    window, tokenizer, output = _limits(book, resolved)
+    limits = _limits(book, resolved)
+    output = limits.output
     plain = body if b"\\u00" not in body else _plain(body)
     names = set(_NAMES.findall(plain))
     prompt, reasons = len(body), []
     if b'image"' in names or b'document"' in names:
-        prompt, media = _media(body, plain, window, tokenizer)
+        prompt, media = _media(body, plain, limits)
         reasons.append(media)
     endless = next((f'"{name.decode()} may take further passes' for name in sorted(names & _ENDLESS)), "")
     if names & _TOOLED:
         tools, runs = _tools(plain)
         prompt, endless = prompt + tools, endless or runs
-    if asked.max_tokens is None:
-        reasons.append(f"no max_tokens: {output:,}, which is the most there is")
+    if asked.max_tokens is None or names >= _MORE_OUTPUT:
+        reasons.append(f"no certain max_tokens: {output:,}, which is the most there is")
     else:
-        output = min(asked.max_tokens, max(window, MOST_BATCH_OUTPUT))
-    prompt = min(prompt, window)
+        output = min(asked.max_tokens, max(limits.window, MOST_BATCH_OUTPUT))
+    prompt = min(prompt, limits.window)
     marked = b'cache_control"' in names or b'cachePoint"' in names
     write = "" if not marked else "cache_write_1h" if b'1h"' in names else "cache_write_5m"
     if isinstance(resolved, Unpriced):
@@ -124,17 +141,18 @@ def _on(meter: str, prompt: int, output: int) -> Vector:
     return Vector(output=output, **{meter: prompt})
 
 
-def _limits(book: Book, resolved: Resolved | Unpriced) -> tuple[int, str, int]:
-    """(context window, tokenizer, most output) of the model."""
+def _limits(book: Book, resolved: Resolved | Unpriced) -> _Limits:
     if isinstance(resolved, Unpriced):
-        return WINDOW, "v2", MOST_OUTPUT
-    data = book.models[resolved.sku.model].data
+        return _Limits(WINDOW, max(IMAGE.values()), MOST_PAGES[True], MOST_OUTPUT)
+    sku, data = resolved.sku, book.models[resolved.sku.model].data
     window = int(data["context_tokens"])
     if any(band["over"] >= window for row in data["price"] for band in row.get("bands", ())):
         window = WINDOW  # prices beyond the window: a beta lets prompts be longer
-    batch = resolved.sku.mode == "batch" and resolved.sku.platform != "bedrock"
-    output = MOST_BATCH_OUTPUT if batch else _LOWER_OUTPUT.get(resolved.sku.model, MOST_OUTPUT)
-    return window, str(data["tokenizer"]), min(output, window)
+    bedrock = sku.platform == "bedrock"
+    batch = sku.mode == "batch" and not bedrock
+    output = MOST_BATCH_OUTPUT if batch else _LOWER_OUTPUT.get(sku.model, MOST_OUTPUT)
+    pages = MOST_PAGES[window > _SHORT_WINDOW and not bedrock]
+    return _Limits(window, IMAGE[data["tokenizer"]], pages, min(output, window))
 
 
 def _plain(body: bytes) -> bytes:
@@ -161,37 +179,30 @@ def _tools(plain: bytes) -> tuple[int, str]:
 # --- pictures and documents ------------------------------------------------------------------------------------------
 
 
-def _media(body: bytes, plain: bytes, window: int, tokenizer: str) -> tuple[int, str]:
+def _media(body: bytes, plain: bytes, limits: _Limits) -> tuple[int, str]:
     """(tokens of the prompt, how they were told). A body whose media cannot be told counts as a full window."""
     try:
         said = msgspec.json.decode(body)
         again = msgspec.json.encode(said)
+        found = list(_blocks([said.get("system"), said.get("messages")])) if isinstance(said, dict) else []
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return window, "its JSON cannot be read: a full window"
-    for name in (b'"image"', b'"document"'):
-        if again.count(name) != plain.count(
-            name
-        ):  # a name that stands there twice hides what was under the first
-            return window, "a name stands twice in its JSON: a full window"
-    if not isinstance(said, dict):
-        return len(body), "no object"
+        return limits.window, "its JSON cannot be read: a full window"
+    # A name that stands twice in an object hides what stood under the first.
+    if any(again.count(name) != plain.count(name) for name in (b'"image"', b'"document"')):
+        return limits.window, "a name stands twice in its JSON: a full window"
     tokens, images, pages = len(body), 0, 0
-    for kind, source in _blocks([said.get("system"), said.get("messages")]):
+    for kind, source in found:
         data = source.get("data", source.get("bytes"))
-        if kind == "image":
-            images += 1
-            tokens -= len(data) if isinstance(data, str) else 0
-            continue
-        found = _pages(kind, source, data, tokenizer)
-        if found is None:
-            return window, "a document of unknown length: a full window"
-        pages += found
-        tokens -= len(data) if found and isinstance(data, str) else 0
-    image = IMAGE.get(tokenizer, max(IMAGE.values()))
-    pages = min(pages, MOST_PAGES.get(tokenizer, 600))
-    return tokens + images * image + pages * (
-        PAGE + image
-    ), f"{images} pictures, {pages} pages of PDF, at their caps"
+        length = 0 if kind == "image" else _pages(kind, source, data, limits.pages)
+        if length is None:
+            return limits.window, "a document of unknown length: a full window"
+        images += kind == "image"
+        pages += length
+        if isinstance(data, str) and (kind == "image" or length):
+            tokens -= len(data)
+    pages = min(pages, limits.pages)
+    tokens += images * limits.image + pages * (PAGE + limits.image)
+    return tokens, f"{images} pictures, {pages} pages of PDF, at their caps"
 
 
 def _blocks(said: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -208,17 +219,14 @@ def _blocks(said: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if kind in ("image", "document") and isinstance(source, dict):
         yield ("image" if kind == "image" else str(source.get("media_type", ""))), source
     for name, value in said.items():
-        if (
-            name in ("image", "document")
-            and isinstance(value, dict)
-            and isinstance(value.get("source"), dict)
-        ):
-            yield ("image" if name == "image" else str(value.get("format", ""))), value["source"]
+        inner = value.get("source") if name in ("image", "document") and isinstance(value, dict) else None
+        if isinstance(inner, dict):
+            yield ("image" if name == "image" else str(value.get("format", ""))), inner
         elif name not in ("input", "json"):
             yield from _blocks(value)
 
 
-def _pages(kind: str, source: Mapping[str, Any], data: Any, tokenizer: str) -> int | None:
+def _pages(kind: str, source: Mapping[str, Any], data: Any, most: int) -> int | None:
     """Of a document: 0 where its text stands in the body, None where nobody can say."""
     if source.get("type") in ("text", "content") or "text" in source or "content" in source:
         return 0
@@ -226,7 +234,6 @@ def _pages(kind: str, source: Mapping[str, Any], data: Any, tokenizer: str) -> i
         return 0 if isinstance(data, str) else None
     if kind not in ("pdf", "application/pdf") or not isinstance(data, str):
         return None
-    most = MOST_PAGES.get(tokenizer, 600)
     try:
         pdf = binascii.a2b_base64(data)
     except (binascii.Error, ValueError):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 _FIRST_BYTES = 200  # of a frame: its headers, and the beginning of its payload
-_LEAST_BYTES = 16
+_LEAST_BYTES, _MOST_BYTES = 16, 16 * 1024 * 1024 + 16
 _DELTA = {  # in an event that only has text: its name, or the base64 of '{"type":"content_block_delta"'
     "ConverseStream": b"contentBlockDelta",
     "InvokeModelWithResponseStream": b'"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIs',
@@ -34,19 +34,23 @@ class Frames:
     def __init__(self, needle: bytes, feed: Callable[[bytes], None]) -> None:
         self._needle, self._feed = needle, feed
         self._rest = b""
+        self._broken = False
 
     def feed(self, chunk: bytes) -> None:
         data = self._rest + chunk if self._rest else chunk
+        if self._broken:
+            self._feed(chunk)
+            return
         at = kept = 0
         size = len(data)
         while size - at >= _LEAST_BYTES:
             end = at + int.from_bytes(data[at : at + 4], "big")
+            if not _LEAST_BYTES <= end - at <= _MOST_BYTES:  # no frame: the reader of frames is to say so
+                self._feed(data[kept:])
+                self._rest, self._broken = b"", True
+                return
             if end > size:
                 break
-            if end - at < _LEAST_BYTES:  # no frame: the reader of frames is to say so
-                self._feed(data[kept:])
-                self._rest = b""
-                return
             if data.find(self._needle, at, min(end, at + _FIRST_BYTES)) >= 0:
                 if kept < at:
                     self._feed(data[kept:at])

@@ -31,7 +31,7 @@ from farthing.gateway._metadata import bytes_of, metadata_of, told
 from farthing.gateway._outbox import Fsync, Outbox
 from farthing.gateway._prefixes import Key, hashed, key_of, prefixes
 from farthing.gateway._skim import skimmed
-from farthing.gateway.budgets import Budgets, Denied, open_budgets
+from farthing.gateway.budgets import Budgets, Denied, Notice, open_budgets
 from farthing.gateway.live import Call, Live, Refused, Settled, Who
 from farthing.gateway.policy import least_of, look, rewrite
 from farthing.outbox import Decision
@@ -112,24 +112,27 @@ class Attempt:
     def path(self) -> str:
         return f"/model/{quote(self.route.model, safe='')}/{_ACTIONS[self.route.operation]}"
 
-    def answered(self, status: int, headers: Mapping[str, str], url: str = "") -> None:
+    def answered(self, status: int, headers: Mapping[str, str], url: str = "", region: str = "") -> None:
         """Its answer begins. The headers do not mind how their names are written."""
         try:
             if url:
-                self._place(url)
+                self._place(url, region)
             self._answers = Answers(self.route, status, headers)
             self._read = skimmed(self.call.intent.operation, self._answers)
         except Exception as fault:  # noqa: BLE001 - the caller's call goes on
             self.hook.fault(fault)
 
-    def _place(self, url: str) -> None:
-        """The host tells the region, and which API it is, to who did not know."""
+    def _place(self, url: str, region: str) -> None:
+        """The address tells the region, and which API it is, to who did not know."""
         host, _, path = url.partition("://")[2].partition("/")
         found = _REGION.match(host)
         taken = _route("/" + path.partition("?")[0])
         told: dict[str, str] = {}
-        if found:
-            told = {"platform": "bedrock", "region": self.call.intent.region or found[1]}
+        if found or region:
+            told = {
+                "platform": "bedrock",
+                "region": self.call.intent.region or region or (found[1] if found else ""),
+            }
         if taken:
             told["operation"] = taken.operation
         self.call.intent = msgspec.structs.replace(self.call.intent, **told)
@@ -299,6 +302,7 @@ class Hook:
             if call.denied is None:
                 return None
             raise BudgetExceeded(call.denied)
+        _tell(call.warnings)
         attempt = Attempt(self, call, asked_for, new, model)
         try:
             if rewrites:
@@ -379,6 +383,7 @@ class Hook:
                 first_token_ms=attempt.first_token_ms,
                 prefixes=prefixes(made, tokens) if made else None,
             )
+            _tell(settled.warnings)
             if self.on_settled is not None:
                 self.on_settled(attempt.call.id, settled)
         except Exception as fault:  # noqa: BLE001
@@ -457,6 +462,12 @@ class Hook:
 
 def _region() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+
+
+def _tell(warnings: tuple[Notice, ...]) -> None:
+    """Of budgets, at 75, 95 and 100 %: each comes once a period."""
+    for notice in warnings:
+        _log.warning("farthing: %s", notice.says)
 
 
 def _unbatched(made: Decided) -> Decided:

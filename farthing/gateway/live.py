@@ -132,17 +132,26 @@ class Live:
         body: bytes,
         decisions: Sequence[Decision] = (),
         mode: str = "",
+        call_id: str = "",
+        lease_s: int = LEASE_S,
     ) -> Call | Refused:
-        """Hold its ceiling and write its intent. The request is the one that will be sent, all levers applied."""
+        """Hold its ceiling and write its intent. The request is the one that will be sent, all levers applied.
+
+        Who gives `call_id` again, after a crash, begins the same call again.
+        """
         at_us = self.clock_us()
         resolved = self.resolve(who, asked, mode)
         most = ceiling(asked, body, self.book, resolved, _instant(at_us))
         call = Call(
-            new_id(), self._intent(who, route, asked, most, decisions, mode, at_us), at_us, resolved, most
+            call_id or new_id(),
+            self._intent(who, route, asked, most, decisions, mode, at_us),
+            at_us,
+            resolved,
+            most,
         )
         call.intent = msgspec.structs.replace(call.intent, gateway_id=call.id)
         if self.budgets is not None:
-            scope, lease = _scope(who, call.sku, asked), at_us + LEASE_S * 1_000_000
+            scope, lease = _scope(who, call.sku, asked), at_us + lease_s * 1_000_000
             held = self.budgets.hold(call.id, scope, most.picos, at_us, lease, sum(most.tokens))
             if isinstance(held, Denied):
                 return Refused(held.reason, held)

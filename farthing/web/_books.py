@@ -1,0 +1,181 @@
+"""The books behind the pages: ledger, prices, bill and policy; pages made of them once, and kept until something changes.
+
+Pages made of sums share one ledger that keeps them; those that read more have another, and a turn of their own, so that
+nobody waits for a savings plan to see the bill.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from farthing.cells import Question
+from farthing.fx import Rates
+from farthing.ledger import Ledger
+from farthing.statement import Statement
+from farthing.web import _proof, _saving, _usage  # noqa: F401 - they bring the pages
+from farthing.web._access import Who
+from farthing.web._cube import Cubed
+from farthing.web._live import recent
+from farthing.web._page import PAGES, Page, PageError, View, as_json, page
+from farthing.web._usage import choices
+
+ORDER = ("bill", "explore", "why", "reconcile", "savings", "cache", "endpoints", "batch", "budgets", "prices", "live")
+SHARED = ("since", "until", "where", "tz", "assume", "currency")  # parameters of every page
+CHOICES = ("team", "model", "endpoint", "mode", "platform", "account", "workload")
+MOST_KEPT = 256  # pages
+KEPT_S, KEPT_SLOW_S = 60, 600  # what hangs on the time of day is that old at most
+
+Query = Sequence[tuple[str, str]]
+Ask = Callable[[Query], tuple[Question, Rates | None, str]]  # ValueError where something cannot be
+
+
+class Packed(NamedTuple):
+    plain: bytes
+    packed: bytes
+
+
+class _Kept(NamedTuple):
+    made: Packed
+    at: datetime
+
+
+@dataclass
+class Books:
+    """`ask` makes a question of the shared parameters, as the command line does."""
+
+    folder: str  # of the ledger
+    ask: Ask
+    policy: Path
+    statement_of: Callable[[Question], Statement] | None = None
+    outbox: str = ""
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    demo: bool = False
+
+    quick: Cubed = field(init=False)
+    slow: Ledger = field(init=False)
+    _kept: OrderedDict[Any, _Kept] = field(init=False, default_factory=OrderedDict)
+    _turns: dict[bool, threading.Lock] = field(init=False)
+    _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.quick, self.slow = Cubed(self.folder), Ledger(self.folder)
+        self._turns = {False: threading.Lock(), True: threading.Lock()}
+
+    # --- pages
+
+    def json(self, name: str, query: Query, who: Who) -> Packed:
+        """A page as JSON. PageError or another ValueError in one line where it cannot be."""
+        key = ("json", name, tuple(query), who.teams)
+
+        def make() -> bytes:
+            made, view = self._page(name, query, who)
+            said = as_json(name, made, view) | {"ledger_version": "-".join(map(str, self.quick.version()))}
+            return msgspec.json.encode(_scoped(said) if who.teams else said)
+
+        return self._once(key, make, slow=PAGES[name].slow)
+
+    def csv(self, name: str, query: Query, who: Who, table: str = "") -> Packed:
+        """One of its tables as CSV: the main one, if none is named."""
+        key = ("csv", name, table, tuple(query), who.teams)
+
+        def make() -> bytes:
+            made, _ = self._page(name, query, who)
+            if made.missing:
+                raise PageError(": ".join(made.missing))
+            if table and table not in made.tables:
+                raise PageError(f"no table {table[:40]!r}: {name} has {', '.join(made.tables)}")
+            chosen = made.tables[table or MAIN.get(name) or next(iter(made.tables))]
+            return chosen.as_csv().encode()
+
+        return self._once(key, make, slow=PAGES[name].slow)
+
+    def _page(self, name: str, query: Query, who: Who) -> tuple[Page, View]:
+        made = PAGES[name]
+        own = [(key, value) for key, value in query if key in made.own or (name == "why" and key in ("from", "to"))]
+        known = (*SHARED, *(key for key, _ in own))
+        if strange := [key for key, _ in query if key not in known]:
+            allowed = ", ".join((*SHARED, *(("from", "to") if name == "why" else made.own)))
+            raise PageError(f"no parameter {strange[0][:40]!r} here: there are {allowed}")
+        with self._turns[made.slow]:
+            view = self.view([pair for pair in query if pair[0] in SHARED], who, slow=made.slow)
+            return made.make(view, **dict(own)), view
+
+    def view(self, query: Query, who: Who, *, slow: bool = False) -> View:
+        """What a page is made from. Whoever may see some teams alone has a question about those."""
+        question, rates, currency = self.ask(query)
+        question = _asked_by(question, who)
+        return View(
+            self.slow if slow else self.quick, question, self.clock(), tuple(query), rates, currency,
+            lambda: self.statement_of(question) if self.statement_of else None,
+            str(self.policy), self.outbox, self._known(question, who), who.teams,
+        )  # fmt: skip
+
+    def _known(self, question: Question, who: Who) -> dict[str, list[str]]:
+        """The values to filter by; those of the quick ledger, whichever the page is made from."""
+        key = (self.quick.version(), who.teams, question.book.digest, str(self.policy))
+        if key not in self._choices:
+            self._choices.clear()
+            view = View(self.quick, question, self.clock(), scope=who.teams)
+            self._choices[key] = choices(view, CHOICES)
+        return self._choices[key]
+
+    def _once(self, key: Any, make: Callable[[], bytes], *, slow: bool) -> Packed:
+        """Made once for all who ask the same of the same state of the books."""
+        now = self.clock()
+        key = (key, self.quick.version(), _stamp(self.policy))
+        kept = self._kept.get(key)
+        if kept and (now - kept.at).total_seconds() < (KEPT_SLOW_S if slow else KEPT_S):
+            return kept.made
+        plain = make()
+        made = Packed(plain, gzip.compress(plain, 5, mtime=0))
+        self._kept[key] = _Kept(made, now)
+        while len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+        return made
+
+
+MAIN = {"bill": "models", "explore": "groups", "cache": "days", "savings": "advice", "reconcile": "causes"}
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _asked_by(question: Question, who: Who) -> Question:
+    """The question, about nobody's calls but those of the teams that may be seen."""
+    if not who.teams:
+        return question
+    from dataclasses import replace
+
+    budgets = tuple(one for one in question.config.budgets if _of(one.where, who.teams))
+    config = msgspec.structs.replace(question.config, budgets=budgets)
+    return replace(question, where=(*question.where, *who.scope), config=config)
+
+
+def _of(where: Iterable[str], teams: Sequence[str]) -> bool:
+    """Whether a budget is of these teams alone."""
+    named = [text.partition("=")[2].split(",") for text in where if text.partition("=")[0].strip() == "team"]
+    return any(all(value.strip() in teams for value in values) for values in named)
+
+
+def _scoped(said: dict[str, Any]) -> dict[str, Any]:
+    """Without what is of all teams: which files were rejected, and how many lines."""
+    footer = {key: value for key, value in said["footer"].items() if not key.startswith("rejected") and key != "read"}
+    return said | {"footer": footer, "rejected": {"lines": 0, "reasons": []}}
+
+
+@page("The last calls of the gateway and the hooks, as they come.", slow=False)
+def live(view: View) -> Page:
+    return recent(view)

