@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, cached_property
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -163,13 +163,25 @@ def cells(
     since, until = max(since, used[0]), min(until, used[1])
     if since >= until:
         return []
-    contexts = _Contexts(ledger, question, (since, until), keys, extra, beside)
+    keep = getattr(ledger, "kept_cells", None)  # of a ledger that keeps sums: farthing/web/_cube.py
+    if keep and not (flags or extra or beside):
+        kept: list[Cell] | None = keep(question, keys, (since, until), by_meter)
+        if kept is not None:
+            return kept
+    contexts = Contexts(ledger, question, (since, until), keys, extra, beside)
     lines = grid(question.book, sorted(contexts.skus), since, until)
     summed = _sum(ledger, question, contexts, lines, keys, (since, until), flags, by_meter)
-    return list(_price(summed, question, contexts, lines, keys, since))
+    return list(priced_cells(summed, question, contexts, lines, keys, since))
 
 
-class _Contexts:
+class Placed(Protocol):
+    """What contexts resolve to, and the prompt sizes at which the prices of each change."""
+
+    places: list[Resolved | Unpriced]
+    edges: list[tuple[int, ...]]
+
+
+class Contexts:
     """The ledger's contexts joined to what the book makes of them.
 
     `places` are what they resolve to, and `edges` the prompt sizes at which the prices of each change; `skus` are
@@ -198,7 +210,7 @@ class _Contexts:
         family = {sku: {sku, *(beside(sku) if beside else ())} for sku in own}
         self.skus = set().union(*family.values())
         self.edges = [
-            _edges(question.book, family[p.sku], *span) if isinstance(p, Resolved) else ()
+            edges_of(question.book, family[p.sku], *span) if isinstance(p, Resolved) else ()
             for p in self.places
         ]
         self.edge_columns = [f"edge_{i}" for i in range(max(map(len, self.edges), default=0))]
@@ -231,19 +243,19 @@ class _Contexts:
         )
         named += "".join(f', p."{name}"' for name in self.extra)
         query = f"SELECT ctx, place, c.assumed{named} FROM ctx_facts c JOIN ctx_places p USING ({on})"
-        self._claiming: dict[
+        self.claiming: dict[
             str, Any
         ] = {}  # by the claimed keys that are asked for: tag sets and their claimants
         for key in CLAIMED:
             if key in (*keys, *(where.key for where in question.where)):
-                self._claiming[key] = self._by_tags(key)
+                self.claiming[key] = self._by_tags(key)
                 con.register(f"ctx_{key}", self._by_facts(key, contexts))
                 same = " AND ".join(f"c.{name} = {key}.{name}" for name in _BELONGING)
                 query = query.replace(" FROM", f", {key}.{key} FROM") + f" JOIN ctx_{key} {key} ON {same}"
-        self._named = con.sql(query)
+        self.named = con.sql(query)
         for where in question.where:
             if not self.hangs_on_tags(where.key):
-                self._named = self._named.filter(_matches(f'"{where.key}"', where))
+                self.named = self.named.filter(_matches(f'"{where.key}"', where))
 
     def _claimants(self, key: str) -> Mapping[str, Members]:
         return self.question.config.teams if key == "team" else self.question.config.workloads
@@ -298,7 +310,7 @@ class _Contexts:
 
     def hangs_on_tags(self, key: str) -> bool:
         """Whether a row's tags say what it is under this key, so that its context alone does not."""
-        return key.startswith("tag:") or self._claiming.get(key) is not None
+        return key.startswith("tag:") or self.claiming.get(key) is not None
 
     def coded(self, keys: Sequence[str]) -> tuple[Any, dict[int, dict[str, Any]]]:
         """Each context with a small code for what it says of `keys`, and what each code stands for.
@@ -314,7 +326,7 @@ class _Contexts:
             if where.key in CLAIMED and self.hangs_on_tags(where.key)
         }
         given = [_quoted(name) for name in self.extra] + list(fits.values())
-        grouped = self._named.aggregate(f"{', '.join([*said, *given])}, list(ctx)").fetchall()
+        grouped = self.named.aggregate(f"{', '.join([*said, *given])}, list(ctx)").fetchall()
         types = {
             "ctx": "int64", "code": "int32",
             **dict.fromkeys(self.extra, "int64"), **dict.fromkeys(fits, "bool"),
@@ -331,7 +343,7 @@ class _Contexts:
         """Each tag set that says something of the key, with a code for what, and what each code stands for."""
         con = self.ledger.connection
         view = f"said of {key}"  # of its own: a frame looks its views up when it is read
-        con.register(view, self._claiming[key] if key in CLAIMED else self._tag_values(key[4:]))
+        con.register(view, self.claiming[key] if key in CLAIMED else self._tag_values(key[4:]))
         code = "CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code"
         coded = f"SELECT tags, {code}, value FROM {_quoted(view)}"
         meanings = _meanings(con, f"code, value FROM ({coded})")
@@ -343,7 +355,7 @@ class _Contexts:
         import narwhals.stable.v2 as nw
 
         if where.key in CLAIMED:
-            fits = self._claiming[where.key].project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
+            fits = self.claiming[where.key].project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
             frame = frame.join(nw.from_native(fits), on="tags", how="left")
             return frame.filter(nw.coalesce(nw.col(f"tag_fits_{number}"), nw.col(f"fits_{number}")))
         values = self._tag_values(where.key[4:])
@@ -370,7 +382,7 @@ def _distinct(contexts: Any, book: Book) -> tuple[list[dict[str, str]], str]:
     return [dict(zip(names, row, strict=True)) for row in rows], on
 
 
-def _edges(book: Book, skus: Iterable[Sku], since: datetime, until: datetime) -> tuple[int, ...]:
+def edges_of(book: Book, skus: Iterable[Sku], since: datetime, until: datetime) -> tuple[int, ...]:
     """The prompt sizes at which any of their prices changes."""
     cards = [card for card in book.cards(*skus) if card.starts < until and since < card.ends]
     sizes = {size for card in cards for size in (card.prompt_from, card.prompt_to)}
@@ -393,7 +405,7 @@ def _unresolved(key: str, facts: Mapping[str, Any]) -> str:
     return str(said.get(key, ""))
 
 
-class _Summed(NamedTuple):
+class Summed(NamedTuple):
     """Groups as the engine gives them: `names` of their first columns; then calls, tokens, calls by meter."""
 
     names: tuple[str, ...]
@@ -405,13 +417,13 @@ class _Summed(NamedTuple):
 def _sum(
     ledger: Ledger,
     question: Question,
-    contexts: _Contexts,
+    contexts: Contexts,
     lines: Grid,
     keys: Sequence[str],
     span: tuple[datetime, datetime],
     flags: Sequence[nw.Expr],
     by_meter: bool,
-) -> _Summed:
+) -> Summed:
     import narwhals.stable.v2 as nw  # where no frame is asked, it is not loaded
 
     coded, meanings = contexts.coded([key for key in keys if key in KEYS])
@@ -441,17 +453,18 @@ def _sum(
     # DuckDB's 128-bit sums take long to become Python's; one that does not fit 64 bits is an error, never wrong
     sums = {name: total.cast(nw.Int64()) for name, total in sums.items()}
     summed = (frame.with_columns(**by) if by else frame).group_by(*group).agg(**sums)
-    return _Summed(group, summed.to_native().fetchall(), meanings, values)
+    return Summed(group, summed.to_native().fetchall(), meanings, values)
 
 
-def _price(
-    summed: _Summed,
+def priced_cells(
+    summed: Summed,
     question: Question,
-    contexts: _Contexts,
+    contexts: Placed,
     lines: Grid,
     keys: Sequence[str],
     since: datetime,
 ) -> Iterator[Cell]:
+    """Each group with its card, as a cell. Those that nothing is left of are left out."""
     eras = (since, *lines.dates)
     ttl = question.assume.get("ttl", "")
 
@@ -494,7 +507,7 @@ def _price(
         yield Cell(names, sku, at, prompt, price, tokens, calls, meter_calls, cost, assumed, source, flags)
 
 
-def _shown(key: str, column: Mapping[str, int], summed: _Summed) -> tuple[Any, Mapping[Any, str]]:
+def _shown(key: str, column: Mapping[str, int], summed: Summed) -> tuple[Any, Mapping[Any, str]]:
     """The column that a key is in, or the columns as a slice, and what its values stand for."""
     if key in TIME_KEYS:
         return column["local_day"], _Days(key)

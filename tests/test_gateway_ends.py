@@ -7,8 +7,9 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.gateways import (
     BODY,
     INVOKE,
     LAST,
+    MODEL,
     STREAM,
     STREAM_HEAD,
     answered,
@@ -84,6 +86,32 @@ def test_each_key_has_a_session_of_its_own(tmp_path, moto):
     assert len(set(used)) == 2
     assert all(name.startswith("ASIA") for name in used)
     assert all("x-amz-security-token" in authorization(asked) for asked in up.asked)
+
+
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIATEAM</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>
+<Expiration>{}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+def test_session_is_tagged_with_key_team_and_project(tmp_path):
+    keys = tmp_path / "keys.json"
+    arn = "arn:aws:iam::123456789012:role/red"
+    token = add(
+        keys, Key(name="ci@x", shown="", created=NOW, team="réd", project="p", role_arn=arn), NOW
+    ).token
+    ends = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    answer = reply(ASSUMED.format(ends).encode(), headers=[("Content-Type", "text/xml")])
+    with upstream(lambda _: [answer]) as sts, upstream(lambda _: [reply(message())]) as up:
+        env = {**OWN, "AWS_ENDPOINT_URL_STS": sts.url}
+        with gateway(tmp_path / "outbox", "--bedrock", up.url, "--keys", str(keys), env=env) as made:
+            assert made.post(INVOKE, BODY, [("Authorization", f"Bearer {token}")]).status == 200
+    (asked,) = sts.asked
+    said = parse_qs(asked.body.decode())
+    assert said["RoleArn"] == [arn]
+    assert said["RoleSessionName"] == ["farthing-ci@x"]
+    tags = {said[f"Tags.member.{n}.Key"][0]: said[f"Tags.member.{n}.Value"][0] for n in (1, 2, 3)}
+    assert tags == {"farthing:key": "ci@x", "team": "réd", "project": "p"}
+    assert "Credential=ASIATEAM/" in authorization(up.asked[0])
 
 
 def test_role_that_cannot_be_assumed_sends_nothing(tmp_path):
@@ -185,6 +213,59 @@ def test_client_that_takes_nothing_is_cut_off_and_metered(tmp_path):
         client.sendall(request("POST", INVOKE, BODY))
         assert waited(lambda: list(made.results().values()))[0].tokens.output == 5
         assert waited(lambda: b"farthing_open_calls 0" in made.raw(request("GET", "/metrics")))
+
+
+# --- an outbox that cannot be written ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "status"), [("refuse", 503), ("pass", 200)])
+def test_outbox_that_cannot_be_written(tmp_path, how, status):
+    (tmp_path / "outbox").write_text("a file where the folder should be")
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, "--no-auth", "--on-full", how) as made,
+    ):
+        assert made.post(INVOKE).status == status
+        assert len(up.asked) == (how == "pass")
+        assert answered(made.raw(request("GET", "/readyz"))).status == 503
+        told = made.raw(request("GET", "/metrics")).decode()
+        assert ("farthing_unmetered_calls_total 1" in told) == (how == "pass")
+
+
+def test_client_that_waits_to_be_asked_for_its_body(tmp_path):
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth") as made,
+    ):
+        head, _, body = request("POST", INVOKE, BODY, [("Expect", "100-continue")]).partition(b"\r\n\r\n")
+        with socket.create_connection(made.address, timeout=10) as client:
+            client.sendall(head + b"\r\n\r\n")
+            assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(body)
+            assert until_closed(client).startswith(b"HTTP/1.1 200")
+        assert "expect" not in {name.lower() for name, _ in up.asked[0].headers}
+
+
+# --- spans ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_attempt_is_a_span(tmp_path):
+    env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth", env=env) as made,
+    ):
+        got = made.post(INVOKE, BODY.replace(b'"hi"', b'"xyzzy"'))
+        time.sleep(0.5)
+        assert made.end() == 0
+        out, _ = made.process.communicate()
+    (span,) = json.loads(f"[{out.strip()}]")
+    assert span["name"] == f"chat {MODEL}"
+    said = span["attributes"]
+    assert said["gen_ai.usage.output_tokens"] == 5
+    assert said["farthing.call.id"] == got["x-farthing-call-id"]
+    assert said["farthing.cost.usd"] == got["x-farthing-cost-usd"]
+    assert "xyzzy" not in out
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -246,6 +246,20 @@ def test_a_denial_is_raised_once_and_nothing_is_sent(up, tmp_path, asynchronous)
     budgets.close()
 
 
+def test_budgets_that_break_do_not_break_an_async_call(up, tmp_path):
+    budgets = open_budgets(Config(), str(tmp_path / "budgets.sqlite"))
+    client, hook = made(up, tmp_path / "out", asynchronous=True, budgets=budgets)
+    hook.live.budgets = object()  # nothing that can be asked
+
+    async def call() -> str:
+        async with client:
+            return (await client.messages.create(**ask())).content[0].text
+
+    assert asyncio.run(call()) == "a secret answer"
+    assert hook.faults > 0
+    budgets.close()
+
+
 def test_a_policy_is_applied_before_the_client_signs(up, tmp_path):
     file = tmp_path / "farthing-policy.toml"
     said = 'approver = "Ada"\napproved_at = "2020-01-01"\nexpires = "2099-01-01"\n'

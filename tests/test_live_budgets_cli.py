@@ -178,6 +178,14 @@ def test_a_sync_takes_over_what_the_ledger_knows_more(farthing, tmp_path):
     assert json.loads(farthing("budget", "sync", "--json")[1]) == {"changes": []}
 
 
+def test_the_environment_may_name_the_store(farthing, tmp_path, monkeypatch):
+    """Which is where an address with a password belongs."""
+    monkeypatch.setenv("FARTHING_BUDGET_STORE", str(tmp_path / "elsewhere.sqlite"))
+    farthing("budget", "raise", "all", "--to", "1", *RAISE)
+    assert (tmp_path / "elsewhere.sqlite").exists()
+    assert not (tmp_path / "held.sqlite").exists()
+
+
 def test_without_budgets_a_list_says_how_to_have_some(farthing, tmp_path):
     (tmp_path / "farthing.toml").write_text("")
     code, out, _ = farthing("budget", "list", "--store", tmp_path / "other.sqlite")

@@ -178,13 +178,16 @@ def test_budgets_in_any_order_never_wait_for_each_other(opened):
     assert stands(budgets) == dict.fromkeys("abcd", (120, 0))
 
 
-def walk(budgets: Budgets, seed: int, steps: int) -> None:
-    """Calls that fail in every way, in any order, beside a plain account of what must be held and spent."""
+def walk(budgets: Budgets, seed: int, steps: int, usd: int) -> int:
+    """Calls that fail in every way, in any order, beside a plain account of what must be held and spent.
+
+    Answers with how many did not fit.
+    """
     draws = random.Random(seed)
     scopes = [ADA._replace(key=f"key-{number}") for number in range(5)]
     open_calls: dict[str, tuple[int, int, int]] = {}  # call -> (key, ceiling, until)
     lapsed: dict[str, tuple[int, int]] = {}
-    spent, now = [0] * 5, NOW
+    spent, now, denied = [0] * 5, NOW, 0
     for number in range(steps):
         now += draws.randrange(SECOND)
         what, call = draws.random(), draws.choice(list(open_calls)) if open_calls else ""
@@ -192,7 +195,8 @@ def walk(budgets: Budgets, seed: int, steps: int) -> None:
             call, key, most = f"walk-{seed}-{number}", draws.randrange(5), draws.randrange(2 * USD)
             under_way = sum(other[1] for other in open_calls.values() if other[0] == key)
             until = now + draws.randrange(20 * SECOND)
-            fits = spent[key] + under_way + most <= 300 * USD
+            fits = spent[key] + under_way + most <= usd * USD
+            denied += not fits
             answer = budgets.hold(call, scopes[key], most, now, until)
             assert isinstance(answer, Held) is fits
             if fits:
@@ -226,6 +230,7 @@ def walk(budgets: Budgets, seed: int, steps: int) -> None:
         assert sum(each.amount for each in work.open()) == sum(held)
     budgets.expire(now + DAY)
     _check(budgets, [a + b for a, b in zip(spent, held, strict=True)], [0] * 5)
+    return denied
 
 
 def _check(budgets: Budgets, spent: list[int], held: list[int]) -> None:
@@ -235,13 +240,13 @@ def _check(budgets: Budgets, spent: list[int], held: list[int]) -> None:
 
 
 def test_nothing_leaks_however_calls_fail(opened):
-    walk(opened(hard(usd=300, each="key", period="month")), 1, 2_000)
+    assert walk(opened(hard(usd=30, each="key", period="month")), 1, 2_000, 30) > 50
 
 
 @pytest.mark.fuzz
 def test_nothing_leaks_in_100_000_random_failures(opened):
-    budgets = opened(hard(usd=300, each="key", period="month"))
-    walk(budgets, 2, 30_000 if budgets.waits else 300_000)
+    budgets = opened(hard(usd=3_000, each="key", period="month"))
+    walk(budgets, 2, 30_000 if budgets.waits else 300_000, 3_000)
 
 
 # --- raised, reset, audited ------------------------------------------------------------------------------------------
@@ -408,6 +413,24 @@ def test_while_the_store_is_out_of_reach_calls_are_refused_or_passed_by_choice(b
     assert not budgets.renew("a", SOON)
     free()
     assert holds(budgets, 1, "c")  # and what could not be posted is
+    assert stands(budgets) == {"day": (3, 1)}
+    budgets.close()
+
+
+def test_a_store_that_takes_long_to_fail_is_left_alone_for_a_while(blocked, monkeypatch):
+    monkeypatch.setattr(_budget_store, "BUSY_S", 0.2)
+    path, block, free = blocked
+    budgets = open_budgets(Config(budgets=(hard(),)), str(path))
+    holds(budgets, 4, "a")
+    block()
+    assert not holds(budgets, 1)
+    start = time.monotonic()
+    assert not any(holds(budgets, 1) for _ in range(50))
+    budgets.post("a", 3 * USD, NOW)
+    assert time.monotonic() - start < 0.2
+    free()
+    budgets._again = 0  # a second has gone by
+    assert holds(budgets, 1)
     assert stands(budgets) == {"day": (3, 1)}
     budgets.close()
 

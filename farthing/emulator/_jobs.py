@@ -7,6 +7,7 @@ does not cache in them.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ MESSAGES = Route("Messages", "anthropic")
 MINIMUM = 100  # records of a job
 STEP_MS = 50
 SLICE = 50  # records between two looks at whether to stop
-_ENDED = ("Completed", "Failed", "Stopped")
+_ENDED = ("Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired")
 _decode, _encode = msgspec.json.decode, msgspec.json.Encoder().encode
 
 
@@ -78,6 +79,7 @@ class Jobs:
         self.minimum, self.step_s = minimum, step_ms / 1000
         self.jobs: dict[str, Job] = {}
         self.batches: dict[str, Batch] = {}
+        self.ends: deque[tuple[str, int]] = deque()  # how the next jobs end, and after so many records
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _start(self, work: Any) -> None:
@@ -98,6 +100,10 @@ class Jobs:
         for name in ("jobName", "roleArn", "modelId", "inputDataConfig", "outputDataConfig"):
             if not asked.get(name):
                 raise Refused("invalid", f"{name} is required")
+        token = asked.get("clientRequestToken")
+        for job in self.jobs.values():
+            if token and token == job.asked.get("clientRequestToken"):
+                return job
         if any(
             job.asked["jobName"] == asked["jobName"] and job.status not in _ENDED
             for job in self.jobs.values()
@@ -135,6 +141,7 @@ class Jobs:
             job.ended_us = job.changed_us
 
     async def _run(self, job: Job) -> None:
+        end, most = self.ends.popleft() if self.ends else ("Completed", None)
         try:
             files: dict[str, list[bytes]] = {}
             for status in ("Validating", "Scheduled", "InProgress"):
@@ -146,8 +153,8 @@ class Jobs:
                     files = await asyncio.to_thread(self._inputs, job)
                     self._validate(job, files)
             else:
-                await self._process(job, files)
-            self._now(job, "Stopped" if job.status == "Stopping" else "Completed")
+                await self._process(job, files, most)
+            self._now(job, "Stopped" if job.status == "Stopping" else end)
         except Refused as refused:
             self._now(job, "Failed", refused.message)
         except Exception as error:  # noqa: BLE001 - the bucket's, of which there are many
@@ -178,11 +185,11 @@ class Jobs:
         )
         job.counts["totalRecordCount"] = total
 
-    async def _process(self, job: Job, files: Mapping[str, list[bytes]]) -> None:
+    async def _process(self, job: Job, files: Mapping[str, list[bytes]], most: int | None = None) -> None:
         done: dict[str, list[bytes]] = {}
         tokens = [0, 0]
-        for name, lines in files.items():
-            out = done[name] = []
+        for name, all_lines in files.items():
+            out, lines = done.setdefault(name, []), all_lines[:most]
             for at in range(0, len(lines), SLICE):
                 if job.status == "Stopping":
                     break

@@ -44,7 +44,7 @@ class FarthingMiddleware(anthropic.Middleware):
         return response
 
     async def handle_async(self, request: Any, call_next: Any) -> Any:
-        attempt, request = await self.hook.run(self._begun, request)
+        attempt, request = await self.hook.run(self._begun, request) or (None, request)
         if attempt is None:
             return await call_next(request)
         try:

@@ -13,7 +13,9 @@ _A_JOB = "batch inference job"
 _NAMES = {  # how Service Quotas names them, each once for every model
     "least": re.compile(f"minimum number of records per {_A_JOB} for (.+)", re.IGNORECASE),
     "most": re.compile(f"records per (?:input file per )?{_A_JOB} for (.+)", re.IGNORECASE),
-    "jobs": re.compile(f"sum of in-progress and submitted {_A_JOB}s using a base model for (.+)", re.IGNORECASE),
+    "jobs": re.compile(
+        f"sum of in-progress and submitted {_A_JOB}s using a base model for (.+)", re.IGNORECASE
+    ),
 }
 _GIGABYTE = 1 << 30
 

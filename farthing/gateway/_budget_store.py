@@ -20,7 +20,7 @@ from farthing.gateway._budget_rules import Part
 from farthing.gateway._budget_types import Change, StoreError
 
 VERSION = 1
-BUSY_S = 5.0
+BUSY_S = 2.0  # to wait for another process, or for a server
 THREADS = 8  # that wait for a network at once
 
 
@@ -275,7 +275,7 @@ class Postgres:
         self._own = threading.local()
         self._all: list[Any] = []
         try:
-            with psycopg.connect(url, autocommit=False, connect_timeout=5) as db:  # one transaction
+            with psycopg.connect(url, autocommit=False, connect_timeout=int(BUSY_S)) as db:  # one transaction
                 self._prepare(lambda sql, values=None: db.execute(sql.replace("?", "%s"), values))
         except psycopg.Error as error:
             raise StoreError(f"the PostgreSQL budget store: {_line(error)}") from error
@@ -292,7 +292,11 @@ class Postgres:
     def _connection(self) -> Any:
         found = getattr(self._own, "db", None)
         if found is None or found.closed:
-            found = self._own.db = self._psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            wait_ms = int(BUSY_S * 1000)
+            found = self._own.db = self._psycopg.connect(
+                self._url, autocommit=True, connect_timeout=int(BUSY_S), tcp_user_timeout=wait_ms
+            )
+            found.execute(f"SET statement_timeout = {wait_ms}")
             self._all = [*(db for db in self._all if not db.closed), found]
         return found
 

@@ -22,7 +22,7 @@ class Window(NamedTuple):
 def window(period: str, zone: ZoneInfo, at_us: int) -> Window:
     """The window that an instant lies in; weeks begin on Mondays.
 
-    >>> spring = window("day", ZoneInfo("Europe/Berlin"), 1_774_735_200_000_000)  # 2026-03-29
+    >>> spring = window("day", ZoneInfo("Europe/Berlin"), 1_774_785_600_000_000)  # 2026-03-29
     >>> (spring.end_us - spring.start_us) // 3_600_000_000
     23
     """

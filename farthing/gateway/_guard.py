@@ -11,7 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MOST_HEADER_BYTES = 64 * 1024
-RAW, TRANSPORT = "farthing.headers", "farthing.transport"  # in the scope
+RAW, PROTOCOL = "farthing.headers", "farthing.protocol"  # in the scope
 
 
 class Guarded(HttpToolsProtocol):
@@ -52,7 +52,7 @@ class Guarded(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_timer()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope[RAW], scope[TRANSPORT] = self._raw, self.transport
+        scope[RAW], scope[PROTOCOL] = self._raw, self
         super().on_headers_complete()
 
     def _count(self, size: int) -> None:

@@ -143,8 +143,12 @@ class Keys:
 
     def of_token(self, token: str, now: datetime) -> Key | None:
         """Whose token it is. The look-up is of its digest, of which nobody can choose the first bytes."""
+        return self.of_digest(digest(token), now)
+
+    def of_digest(self, said: str, now: datetime) -> Key | None:
+        """The same, for who has kept no more of it."""
         self.refresh()
-        key = self._by_digest.get(digest(token))
+        key = self._by_digest.get(said)
         return key if key is not None and key.holds(now) else None
 
     def of_id(self, key_id: str, now: datetime) -> Key | None:

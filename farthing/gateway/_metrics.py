@@ -52,20 +52,19 @@ class Metrics:
         default_factory=lambda: defaultdict(lambda: defaultdict(float))
     )
 
-    def add(self, name: str, by: int = 1, **labels: str) -> None:
+    def add(self, name: str, by: int = 1, /, **labels: str) -> None:
         series = self.counts[name]
         key = tuple(labels.items())
         if key not in series and len(series) >= MOST_SERIES:
             key = tuple((label, "other") for label in labels)
         series[key] += by
 
-    def observe(self, name: str, seconds: float, **labels: str) -> None:
-        key = tuple(labels.items())
-        buckets = self.spread[name].get(key)
+    def observe(self, name: str, seconds: float) -> None:
+        buckets = self.spread[name].get(())
         if buckets is None:
-            buckets = self.spread[name][key] = [0] * (len(BUCKETS_S) + 1)
+            buckets = self.spread[name][()] = [0] * (len(BUCKETS_S) + 1)
         buckets[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sums[name][key] += seconds
+        self.sums[name][()] += seconds
 
     # --- several processes, one answer
 

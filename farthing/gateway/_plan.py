@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
@@ -17,7 +18,7 @@ from farthing.gateway._reply import Failure
 from farthing.gateway._settings import Settings, Target
 from farthing.gateway._translate import model_for_bedrock, to_count_tokens, to_invoke
 from farthing.gateway._upstream import Pairs, sent_on
-from farthing.gateway.live import Live, Who
+from farthing.gateway.live import POLICY_LOOK_S, Live, Who
 from farthing.gateway.policy import least_of, look, rewrite
 from farthing.outbox import Decision
 from farthing.policy import APPLIED, REFUSED, Decided, Request
@@ -73,7 +74,18 @@ def plan(
             "not_found",
             f"{route.operation}: this gateway has no upstream for it (--{kind.replace('_', '-')})",
         )
-    made = Plan(kind, target, route, route, method, path, query, sent_on(headers), body, asked)
+    made = Plan(
+        kind,
+        target,
+        route,
+        route,
+        method,
+        path,
+        query,
+        sent_on(headers, said.get("connection", "")),
+        body,
+        asked,
+    )
     if kind == "bedrock" and route.dialect == "anthropic":
         return _translated(made, settings, book, model, said)
     return made
@@ -130,7 +142,7 @@ def _translated(made: Plan, settings: Settings, book: Book, model: str, said: Ma
 def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
     """The plan with the levers of the policy in force. What cannot be done leaves the request as it was."""
     asked = made.asked
-    if asked is None or live.policy is None or not os.path.exists(live.policy):  # noqa: PTH110 - before every call
+    if asked is None or not _policed(live.policy):
         return made
     decided = live.decide(_request(made, asked, who, key))
     if not decided:
@@ -147,6 +159,20 @@ def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
         changed.asked = ask(changed.route, changed.body)._replace(metadata=asked.metadata, user=asked.user)
         changed.headers = [pair for pair in made.headers if pair[0].lower() != "content-length"]
     return changed
+
+
+_looked: dict[Path, tuple[float, bool]] = {}
+
+
+def _policed(path: Path | None) -> bool:
+    """Whether there is a policy file; looked at once a second, as `Live` looks at what is in it."""
+    if path is None:
+        return False
+    at, there = _looked.get(path, (0.0, False))
+    if time.monotonic() - at > POLICY_LOOK_S:
+        there = path.exists()
+        _looked[path] = (time.monotonic(), there)
+    return there
 
 
 def _request(made: Plan, asked: Asked, who: Who, key: Key) -> Request:

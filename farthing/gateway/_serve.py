@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ _KEEP_ALIVE_S = 75
 _EXPIRE_S = 30.0
 _SHARE_S = 1.0
 _RESTART_S = 1.0
+_COLLECT = (10_000, 20, 50)
 _LAST_S = 5.0  # for calls that were cut off to be settled
 
 log = logging.getLogger("farthing.gateway")
@@ -144,6 +146,9 @@ def _work(
         ssl_keyfile=settings.private_key,
     )
     server = _Server(config, gateway, ready, shared)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: no collection has to look at it again
+    gc.set_threshold(*_COLLECT)
     server.run(sockets=[listening])
     return 0
 

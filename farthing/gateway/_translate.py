@@ -20,7 +20,16 @@ from farthing.wire import Frame, FrameError, Frames, Route, event
 
 VERSION = "bedrock-2023-05-31"
 IN_REGION = "in_region"
-_DROPPED = ("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access", "accept")
+_DROPPED = frozenset(  # an answer in gzip could not be turned
+    {
+        "anthropic-version",
+        "anthropic-beta",
+        "anthropic-dangerous-direct-browser-access",
+        "accept",
+        "accept-encoding",
+    }
+    | {"content-length"}
+)
 _ERRORS = {
     "ValidationException": "invalid_request_error",
     "AccessDeniedException": "permission_error",
@@ -134,9 +143,7 @@ def _raw(value: Any) -> msgspec.Raw:
 
 
 def _headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [
-        (name, value) for name, value in headers if name.lower() not in _DROPPED and name.lower() != "content-length"
-    ]  # fmt: skip
+    return [(name, value) for name, value in headers if name.lower() not in _DROPPED]
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import aiohttp
 from yarl import URL
 
 from farthing.gateway._credentials import AUTH_HEADERS
-from farthing.gateway._reply import Failure
+from farthing.gateway._guard import RAW
+from farthing.gateway._reply import Failure, Scope
 from farthing.gateway._settings import Limits
 
 OURS = "x-farthing-"
@@ -40,9 +41,12 @@ def session(limits: Limits) -> aiohttp.ClientSession:
     )
 
 
-def timeout(limits: Limits, *, stream: bool) -> aiohttp.ClientTimeout:
-    silence = limits.stream_silence_s if stream else limits.silence_s
-    return aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, connect=None, sock_read=silence)
+def timeouts(limits: Limits) -> tuple[aiohttp.ClientTimeout, aiohttp.ClientTimeout]:
+    """Of an answer in one piece, and of a stream."""
+    return tuple(  # type: ignore[return-value]
+        aiohttp.ClientTimeout(total=None, connect=None, sock_connect=limits.connect_s, sock_read=silence)
+        for silence in (limits.silence_s, limits.stream_silence_s)
+    )
 
 
 def url(base: str, path: str, query: str) -> URL:
@@ -50,56 +54,56 @@ def url(base: str, path: str, query: str) -> URL:
     return URL(f"{base}{path}?{query}" if query else base + path, encoded=True)
 
 
-def texts(raw: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """Header names and values as text that encodes to the same bytes. Failure where there is none."""
+def arrived(scope: Scope) -> tuple[Pairs, dict[str, str]]:
+    """A request's headers with their names as sent, and by their names in small letters.
+
+    As text that encodes to the same bytes: Failure where there is none.
+    """
+    headers, said = [], {}
     try:
-        return [(name.decode("ascii"), value.decode()) for name, value in raw]
+        for (name, value), (lower, _) in zip(
+            scope.get(RAW) or scope["headers"], scope["headers"], strict=True
+        ):
+            text = value.decode()
+            headers.append((name.decode("ascii"), text))
+            said[lower.decode("ascii")] = text
     except UnicodeDecodeError:
         raise Failure("invalid", "a header is not UTF-8") from None
+    return headers, said
 
 
-def sent_on(headers: Iterable[tuple[str, str]]) -> Pairs:
-    """What of a request's headers goes upstream, in order and with the names as sent."""
-    kept = [(name, value) for name, value in headers if name.lower() not in _NOT_SENT_ON]
-    named = {
-        token.strip().lower()
-        for name, value in headers
-        if name.lower() == "connection"
-        for token in value.split(",")
-    }
-    return [
-        (name, value)
-        for name, value in kept
-        if not name.lower().startswith(OURS) and name.lower() not in named
-    ]
+def sent_on(headers: Iterable[tuple[str, str]], connection: str) -> Pairs:
+    """What of a request's headers goes upstream, in order and with the names as sent.
 
-
-def alike(headers: Pairs) -> Pairs:
-    """Headers of one name in the spelling of the first: of several spellings aiohttp would keep the last alone."""
+    Of one name in two spellings the first: aiohttp would keep the last of them alone.
+    """
+    named = {token.strip().lower() for token in connection.split(",")}
     spelt: dict[str, str] = {}
-    return [(spelt.setdefault(name.lower(), name), value) for name, value in headers]
+    kept = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in _NOT_SENT_ON and lower not in named and not lower.startswith(OURS):
+            kept.append((spelt.setdefault(lower, name), value))
+    return kept
 
 
 def caller_auth(headers: Iterable[tuple[str, str]]) -> Pairs:
     return [(name, value) for name, value in headers if name.lower() in AUTH_HEADERS]
 
 
-def sent_back(raw: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """What of an answer's headers goes to the caller: all but those of the connection."""
-    named: set[bytes] = set()
-    for name, value in raw:
-        if name.lower() == b"connection":
-            named.update(token.strip().lower() for token in value.split(b","))
-    return [
-        (name, value)
-        for name, value in raw
-        if (lower := name.lower()) not in _NOT_SENT_BACK and lower not in named
-    ]
-
-
-def lowered(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """An answer's headers to be looked up."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+def come_back(raw: Sequence[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], dict[str, str]]:
+    """Of an answer's headers those that go to the caller, all but the connection's; and all, to be looked up."""
+    told: dict[str, str] = {}
+    headers = []
+    for pair in raw:
+        lower = pair[0].lower()
+        told[lower.decode("latin-1")] = pair[1].decode("latin-1")
+        if lower not in _NOT_SENT_BACK:
+            headers.append(pair)
+    if "," in (named := told.get("connection", "")) or named.lower() not in ("", "close", "keep-alive"):
+        tokens = {token.strip().lower().encode("latin-1") for token in named.split(",")}
+        headers = [pair for pair in headers if pair[0].lower() not in tokens]
+    return headers, told
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

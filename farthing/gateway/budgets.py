@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from farthing.config import Config
@@ -25,7 +26,8 @@ __all__ = [
 MARKS = (75, 95, 100)  # percent, each told once a window
 SOON_S = 5  # when to try again if only open holds are in the way
 RAISES_S = 1.0  # how long what others raised may go unseen
-BATCH = 500  # holds looked for at once when they expire
+BATCH = 500  # holds looked for at once when they expire, or settled late with one call
+SLOW_S, PAUSE_S = 0.1, 1.0  # a store that takes so long to fail is left alone for so long
 _DAY_US = 86_400 * 10**6
 _KEPT_US = {"minute": _DAY_US, "hour": 35 * _DAY_US}  # of longer periods every window is kept
 _LATE_US = 35 * _DAY_US  # how long a late answer is still put to its windows
@@ -75,7 +77,7 @@ class Budgets:
         self._threads = threads() if store.waits else None
         self._later: deque[_Settling] = deque(maxlen=100_000)
         self._raises: dict[tuple[str, str | None], list[Change]] = {}
-        self._looked = 0.0
+        self._looked = self._again = 0.0
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """The function's answer: at once, or from a thread if this store `waits`, which no event loop should."""
@@ -87,6 +89,21 @@ class Budgets:
         if self._threads is not None:
             self._threads.shutdown(wait=True)
         self._store.close()
+
+    @contextmanager
+    def _transaction(self, *, reads: bool = False) -> Iterator[Work]:
+        """For calls. One that waits for a store that is down should not make all the others wait, too."""
+        began = time.monotonic()
+        if began < self._again:
+            raise StoreError("the budget store was out of reach a moment ago")
+        try:
+            with self._store.transaction(reads=reads) as work:
+                yield work
+        except StoreError:
+            ended = time.monotonic()
+            if ended - began > SLOW_S:
+                self._again = ended + PAUSE_S
+            raise
 
     # --- before a call
 
@@ -120,15 +137,14 @@ class Budgets:
             if self._later:
                 self._catch_up()
             self._look(now_us)
-            with self._store.transaction() as work:
+            with self._transaction() as work:
                 if work.hold(call_id, until_us, parts):
                     warnings += self._take(work, falls, parts, now_us)
         except _No as no:
             return no.args[0]  # type: ignore[no-any-return]
         except StoreError as error:
-            self._later.append(
-                _Settling(call_id, False, None, None, now_us)
-            )  # it may have been held all the same
+            if self.waits:  # then it may have been held all the same
+                self._later.append(_Settling(call_id, False, None, None, now_us))
             if self._passes:
                 return Held((), (Notice("", 0, f"not held against any budget: {error}"),))
             return Denied("", "", now_us, SOON_S, 0, 0, 0, "the budget store is out of reach; try again")
@@ -175,7 +191,7 @@ class Budgets:
     def renew(self, call_id: str, until_us: int) -> bool:
         """Hold on, as its stream lives. False if it holds no more: then its ceiling is posted, until it is itself."""
         try:
-            with self._store.transaction() as work:
+            with self._transaction() as work:
                 return bool(work.renew(call_id, until_us))
         except StoreError:
             return False
@@ -191,7 +207,7 @@ class Budgets:
 
     def _catch_up(self) -> None:
         """What could not be settled before, oldest first."""
-        while self._later:
+        for _ in range(min(BATCH, len(self._later))):
             try:
                 settling = self._later.popleft()
             except IndexError:  # another thread was quicker
@@ -205,7 +221,7 @@ class Budgets:
     def _settled(self, settling: _Settling) -> tuple[Notice, ...]:
         call_id, posts, picos, tokens, now_us = settling
         told: list[Notice] = []
-        with self._store.transaction() as work:
+        with self._transaction() as work:
             held = work.release(call_id)
             late = work.release_late(call_id) if held is None else None
             for hold in held or late or ():
@@ -355,7 +371,7 @@ class Budgets:
         looked = time.monotonic()
         if not anew and self._looked and looked - self._looked < RAISES_S:
             return
-        with self._store.transaction(reads=True) as work:
+        with self._transaction(reads=True) as work:
             running = work.raises(now_us)
         raises: dict[tuple[str, str | None], list[Change]] = {}
         for change in running:

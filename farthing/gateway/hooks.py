@@ -64,6 +64,7 @@ class BudgetExceeded(Exception):
         return BudgetExceeded, (self.denied,)
 
 
+_INHERITED: list[Any] = []  # stores that a parent opened: to close one here would be felt there
 _forks = 0  # between this process and the one that imported us: cheaper to ask than the process id
 
 
@@ -364,10 +365,18 @@ class Hook:
 
     # --- after
 
-    async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Its answer; from a thread if budgets are asked over a network, for which no event loop should wait."""
+    async def run(self, function: Callable[..., T], *args: Any) -> T | None:
+        """What it returns, as `guarded`; from a thread if budgets are asked over a network: no loop should wait."""
         budgets = self.live.budgets
-        return function(*args) if budgets is None else await budgets.run(function, *args)
+        if budgets is None:
+            return self.guarded(function, *args)
+        try:
+            return await budgets.run(function, *args)  # type: ignore[no-any-return]
+        except BudgetExceeded:
+            raise
+        except Exception as fault:  # noqa: BLE001
+            self.fault(fault)
+            return None
 
     def settle(self, attempt: Attempt) -> None:
         if attempt.process != _forks:
@@ -400,6 +409,7 @@ class Hook:
             self._whos.clear()
             self._queue = SimpleQueue()  # what a parent left is the parent's
             if self.reopen is not None:
+                _INHERITED.append(self.live.budgets)
                 self.live.budgets = self.reopen()
         if self._thread is None:
             self._thread = threading.Thread(target=self._settle_left, name="farthing-settle", daemon=True)

@@ -20,7 +20,7 @@ import aiohttp
 
 from farthing.gateway._callers import Caller, caller, verified, who_calls
 from farthing.gateway._credentials import Outbound, role_for
-from farthing.gateway._guard import RAW, TRANSPORT
+from farthing.gateway._guard import PROTOCOL
 from farthing.gateway._keys import Key, Keys, may
 from farthing.gateway._metrics import Metrics
 from farthing.gateway._outbox import OutboxError
@@ -28,17 +28,7 @@ from farthing.gateway._plan import Plan, leveled, plan, tagged
 from farthing.gateway._reply import CALL_ID, Failure, Receive, Scope, Send, answer, dialect_of, failed
 from farthing.gateway._settings import Settings, Target
 from farthing.gateway._translate import Events, count_body, error_body
-from farthing.gateway._upstream import (
-    Pairs,
-    alike,
-    caller_auth,
-    lowered,
-    retry_after_s,
-    sent_back,
-    texts,
-    timeout,
-    url,
-)  # fmt: skip
+from farthing.gateway._upstream import Pairs, arrived, caller_auth, come_back, retry_after_s, timeouts, url
 from farthing.gateway.budgets import Denied, Notice
 from farthing.gateway.live import RENEW_S, Call, Live, Refused, Settled, Who, new_id
 from farthing.meters import METERS
@@ -101,6 +91,9 @@ class Gateway:
     recent: dict[str, Recent] = field(default_factory=dict)
     draining: bool = False
 
+    def __post_init__(self) -> None:
+        self.timeouts = timeouts(self.settings.limits)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
@@ -147,8 +140,7 @@ class Gateway:
             raise Failure(
                 "busy", "as many calls as this gateway takes are on their way", [(b"retry-after", b"1")]
             )
-        headers = texts(scope.get(RAW) or scope["headers"])
-        said = {name.lower(): value for name, value in headers}
+        headers, said = arrived(scope)
         now = datetime.now(UTC)
         known = caller(self.keys, said, now)
         if x.route is None:
@@ -208,11 +200,15 @@ class Gateway:
         return found
 
     async def _receive(self, x: Exchange, wait_s: float = 0.0) -> Any:
-        try:
-            async with asyncio.timeout(wait_s or self.settings.limits.body_s):
-                message = await x.receive()
-        except TimeoutError:
-            raise Failure("slow", "the body did not arrive in time") from None
+        cycle = x.scope[PROTOCOL].cycle
+        if cycle.scope is x.scope and not cycle.more_body:  # it is all there: nothing to wait for
+            message = await x.receive()
+        else:
+            try:
+                async with asyncio.timeout(wait_s or self.settings.limits.body_s):
+                    message = await x.receive()
+            except TimeoutError:
+                raise Failure("slow", "the body did not arrive in time") from None
         if message["type"] == "http.disconnect":
             raise Failure("slow", "the client went away before its body had arrived")
         return message
@@ -275,13 +271,13 @@ class Gateway:
         limits = self.settings.limits
         if response.status not in RETRIED or attempt >= limits.retries:
             return None
-        told = retry_after_s(lowered(response.raw_headers))
+        told = retry_after_s(come_back(response.raw_headers)[1])
         if told is not None and told > limits.most_retry_after_s:
             return None
         return told if told is not None else _BACKOFF_S * 2**attempt
 
     async def _give_up(self, x: Exchange, made: Plan, response: aiohttp.ClientResponse) -> None:
-        meter = Answers(made.route, response.status, lowered(response.raw_headers))
+        meter = Answers(made.route, response.status, come_back(response.raw_headers)[1])
         try:
             async for chunk in response.content.iter_any():
                 meter.feed(chunk)
@@ -303,6 +299,8 @@ class Gateway:
         if isinstance(begun, Refused):
             x.call = None
             raise _refusal(begun)
+        if not begun.metered:
+            self.metrics.add("farthing_unmetered_calls_total")
         x.call, x.settled, x.sent = begun, None, False
 
     async def _run(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -334,19 +332,20 @@ class Gateway:
         return await self.http.request(
             made.method,
             url(made.target.base, made.path, made.query),
-            headers=alike([*headers, *added]),
+            headers=[*headers, *added],
             data=body if body or made.method in ("POST", "PUT") else None,
             allow_redirects=False,
-            timeout=timeout(self.settings.limits, stream=made.streams),
+            timeout=self.timeouts[made.streams],
         )
 
     # --- the answer
 
     async def _pass_on(self, x: Exchange, made: Plan, response: aiohttp.ClientResponse) -> None:
-        told = lowered(response.raw_headers)
+        headers, told = come_back(response.raw_headers)
         meter = Answers(made.route, response.status, told)
-        headers = [*sent_back(response.raw_headers), (CALL_ID, (x.call.id if x.call else new_id()).encode())]
-        headers += _warnings(x.call.warnings if x.call else ())
+        headers.append((CALL_ID, (x.call.id if x.call else new_id()).encode()))
+        if x.call is not None and x.call.warnings:
+            headers += _warnings(x.call.warnings)
         if response.status >= 400:
             self.metrics.add("farthing_upstream_errors_total", error=str(response.status), target=made.kind)
         try:
@@ -491,7 +490,7 @@ class Gateway:
 
 
 def _transport(x: Exchange) -> Any:
-    return x.scope[TRANSPORT]
+    return x.scope[PROTOCOL].transport
 
 
 def _where(error: BaseException) -> str:

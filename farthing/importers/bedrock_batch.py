@@ -156,6 +156,7 @@ class _Job(NamedTuple):
 
 _ARN = re.compile(r"arn:aws[a-z-]*:bedrock:([a-z0-9-]+):(\d{12}):model-invocation-job/(\w+)")
 _JOB_ID = re.compile(r"[a-z0-9]{12}")
+_OURS = re.compile(r"fa-[0-9a-f]{24}")
 _BATCH_ID = re.compile(r"msgbatch_[A-Za-z0-9]+")
 _DESCRIPTION = re.compile(r"(?:.*(?:job|batch).*|[a-z0-9]{12})\.json(?:\.gz)?", re.IGNORECASE)
 
@@ -270,6 +271,8 @@ class _Reader:
         self, job: _Job, name: str | None, answer: _Answer | None, error: _Error | None, text: bytes
     ) -> Iterator[Usage | Entry]:
         gateway_id = f"{job.id}/{name}" if job.id and name else ""
+        if name and _OURS.fullmatch(name):  # sent by farthing's batches, whose outbox knows the call by this id
+            gateway_id = name
         message_id = answer.id if answer and isinstance(answer.id, str) else ""
         request_id = "" if gateway_id or message_id else digest(text)
         parts = self._answered(job, answer) if answer else self._failed(job, error or _Error())

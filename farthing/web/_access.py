@@ -87,9 +87,8 @@ class Access:
     def _holds(self, who: Who, now: datetime) -> bool:
         """A revoked key ends its sessions, and one that was given other teams does too."""
         assert self.keys is not None
-        self.keys.refresh()
-        key = self.keys._by_digest.get(who.digest)
-        return key is not None and key.holds(now) and _who(key)[:3] == who[:3]
+        key = self.keys.of_digest(who.digest, now)
+        return key is not None and _who(key)[:3] == who[:3]
 
     def login(self, token: str, address: str, now: datetime) -> tuple[str, Who] | None:
         """A session for a key: its cookie. None if there is no such key in force; the try then counts."""
@@ -138,7 +137,9 @@ class Access:
         """A line of the audit log; an OSError is the caller's: what cannot be recorded is not done."""
         if self._audit is None:
             return
-        line = msgspec.json.encode({"at": f"{now:%Y-%m-%dT%H:%M:%SZ}", "who": who, "what": what, **said}) + b"\n"
+        line = (
+            msgspec.json.encode({"at": f"{now:%Y-%m-%dT%H:%M:%SZ}", "who": who, "what": what, **said}) + b"\n"
+        )
         handle = os.open(self._audit, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             os.write(handle, line)

@@ -1,4 +1,4 @@
-"""The books behind the pages: ledger, prices, bill and policy; pages made of them once, and kept until something changes.
+"""The books behind the pages: ledger, prices, bill, policy; pages made of them once, and kept until something changes.
 
 Pages made of sums share one ledger that keeps them; those that read more have another, and a turn of their own, so that
 nobody waits for a savings plan to see the bill.
@@ -28,7 +28,19 @@ from farthing.web._live import recent
 from farthing.web._page import PAGES, Page, PageError, View, as_json, page
 from farthing.web._usage import choices
 
-ORDER = ("bill", "explore", "why", "reconcile", "savings", "cache", "endpoints", "batch", "budgets", "prices", "live")
+ORDER = (
+    "bill",
+    "explore",
+    "why",
+    "reconcile",
+    "savings",
+    "cache",
+    "endpoints",
+    "batch",
+    "budgets",
+    "prices",
+    "live",
+)
 SHARED = ("since", "until", "where", "tz", "assume", "currency")  # parameters of every page
 CHOICES = ("team", "model", "endpoint", "mode", "platform", "account", "workload")
 MOST_KEPT = 256  # pages
@@ -63,14 +75,18 @@ class Books:
     quick: Cubed = field(init=False)
     slow: Ledger = field(init=False)
     _kept: OrderedDict[Any, _Kept] = field(init=False, default_factory=OrderedDict)
-    _turns: dict[bool, threading.Lock] = field(init=False)
+    _turns: dict[bool, threading.RLock] = field(init=False)
     _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.quick, self.slow = Cubed(self.folder), Ledger(self.folder)
-        self._turns = {False: threading.Lock(), True: threading.Lock()}
+        self._turns = {False: threading.RLock(), True: threading.RLock()}
 
     # --- pages
+
+    def turn(self, *, slow: bool) -> threading.RLock:
+        """Whoever reads a ledger takes a turn at it."""
+        return self._turns[slow]
 
     def json(self, name: str, query: Query, who: Who) -> Packed:
         """A page as JSON. PageError or another ValueError in one line where it cannot be."""
@@ -100,7 +116,11 @@ class Books:
 
     def _page(self, name: str, query: Query, who: Who) -> tuple[Page, View]:
         made = PAGES[name]
-        own = [(key, value) for key, value in query if key in made.own or (name == "why" and key in ("from", "to"))]
+        own = [
+            (key, value)
+            for key, value in query
+            if key in made.own or (name == "why" and key in ("from", "to"))
+        ]
         known = (*SHARED, *(key for key, _ in own))
         if strange := [key for key, _ in query if key not in known]:
             allowed = ", ".join((*SHARED, *(("from", "to") if name == "why" else made.own)))
@@ -122,11 +142,13 @@ class Books:
     def _known(self, question: Question, who: Who) -> dict[str, list[str]]:
         """The values to filter by; those of the quick ledger, whichever the page is made from."""
         key = (self.quick.version(), who.teams, question.book.digest, str(self.policy))
-        if key not in self._choices:
-            self._choices.clear()
-            view = View(self.quick, question, self.clock(), scope=who.teams)
-            self._choices[key] = choices(view, CHOICES)
-        return self._choices[key]
+        with self._turns[False]:
+            if key not in self._choices:
+                if len(self._choices) > MOST_KEPT:
+                    self._choices.clear()
+                view = View(self.quick, question, self.clock(), scope=who.teams)
+                self._choices[key] = choices(view, CHOICES)
+            return self._choices[key]
 
     def _once(self, key: Any, make: Callable[[], bytes], *, slow: bool) -> Packed:
         """Made once for all who ask the same of the same state of the books."""
@@ -172,7 +194,11 @@ def _of(where: Iterable[str], teams: Sequence[str]) -> bool:
 
 def _scoped(said: dict[str, Any]) -> dict[str, Any]:
     """Without what is of all teams: which files were rejected, and how many lines."""
-    footer = {key: value for key, value in said["footer"].items() if not key.startswith("rejected") and key != "read"}
+    footer = {
+        key: value
+        for key, value in said["footer"].items()
+        if not key.startswith("rejected") and key != "read"
+    }
     return said | {"footer": footer, "rejected": {"lines": 0, "reasons": []}}
 
 

@@ -7,14 +7,25 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from farthing.book import Card, Resolved, Unpriced
-from farthing.cells import CLAIMED, KEYS, _Contexts, cells
+from farthing.cells import CLAIMED, KEYS, Contexts, cells
 from farthing.meters import METERS, Vector
 from farthing.rating import find
 from farthing.usage import EPOCH, settle_ttl
 from farthing.web._page import DAY, PageError, Row, Sheet, View
 
 MOST_CALLS = 500
-_SHOWN = ("model", "endpoint", "mode", "team", "account", "principal", "session", "project", "region", "status")
+_SHOWN = (
+    "model",
+    "endpoint",
+    "mode",
+    "team",
+    "account",
+    "principal",
+    "session",
+    "project",
+    "region",
+    "status",
+)
 COLUMNS = ("at", "id", *_SHOWN, *METERS, "usd", "card", "assumed")
 _IDS = ("request_id", "message_id", "gateway_id")
 
@@ -25,16 +36,13 @@ def last_calls(view: View, count: int, after: str = "") -> tuple[Sheet, str]:
     Their days are found from the sums, so that of a large ledger only those are read.
     """
     before_us, skipped = _cursor(after)
-    question = view.question
     wanted = _days(view, count + skipped + 1, before_us)
     rows: list[tuple[Any, ...]] = []
+    listed: list[Row] = []
     if wanted:
-        days = replace(question, since=wanted[0], until=wanted[1])
-        contexts = _Contexts(view.ledger, days, days.span(), [*CLAIMED, *KEYS])
-        rows = _rows(view, contexts, days, before_us, count + skipped + 1)[skipped:]
+        found, contexts = selected(view, *wanted)
+        rows = _rows(view, found, before_us, count + skipped + 1)[skipped:]
         listed = _named(view, contexts, rows[:count])
-    else:
-        listed = []
     following = ""
     if len(rows) > count:
         last = rows[count - 1][0]
@@ -71,22 +79,31 @@ def _days(view: View, count: int, before_us: int | None) -> tuple[date, date] | 
     return (first, until) if first and until else None
 
 
-def _rows(view: View, contexts: _Contexts, question: Any, before_us: int | None, count: int) -> list[tuple[Any, ...]]:
-    """at_us, ctx, tags, part, the ids, latency, the meters: of calls that nothing took back, newest first."""
+def selected(view: View, since: date, until: date) -> tuple[Any, Contexts]:
+    """The ledger's rows of these days that the view's filters leave, and what their contexts say."""
     import narwhals.stable.v2 as nw
 
-    since, until = question.span()
-    days = (since - EPOCH) // DAY, (until - EPOCH) // DAY
-    con = view.ledger.connection
+    question = replace(view.question, since=since, until=until)
+    first, last = question.span()
+    contexts = Contexts(view.ledger, question, (first, last), [*CLAIMED, *KEYS])
     frame = nw.from_native(view.ledger.rows()).filter(
-        nw.col("day") >= days[0], nw.col("day") <= days[1], nw.col("at") >= nw.lit(since), nw.col("at") < nw.lit(until)
+        nw.col("day") >= (first - EPOCH) // DAY,
+        nw.col("day") <= (last - EPOCH) // DAY,
+        nw.col("at") >= nw.lit(first),
+        nw.col("at") < nw.lit(last),
     )
     coded, _ = contexts.coded([])
     frame = frame.join(nw.from_native(coded), on="ctx")
     for number, where in enumerate(question.where):
         if contexts.hangs_on_tags(where.key):
             frame = contexts.keep(frame, number, where)
-    con.register("page_rows", frame.to_native())
+    return frame.to_native(), contexts
+
+
+def _rows(view: View, rows: Any, before_us: int | None, count: int) -> list[tuple[Any, ...]]:
+    """at_us, ctx, tags, part, the ids, latency, the meters: of calls that nothing took back, newest first."""
+    con = view.ledger.connection
+    con.register("page_rows", rows)
     ids, meters = ", ".join(_IDS), ", ".join(f"CAST(sum({meter}) AS BIGINT) AS {meter}" for meter in METERS)
     upto = "" if before_us is None else f"WHERE at_us <= {before_us}"
     return con.execute(
@@ -97,20 +114,19 @@ def _rows(view: View, contexts: _Contexts, question: Any, before_us: int | None,
     ).fetchall()
 
 
-def _named(view: View, contexts: _Contexts, rows: list[tuple[Any, ...]]) -> list[Row]:
-    con, question = view.ledger.connection, view.question
+def _named(view: View, contexts: Contexts, rows: list[tuple[Any, ...]]) -> list[Row]:
+    question = view.question
     codes = {row[1] for row in rows}
     tagsets = {row[2] for row in rows}
     named: dict[int, Row] = {}
     if codes:
-        found = contexts._named.filter(f"ctx IN ({', '.join(map(str, codes))})")
+        found = contexts.named.filter(f"ctx IN ({', '.join(map(str, codes))})")
         named = {row[0]: dict(zip(found.columns, row, strict=True)) for row in found.fetchall()}
     claimed: dict[str, dict[int, str]] = {}
     for key in CLAIMED:
         if contexts.hangs_on_tags(key) and tagsets:
-            wanted = contexts._claiming[key].filter(f"tags IN ({', '.join(map(str, tagsets))})")
+            wanted = contexts.claiming[key].filter(f"tags IN ({', '.join(map(str, tagsets))})")
             claimed[key] = dict(wanted.project("tags, value").fetchall())
-    con.execute("SELECT 1")  # the frames above are read: their views may go
     ttl = question.assume.get("ttl", "")
     return [_row(view, row, named[row[1]], claimed, contexts.places, ttl) for row in rows]
 
@@ -142,5 +158,3 @@ def _row(
 
 def _instant(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
-
-

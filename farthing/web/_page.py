@@ -56,6 +56,7 @@ class View:
     policy: str = ""  # the policy file
     outbox: str = ""  # the folder that live reads
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    scope: tuple[str, ...] = ()  # the teams that alone may be seen; () is all
 
     def report(self, name: str, **values: Any) -> Table:
         """A report, in the view's currency if it can be."""
@@ -151,7 +152,9 @@ class Sheet:
     def _row(self, row: Row, view: View | None) -> Row:
         made = {name: self._plain(name, value) for name, value in row.items()}
         if view and self.keys and "_rows" not in row:
-            made["_rows"] = view.link(**{key: str(row[key]) for key in self.keys if row.get(key) is not None})
+            made["_rows"] = view.link(
+                calls="50", **{key: str(row[key]) for key in self.keys if row.get(key) is not None}
+            )
         return made
 
     def _plain(self, name: str, value: Any) -> Any:
@@ -183,11 +186,12 @@ def _title(name: str) -> str:
 
 
 def sheet(table: Table, title: str, keys: Sequence[str] = (), columns: Sequence[str] = ()) -> Sheet:
-    """The rows of a report."""
+    """The rows of a report; with `columns`, no more than these of each."""
+    rows = [{name: row[name] for name in columns} for row in table.rows] if columns else table.rows
     return Sheet(
         title,
         tuple(columns or table.columns),
-        table.rows,
+        rows,
         keys,
         titles=table.heads,
         currency=table.currency,

@@ -33,7 +33,9 @@ def reconcile(view: View) -> Page:
         return Page(title, missing=("a bill is compared as a whole", mend))
     billed = view.statement()
     if billed is None:
-        return Page(title, missing=("no AWS bill was given", "start with `farthing web --statement cur.parquet`"))
+        return Page(
+            title, missing=("no AWS bill was given", "start with `farthing web --statement cur.parquet`")
+        )
     first, last = _month(view)
     question = replace(view.question, since=first, until=last)
     found = compare(billed, view.ledger, question)
@@ -57,7 +59,9 @@ def reconcile(view: View) -> Page:
         Kpi("ours", "Ours", "usd", found.ours_picos),
         Kpi("billed", "Billed by AWS", "usd", found.billed_picos),
         Kpi("difference", "Difference", "usd", found.difference_picos),
-        Kpi("unexplained", "Unexplained", "usd", gross, "too much here does not make up for too little there"),
+        Kpi(
+            "unexplained", "Unexplained", "usd", gross, "too much here does not make up for too little there"
+        ),
     ]
     under = cells(view.ledger, question)
     return Page(
@@ -84,7 +88,13 @@ def _month(view: View) -> tuple[date, date]:
 def _causes(found: Reconciled) -> Sheet:
     def rows(causes: list[Cause], *, known: bool) -> list[Row]:
         return [
-            {"cause": cause.name, "where": cause.where, "usd": cause.picos, "lines": cause.lines, "explained": known}
+            {
+                "cause": cause.name,
+                "where": cause.where,
+                "usd": cause.picos,
+                "lines": cause.lines,
+                "explained": known,
+            }
             for cause in causes
         ]
 
@@ -142,7 +152,11 @@ def prices(view: View, model: str = "") -> Page:
             sums[1] += cell.cost
     dearest = dict.fromkeys(name for _, name in sorted(used, key=lambda pair: -used[pair][1]))
     wanted = [name for name in model.split(",") if name] or list(dearest)
-    cards = [card for card in book.cards() if card.sku.model in wanted and card.sku.platform in {p for p, _ in used}]
+    cards = [
+        card
+        for card in book.cards()
+        if card.sku.model in wanted and card.sku.platform in {p for p, _ in used}
+    ]
     cards = cards or [card for card in book.cards() if card.sku.model in wanted]
     now = [_card(card) for card in cards if card.starts <= view.now < card.ends]
     sku = ("platform", "model", "endpoint", "zone", "mode")
@@ -218,11 +232,11 @@ def _ahead(view: View, used: dict[tuple[str, str], list[int]]) -> Sheet:
         pair = (card.sku.platform, card.sku.model)
         if pair in used and view.now < card.starts <= view.now + AHEAD_DAYS * DAY:
             rows.append({
-                "model": pair[1], "platform": pair[0], "what": f"another price, {card.sku.endpoint} {card.sku.mode}",
+                "model": pair[1], "platform": pair[0], "what": f"new rates, {card.sku.endpoint}",
                 "starts": f"{card.starts:%Y-%m-%d}", "calls": used[pair][0], "usd": used[pair][1], "source": card.source,
             })  # fmt: skip
     rows.sort(key=lambda row: (row["starts"], row["model"], row["what"]))
     columns = ("model", "platform", "what", "starts", "calls", "usd", "source")
-    return Sheet("What changes soon", columns, rows, ("model",), empty=f"nothing known within {AHEAD_DAYS} days")
-
-
+    return Sheet(
+        "What changes soon", columns, rows, ("model",), empty=f"nothing known within {AHEAD_DAYS} days"
+    )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
+from datetime import date
 from typing import Any
 
 from farthing.cells import cells
 from farthing.money import show
-from farthing.optimise import Advice, Plan, savings as plan_of
+from farthing.optimise import Advice, Plan
+from farthing.optimise import savings as plan_of
 from farthing.policy import Entry, PolicyError, instant, load, versions
 from farthing.reports import footer, heading
-from farthing.usage import EPOCH
+from farthing.web._calls import selected
 from farthing.web._page import DAY, Kpi, Page, Row, Sheet, View, page, total
 from farthing.web._usage import share
 
@@ -47,7 +47,11 @@ def savings(view: View) -> Page:
 def _kpis(plan: Plan) -> list[Kpi]:
     saved = plan.billed - plan.advised.mid
     worth = sum(one.worth.mid for one in plan.workloads)
-    ends = "" if plan.advised.low == plan.advised.high else f"{show(plan.advised.low)} to {show(plan.advised.high)}"
+    ends = (
+        ""
+        if plan.advised.low == plan.advised.high
+        else f"{show(plan.advised.low)} to {show(plan.advised.high)}"
+    )
     return [
         Kpi("now", "Now", "usd", plan.billed, f"{plan.since} to {plan.until}"),
         Kpi("allowed", "With all that is allowed", "usd", plan.advised.mid, ends),
@@ -104,7 +108,12 @@ def _in_force(view: View) -> dict[str, Sheet]:
     except PolicyError as error:
         entries, empty = [], str(error)
     history = [
-        {"version": one.number, "at": one.policy.at, "by": one.policy.by, "what": one.fault or one.policy.what}
+        {
+            "version": one.number,
+            "at": one.policy.at,
+            "by": one.policy.by,
+            "what": one.fault or one.policy.what,
+        }
         for one in reversed(versions(view.policy))
     ]
     columns = ("name", "lever", "workload", "model", "state", "approver", "expires", "now")
@@ -115,7 +124,10 @@ def _in_force(view: View) -> dict[str, Sheet]:
 
 
 def _entry(view: View, entry: Entry) -> Row:
-    said = {key: getattr(entry, key) for key in ("name", "lever", "workload", "model", "state", "approver", "expires")}
+    said = {
+        key: getattr(entry, key)
+        for key in ("name", "lever", "workload", "model", "state", "approver", "expires")
+    }
     return said | {"now": _now(view, entry)}
 
 
@@ -138,7 +150,10 @@ def _under(view: View) -> Row:
 # --- cache -----------------------------------------------------------------------------------------------------------
 
 
-@page("How much of prompts is read from the cache, how far calls are apart, and what any plan could save.", slow=True)
+@page(
+    "How much of prompts is read from the cache, how far calls are apart, and what any plan could save.",
+    slow=True,
+)
 def cache(view: View) -> Page:
     found = cells(view.ledger, view.question, ("day",))
     days: dict[str, Row] = {}
@@ -151,7 +166,13 @@ def cache(view: View) -> Page:
     plan = plan_of(view.ledger, view.question)
     counts = {"prompt": "count", "written": "count", "from_s": "count", "to_s": "count", "lost": "count"}
     tables = {
-        "days": Sheet("Hit rate by day", ("day", "prompt", "cache_read", "written", "share"), rows, ("day",), kinds=counts),
+        "days": Sheet(
+            "Hit rate by day",
+            ("day", "prompt", "cache_read", "written", "share"),
+            rows,
+            ("day",),
+            kinds=counts,
+        ),
         "gaps": Sheet(
             "How long after the call before", ("from_s", "to_s", "calls", "tokens"), _gaps(view), kinds=counts
         ),
@@ -160,12 +181,22 @@ def cache(view: View) -> Page:
     }
     whole = total(rows, "prompt", "cache_read")
     kpis = [
-        Kpi("hit_rate", "Cache hit rate", "share", share(whole["cache_read"], whole["prompt"]), "of prompt tokens"),
+        Kpi(
+            "hit_rate",
+            "Cache hit rate",
+            "share",
+            share(whole["cache_read"], whole["prompt"]),
+            "of prompt tokens",
+        ),
         Kpi("now", "Now", "usd", plan.billed),
-        Kpi("bound", "Bound", "usd", plan.bound, "no caching of these calls, with what is allowed, costs less"),
+        Kpi(
+            "bound", "Bound", "usd", plan.bound, "no caching of these calls, with what is allowed, costs less"
+        ),
     ]
     under = footer(view.ledger, view.question, found)
-    notes = [f"gaps and broken prefixes are of the last {GAP_DAYS} days, from counts of tokens: no text was read"]
+    notes = [
+        f"gaps and broken prefixes are of the last {GAP_DAYS} days, from counts of tokens: no text was read"
+    ]
     return Page("Prompt cache", tables, kpis, heading(found), under, notes)
 
 
@@ -173,12 +204,10 @@ def _followed(view: View) -> Any:
     """Calls of the last days with the call before them in their session, else by the same caller of the model."""
     used, con = view.ledger.days(), view.ledger.connection
     assert used
-    _, until = view.question.span()
-    end = min(until, used[1])
-    last = (end - EPOCH) // timedelta(days=1)
-    since = max(view.question.span()[0], end - GAP_DAYS * DAY)
-    first = (since - EPOCH) // timedelta(days=1)
-    con.register("gap_rows", view.ledger.rows().filter(f'"day" >= {first} AND "day" < {last}'))
+    last = min(view.question.until or date.max, used[1].date() - DAY)
+    first = max(view.question.since or date.min, last - (GAP_DAYS - 1) * DAY)
+    rows, _ = selected(view, min(first, last), last)
+    con.register("gap_rows", rows)
     con.register("gap_contexts", view.ledger.contexts())
     return con.sql(
         """SELECT *, lag(at_us) OVER followed AS before_us, lag(cached) OVER followed AS before_cached FROM (
@@ -223,7 +252,8 @@ def _broken(view: View, kinds: dict[str, str]) -> Sheet:
             "model_id, project, count(*) AS calls, CAST(sum(before_cached - cache_read) AS BIGINT) AS lost"
         )
         rows = [
-            dict(zip(columns, row, strict=True)) for row in counted.order("lost DESC, ALL").limit(100).fetchall()
+            dict(zip(columns, row, strict=True))
+            for row in counted.order("lost DESC, calls, model_id, project").limit(100).fetchall()
         ]
     titles = {"lost": "tokens not found again"}
     return Sheet("Prefixes that broke", columns, rows, kinds=kinds, titles=titles, empty=empty)
@@ -242,5 +272,5 @@ def _bound(plan: Plan) -> Sheet:
 
 def chosen(view: View, names: set[str]) -> list[Advice]:
     """The pieces of advice of these names, as the plan is now."""
-    plan = plan_of(view.ledger, replace(view.question))
+    plan = plan_of(view.ledger, view.question)
     return [one for one in plan.advice if advice_name(one) in names]

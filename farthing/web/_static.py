@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).with_name("static")
-_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".woff2": "font/woff2", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".woff2": "font/woff2",
+    ".svg": "image/svg+xml",
+}
 _PACKED = {".js", ".mjs", ".css", ".html", ".svg", ".json"}
 _HASHED = re.compile(r"[.-][0-9A-Za-z]{8,}\.(js|css|woff2)$")  # such a name is never given to anything else
 
@@ -49,5 +54,9 @@ def _read(path: Path) -> Asset:
     kind += "; charset=utf-8" if kind.startswith("text/") else ""
     digest = hashlib.sha256(plain).hexdigest()[:20]
     return Asset(
-        plain, packed if len(packed) < len(plain) else b"", kind, f'"{digest}"', bool(_HASHED.search(path.name))
+        plain,
+        packed if len(packed) < len(plain) else b"",
+        kind,
+        f'"{digest}"',
+        bool(_HASHED.search(path.name)),
     )

@@ -9,11 +9,11 @@ from datetime import date, timedelta
 from typing import Any
 
 from farthing.book import Card, Resolved, Unpriced
-from farthing.cells import Cell, at_list, cells
+from farthing.cells import Cell, Where, at_list, cells
 from farthing.levers import LEVERS
 from farthing.meters import METERS
 from farthing.money import mtok_usd, show
-from farthing.reports import footer, heading, layers
+from farthing.reports import footer, heading, is_amount, layers
 from farthing.web._calls import MOST_CALLS, last_calls
 from farthing.web._page import DAY, Kpi, Page, PageError, Row, Sheet, View, page, sheet, total
 from farthing.why import why as moved
@@ -33,10 +33,13 @@ def bill(view: View) -> Page:
     steps = Sheet("How the bill was made", ("label", "usd"), made.parts["waterfall"], currency=made.currency)
     for row in steps.rows:
         row["_rows"] = view.link()
+    also = [name for name in made.columns if is_amount(name, made.currency) and not name.endswith("usd")]
     tables = {
         "waterfall": steps,
-        "daily": sheet(daily, "Daily cost by model", ("day", "model")),
-        "flows": sheet(flows, "Where the money went", ("model",)),
+        "daily": sheet(
+            daily, "Daily cost by model", ("day", "model"), ("day", "model", "calls", "usd", *also)
+        ),
+        "flows": sheet(flows, "Where the money went", ("model",), ("model", "meter", "tokens", "usd", *also)),
         "teams": sheet(teams, "Teams", ("team",)),
         "models": sheet(made, "Models", ("model",)),
     }
@@ -45,7 +48,12 @@ def bill(view: View) -> Page:
     notes = [] if view.question.config.teams else ["no teams in farthing.toml: taken from the tag `team`"]
     notes += made.parts.get("notes", [])
     return Page(
-        "The bill", tables, _bill_kpis(view, made.rows, made.parts["waterfall"]), made.heading, made.footer, notes
+        "The bill",
+        tables,
+        _bill_kpis(view, made.rows, made.parts["waterfall"]),
+        made.heading,
+        made.footer,
+        notes,
     )
 
 
@@ -71,7 +79,9 @@ def _days(view: View) -> int:
     if used is None:
         return 0
     first, last = used[0].date(), used[1].date() - DAY
-    return max(0, (min(view.question.until or last, last) - max(view.question.since or first, first)).days + 1)
+    return max(
+        0, (min(view.question.until or last, last) - max(view.question.since or first, first)).days + 1
+    )
 
 
 def share(part: int, whole: int) -> str:
@@ -93,7 +103,9 @@ def explore(view: View, keys: str = "model", calls: str = "", after: str = "") -
         raise PageError(f"calls {calls!r}: write a number from 1 to {MOST_CALLS}")
     made = view.report("by", keys=named or ("model",))
     groups = sheet(made, made.title, [key for key in named if key != "meter"])
-    groups.total = total(groups.rows, *({"calls"} - ({"calls"} if "meter" in named else set())), "tokens", "usd")
+    groups.total = total(
+        groups.rows, *({"calls"} - ({"calls"} if "meter" in named else set())), "tokens", "usd"
+    )
     notes = []
     if len(groups.rows) > MOST_GROUPS:
         notes.append(f"the first {MOST_GROUPS:,} of {len(groups.rows):,} groups; the command line has all")
@@ -141,7 +153,13 @@ def why(view: View, **days: str) -> Page:
     found = moved(view.ledger, question, earlier, later)
     rows: list[Row] = [{"name": _span(earlier), "usd": found.from_picos, "step": "from"}]
     rows += [
-        {"name": step.name, "usd": step.picos, "least_usd": step.least_picos, "most_usd": step.most_picos, "step": ""}
+        {
+            "name": step.name,
+            "usd": step.picos,
+            "least_usd": step.least_picos,
+            "most_usd": step.most_picos,
+            "step": "",
+        }
         for step in found.steps
     ]
     rows.append({"name": _span(later), "usd": found.to_picos, "step": "to"})
@@ -188,7 +206,9 @@ def parse_span(text: str, name: str) -> tuple[date, date]:
             return start, (start + timedelta(days=31)).replace(day=1) - DAY
         days = date.fromisoformat(first), date.fromisoformat(last)
     except ValueError as error:
-        raise PageError(f"{name} {text!r}: write a month, 2026-09, or days, 2026-09-01..2026-09-15") from error
+        raise PageError(
+            f"{name} {text!r}: write a month, 2026-09, or days, 2026-09-01..2026-09-15"
+        ) from error
     if days[0] > days[1]:
         raise PageError(f"{name} {text!r}: the first day is after the last; turn them round")
     return days
@@ -209,7 +229,9 @@ def endpoints(view: View) -> Page:
         sku = _sku(cell)
         row = _added(rows, cell, {**sku, "routing": cell.keys[0]}, premium_usd=0)
         if isinstance(cell.price, Card):
-            row["premium_usd"] += layers(view.question.book.listed, cell, cell.price).get("endpoint_premium", 0)
+            row["premium_usd"] += layers(view.question.book.listed, cell, cell.price).get(
+                "endpoint_premium", 0
+            )
     listed = _sorted(rows.values())
     columns = ("platform", "model", "endpoint", "routing", "calls", "tokens", "usd", "premium_usd")
     table = Sheet("Models by endpoint", columns, listed, columns[:4], {"premium_usd": "premium"})
@@ -232,7 +254,12 @@ def batch(view: View) -> Page:
     rows: dict[tuple[Any, ...], Row] = {}
     for cell in found:
         sku = _sku(cell)
-        names = {"workload": cell.keys[0], "platform": sku["platform"], "model": sku["model"], "mode": sku["mode"]}
+        names = {
+            "workload": cell.keys[0],
+            "platform": sku["platform"],
+            "model": sku["model"],
+            "mode": sku["mode"],
+        }
         row = _added(rows, cell, names, batch_usd=None, saved_usd=None)
         other = _as_batch(view, cell)
         if other is not None:
@@ -245,10 +272,18 @@ def batch(view: View) -> Page:
     table.total = total(listed, "calls", "tokens", "usd", "saved_usd")
     done = sum(row["usd"] or 0 for row in listed if row["mode"] == "batch")
     kpis = [
-        Kpi("batched", "Sent as batches", "usd", done, f"{_percent(done, table.total['usd'] or 0)} of the cost"),
+        Kpi(
+            "batched",
+            "Sent as batches",
+            "usd",
+            done,
+            f"{_percent(done, table.total['usd'] or 0)} of the cost",
+        ),
         Kpi("saved", "At most to be saved", "usd", table.total["saved_usd"] or 0, "if every call could wait"),
     ]
-    notes = ["what would be saved is an upper limit: each group alone, as if nothing of it had to be answered at once"]
+    notes = [
+        "what would be saved is an upper limit: each group alone, as if nothing of it had to be answered at once"
+    ]
     return _simple(view, "Batch", {"batch": table}, kpis, found, notes)
 
 
@@ -284,7 +319,12 @@ def _sorted(rows: Iterable[Row]) -> list[Row]:
 
 
 def _simple(
-    view: View, title: str, tables: dict[str, Sheet], kpis: list[Kpi], found: Sequence[Cell], notes: Sequence[str] = ()
+    view: View,
+    title: str,
+    tables: dict[str, Sheet],
+    kpis: list[Kpi],
+    found: Sequence[Cell],
+    notes: Sequence[str] = (),
 ) -> Page:
     under = footer(view.ledger, at_list(view.question), found)
     return Page(title, tables, kpis, heading(found), under, notes)
@@ -292,7 +332,8 @@ def _simple(
 
 def choices(view: View, keys: Sequence[str]) -> dict[str, list[str]]:
     """The values there are of each key, dearest first, whatever the filters say."""
-    whole = replace(view.question, since=None, until=None, where=())
+    bounds = (Where("team", view.scope),) if view.scope else ()
+    whole = replace(view.question, since=None, until=None, where=bounds)
     found: dict[str, list[str]] = {}
     for key in keys:
         sums: dict[str, int] = defaultdict(int)

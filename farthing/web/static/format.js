@@ -71,6 +71,12 @@ export function day(text, year = true) {
   return new Intl.DateTimeFormat("en-GB", year ? { ...asked, year: "numeric" } : asked).format(at);
 }
 
+/** Spans of days within a text, as people write them. @param {string} text */
+export function spans(text) {
+  return String(text).replace(/(\d{4}-\d\d-\d\d)\.\.(\d{4}-\d\d-\d\d)/g, (_, from, to) =>
+    from === to ? day(from) : `${day(from, from.slice(0, 4) !== to.slice(0, 4))} \u2013 ${day(to)}`);
+}
+
 /** A moment in the time zone of the page. @param {string} text @param {string} tz */
 export function time(text, tz) {
   const at = new Date(text);
@@ -114,6 +120,6 @@ export function cell(value, kind, page) {
     case "day": return { text: day(String(value)), exact: String(value) };
     case "time": return { text: time(String(value), page.tz), exact: String(value) };
     case "flag": return { text: value ? "yes" : "no", exact: "" };
-    default: return { text: Array.isArray(value) ? value.join(", ") : String(value), exact: "" };
+    default: return { text: Array.isArray(value) ? value.join(", ") : spans(String(value)), exact: "" };
   }
 }

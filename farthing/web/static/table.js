@@ -1,0 +1,133 @@
+// @ts-check
+// A table that sorts, whose numbers lead to what they are made of.
+
+import { h, say as tell } from "./dom.js";
+import * as say from "./format.js";
+import { here } from "./state.js";
+
+/** @typedef {import("./charts.js").Table} Table */
+/** @typedef {{tz: string, currency: string}} Shown */
+/**
+ * How a table is shown: which column has a bar, how many rows at first, which columns a phone does without (`minor`) or
+ * nobody needs (`hide`), and cells of its own by column.
+ * @typedef {{bar?: string, limit?: number, minor?: string[], hide?: string[], cells?: Record<string, (row: any) => any>}} How
+ */
+
+const ALWAYS_MINOR = ["input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "account", "mode", "card", "source"];
+
+/** The link to a table as CSV, with the filters of the page. @param {string} name */
+export function csv(name) {
+  const asked = new URLSearchParams(location.search);
+  asked.set("table", name);
+  return `/${here()}.csv?${asked}`;
+}
+
+/**
+ * @param {string} name @param {Table} table @param {Shown} page @param {How} [how]
+ * @returns {HTMLElement}
+ */
+export function dataTable(name, table, page, how = {}) {
+  if (!table.rows.length) return h("p", { class: "empty" }, sentence(table.empty));
+  const columns = table.columns.filter((column) => !how.hide?.includes(column.name) && isTold(column, table));
+  const body = h("tbody");
+  const held = { by: "", down: true, all: table.rows.length <= (how.limit ?? 12) + 3 };
+  const most = Math.max(...table.rows.map((row) => Math.abs(say.number(row[how.bar ?? ""]) || 0)), 0);
+
+  const fill = () => {
+    const rows = held.by ? sorted(table.rows, columns.find((column) => column.name === held.by), held.down) : table.rows;
+    const shown = held.all ? rows : rows.slice(0, how.limit ?? 12);
+    body.replaceChildren(...shown.map((row) => bodyRow(row, columns, page, how, most)));
+  };
+  const heads = columns.map((column) => headCell(column, held, () => {
+    fill();
+    for (const head of heads) head.setAttribute("aria-sort", head.dataset.name === held.by ? (held.down ? "descending" : "ascending") : "none");
+    tell(`sorted by ${column.title}, ${held.down ? "largest" : "smallest"} first`);
+  }));
+  fill();
+  const more = held.all ? null : h("button", {
+    type: "button", class: "quiet", onclick: (/** @type {Event} */ event) => {
+      held.all = true;
+      fill();
+      /** @type {HTMLElement} */ (event.target).remove();
+    },
+  }, `Show all ${say.whole(table.rows.length)}`);
+  const total = Object.keys(table.total ?? {}).length ? h("tfoot", {}, bodyRow(table.total, columns, page, how, 0, true)) : null;
+  return h("div", {},
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${table.title}, table` },
+      h("table", {}, h("thead", {}, h("tr", {}, ...heads)), body, total)),
+    h("p", { class: "under" }, more, h("a", { href: csv(name), download: "" }, "CSV")));
+}
+
+/** A column that says nothing in any row is left out. @param {say.Column} column @param {Table} table */
+function isTold(column, table) {
+  if (column.kind === "usd" || column.kind === "money") return true;
+  return table.rows.some((row) => ![null, undefined, "", 0].includes(row[column.name]));
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}` : "Nothing here.";
+}
+
+/** @param {say.Column} column @param {{by: string, down: boolean}} held @param {() => void} changed */
+function headCell(column, held, changed) {
+  const button = h("button", {
+    type: "button", onclick: () => {
+      held.down = held.by === column.name ? !held.down : say.isNumeric(column.kind);
+      held.by = column.name;
+      changed();
+    },
+  }, capital(column.title));
+  return h("th", { scope: "col", class: classes(column, []), "aria-sort": "none", "data-name": column.name }, button);
+}
+
+/** @param {string} text */
+export function capital(text) {
+  return text ? text[0].toUpperCase() + text.slice(1) : text;
+}
+
+/** @param {say.Column} column @param {string[]} minor */
+function classes(column, minor) {
+  const found = [say.isNumeric(column.kind) ? "n" : "", [...ALWAYS_MINOR, ...minor].includes(column.name) ? "minor" : ""];
+  return found.filter(Boolean).join(" ") || null;
+}
+
+/**
+ * @param {Record<string, any>} row @param {say.Column[]} columns @param {Shown} page @param {How} how
+ * @param {number} most @param {boolean} [isTotal]
+ */
+function bodyRow(row, columns, page, how, most, isTotal = false) {
+  return h("tr", {}, ...columns.map((column, i) => {
+    const own = !isTotal && how.cells?.[column.name]?.(row);
+    if (own) return h("td", { class: classes(column, how.minor ?? []) }, own);
+    if (isTotal && !(column.name in row)) return h("td", { class: classes(column, how.minor ?? []) }, i === 0 ? "All" : "");
+    const { text, exact } = say.cell(row[column.name], column.kind, page);
+    const isMoney = column.kind === "usd" || column.kind === "money";
+    const leads = row._rows && (i === 0 || isMoney);
+    // one stop a row for the keyboard: the first cell; the amounts lead to the same place
+    const inner = leads ? h("a", { href: row._rows, tabindex: i === 0 ? null : "-1" }, text) : text;
+    const missing = isMoney && text === "no price" ? "missing" : "";
+    const bar = column.name === how.bar && most > 0 ? barOf(say.number(row[column.name]), most) : null;
+    const shown = [classes(column, how.minor ?? []), missing].filter(Boolean).join(" ") || null;
+    return i === 0 && !isTotal ? h("th", { scope: "row", class: shown, title: exact || null }, inner) : h("td", { class: shown, title: exact || null }, inner, bar);
+  }));
+}
+
+/** @param {number} value @param {number} most */
+function barOf(value, most) {
+  const long = Math.max(0, Math.min(1, Math.abs(value || 0) / most));
+  return h("i", { class: "bar", "aria-hidden": "true" }, h("i", { style: { width: `${(long * 100).toFixed(1)}%` } }));
+}
+
+/** @param {Record<string, any>[]} rows @param {say.Column | undefined} column @param {boolean} down */
+function sorted(rows, column, down) {
+  if (!column) return rows;
+  const { name, kind } = column;
+  const turn = down ? -1 : 1;
+  return [...rows].sort((a, b) => {
+    if (!say.isNumeric(kind)) return turn * String(a[name] ?? "").localeCompare(String(b[name] ?? ""), "en", { numeric: true });
+    const [x, y] = [say.number(a[name]), say.number(b[name])];
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number(Number.isNaN(x)) - Number(Number.isNaN(y)); // unknown comes last
+    return turn * (x - y);
+  });
+}

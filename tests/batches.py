@@ -1,0 +1,129 @@
+"""What tests of batches share: an emulator over an S3 API, a queue that works on it, what the ledger makes of both."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from farthing.api import import_paths
+from farthing.book import default_book
+from farthing.emulator import Clock, Emulator, World, running
+from farthing.gateway._batch_accept import Usual
+from farthing.gateway.batch import Queue, Runner, kept, open_live, submit
+from farthing.ledger import Ledger
+from farthing.meters import METERS
+
+SONNET, HAIKU = "global.anthropic.claude-sonnet-4-6", "us.anthropic.claude-haiku-4-5-20251001-v1:0"
+DIRECT = "claude-sonnet-4-6"
+BUCKET = "jobs"
+ROLE = "arn:aws:iam::111122223333:role/batch"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "EMULATED", "AWS_SECRET_ACCESS_KEY": "made up", "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true", "ANTHROPIC_API_KEY": "made up",
+}  # fmt: skip
+
+
+def bucket(url: str) -> Any:
+    """A client, with an empty bucket."""
+    s3 = boto3.client(
+        "s3", endpoint_url=url, aws_access_key_id="EMULATED", aws_secret_access_key="x", region_name="us-east-1"
+    )  # fmt: skip
+    s3.create_bucket(Bucket=BUCKET)
+    for found in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        s3.delete_object(Bucket=BUCKET, Key=found["Key"])
+    return s3
+
+
+@dataclass
+class Service:
+    """An emulator, and the settings with which a queue finds it."""
+
+    emulator: Emulator
+    settings: dict[str, Any]
+
+    @property
+    def jobs(self) -> Any:
+        return self.emulator._server.jobs
+
+    def billed(self) -> Counter[str]:
+        """How often what was said has been billed, by the emulator's own log: every request says another number."""
+        return Counter(
+            f"{call['tokens']['input']}/{call['mode']}"
+            for call in self.emulator.calls()
+            if call.get("tokens")
+        )
+
+    def calls(self) -> list[dict[str, Any]]:
+        return [call for call in self.emulator.calls() if call.get("tokens")]
+
+
+@contextmanager
+def service(s3_url: str, speed: int = 1, **how: Any) -> Iterator[Service]:
+    """`speed` makes the emulator's clock run faster, as the queue's."""
+    s3 = bucket(s3_url)
+    with running(World(default_book(), Clock(None, speed)), s3=s3, **how) as emulator:
+        settings = {
+            "s3": f"s3://{BUCKET}/night", "role_arn": ROLE, "region": "us-east-1", "bedrock": emulator.url,
+            "s3_endpoint": s3_url, "anthropic": emulator.url, "margin_s": 60,
+        }  # fmt: skip
+        yield Service(emulator, settings)
+
+
+def request(number: int, model: str = SONNET, deadline: str = "6h", **more: Any) -> dict[str, Any]:
+    """A request whose question nobody else asks."""
+    body: dict[str, Any] = {
+        "max_tokens": 30,
+        "messages": [{"role": "user", "content": f"Question {number}?"}],
+    }
+    if model == SONNET:
+        body["anthropic_version"] = "bedrock-2023-05-31"
+    elif model == HAIKU:
+        messages = [{"role": "user", "content": [{"text": f"Question {number}?"}]}]
+        body = {"messages": messages, "inferenceConfig": {"maxTokens": 30}}
+    return {"id": f"r{number}", "model": model, "deadline": deadline, "body": body | more}
+
+
+def lines(requests: Any) -> list[bytes]:
+    return [json.dumps(each).encode() for each in requests]
+
+
+@contextmanager
+def working(folder: Path, services: Service, speed: int = 1, **settings: Any) -> Iterator[Runner]:
+    """A runner that has not made a step yet."""
+    queue = Queue(folder, speed=speed)
+    said = kept(queue, services.settings | settings)
+    live = open_live(queue, said)
+    runner = Runner(queue, said, live)
+    try:
+        yield runner
+    finally:
+        live.close()
+        queue.close()
+        if runner._sender is not None:
+            runner._sender.wait(30)
+
+
+def accept(runner: Runner, requests: Any, **usual: Any) -> None:
+    taken = submit(runner.queue, lines(requests), Usual(runner.queue.now_us(), **usual))
+    assert not taken[2], taken[2]
+
+
+def imported(folder: Path, *paths: Path) -> list[dict[str, Any]]:
+    """What the ledger holds of calls that cost something or were tried, one row a call."""
+    ledger = Ledger(folder)
+    import_paths(ledger, [str(path) for path in paths], now=datetime.now(UTC))
+    ledger.rows().create_view("usage", replace=True)
+    ledger.contexts().create_view("contexts", replace=True)
+    sums = ", ".join(f"sum({meter})::BIGINT AS {meter}" for meter in METERS)
+    found = ledger.connection.execute(
+        f"SELECT gateway_id, mode, source, status, sum(calls)::BIGINT AS calls, {sums} FROM usage "
+        "JOIN contexts USING (ctx) GROUP BY ALL HAVING sum(calls) <> 0"
+    )
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
