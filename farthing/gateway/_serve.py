@@ -115,7 +115,7 @@ def build(settings: Settings, book: Book) -> Gateway:
         on_full=settings.on_full,
     )
     keys = Keys(keys_path(settings)) if settings.auth else None
-    return Gateway(settings, live, targets, Outbound.open(settings, targets), keys, observe=_spans.observer())
+    return Gateway(settings, live, targets, Outbound.open(settings, targets), keys)
 
 
 def _budgets(settings: Settings, config: Config) -> Budgets | None:
@@ -129,6 +129,7 @@ def _work(
 ) -> int:
     gateway = build(settings, book)
     gateway.own = _admin.app(gateway, shared)
+    gateway.observe, flush = _spans.observer()
     config = uvicorn.Config(
         gateway,
         http=type("Protocol", (Guarded,), {"head_s": settings.limits.head_s}),
@@ -150,6 +151,7 @@ def _work(
     gc.freeze()  # what is loaded stays: no collection has to look at it again
     gc.set_threshold(*_COLLECT)
     server.run(sockets=[listening])
+    flush()
     return 0
 
 

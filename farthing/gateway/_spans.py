@@ -15,17 +15,18 @@ from farthing.wire import Answer
 Observer = Callable[[Call, Settled, Answer], None]
 _PROVIDERS = {"bedrock": "aws.bedrock", "anthropic": "anthropic", "claude_aws": "anthropic"}
 _TOLD_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+_NONE: tuple[None, Callable[[], object]] = (None, lambda: None)
 
 
-def observer() -> Observer | None:
-    """None where spans are not asked for, or OpenTelemetry is not there."""
+def observer() -> tuple[Observer | None, Callable[[], object]]:
+    """What records an attempt, and what sends the last spans; none where nobody asks, or OpenTelemetry is not there."""
     if not any(os.environ.get(name) for name in _TOLD_BY) or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
-        return None
+        return _NONE
     try:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
     except ImportError:
-        return None
+        return _NONE
     exporter: SpanExporter
     if os.environ.get("OTEL_TRACES_EXPORTER") == "console":
         exporter = ConsoleSpanExporter()
@@ -33,11 +34,11 @@ def observer() -> Observer | None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         except ImportError:
-            return None
+            return _NONE
         exporter = OTLPSpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return recorder(provider.get_tracer("farthing.gateway"))
+    return recorder(provider.get_tracer("farthing.gateway")), provider.shutdown
 
 
 def recorder(tracer: object) -> Observer:

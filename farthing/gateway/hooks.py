@@ -104,7 +104,7 @@ class Attempt:
         self._said: Answer | None = None
         self._started = time.monotonic()
         self._first_ms: int | None = None
-        self._sent = True
+        self.sent = True
         self._read: Callable[[bytes], None] = _unread
         self._once = iter((True,))  # next() on it is one step: of threads that settle, one does
         self.process = hook.process
@@ -155,7 +155,7 @@ class Attempt:
 
     def failed(self, *, sent: bool) -> None:
         """No answer came; `sent`: the request may have arrived all the same."""
-        self._sent = sent
+        self.sent = sent
         self.end()
 
     def end(self) -> None:
@@ -191,10 +191,6 @@ class Attempt:
     @property
     def first_token_ms(self) -> int | None:
         return self._first_ms if self.call.intent.stream else None
-
-    @property
-    def sent(self) -> bool:
-        return self._sent
 
 
 def _unread(_: bytes) -> None:

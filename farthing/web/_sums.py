@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -147,7 +148,7 @@ def load(path: Path, tz: str, edges: tuple[int, ...]) -> Sums | None:
             if said["format"] != FORMAT or said["tz"] != tz or tuple(said["edges"]) != edges:
                 return None
             by, counts = ({name: kept[name] for name in group} for group in (BY, COUNTS))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return Sums(tz, edges, frozenset(said["files"]), by, counts)
 

@@ -29,19 +29,25 @@ async function load(name = here()) {
   const opened = another ? [] : [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
   main.setAttribute("aria-busy", "true");
   mark(name);
-  const waiting = setTimeout(() => another && replace(loading()), GHOST_MS);
+  const waiting = setTimeout(() => {
+    if (!another) return;
+    end();
+    replace(loading());
+  }, GHOST_MS);
   try {
     const [answer, who] = await Promise.all([fetch(`/${name}.json${location.search}`, { signal: mine.signal }), session]);
     if (answer.status === 401) return location.assign("/login");
     const page = await answer.json().catch(() => ({ error: `the server answered ${answer.status}`, mend: "look at what it printed" }));
     if (mine.signal.aborted) return undefined;
     clearTimeout(waiting);
+    end();
     if (answer.ok) draw(name, page, who);
     else replace(errorCard(page.error, page.mend, () => load(name)));
     settle(name, another, focused, opened);
   } catch (error) {
     clearTimeout(waiting);
     if (mine.signal.aborted) return undefined;
+    end();
     replace(errorCard("the server does not answer", "is `farthing web` still running?", () => load(name)));
     settle(name, another, focused, opened);
     if (!(error instanceof TypeError)) throw error; // a fault of ours belongs in the console
@@ -49,11 +55,15 @@ async function load(name = here()) {
   return undefined;
 }
 
-/** @param {...any} children */
-function replace(...children) {
+/** What was followed and drawn before is let go; to be done before the next is drawn. */
+function end() {
   leave?.();
   leave = null;
   clear();
+}
+
+/** @param {...any} children */
+function replace(...children) {
   main.replaceChildren(...children.flat().filter(Boolean));
 }
 

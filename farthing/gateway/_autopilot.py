@@ -1,0 +1,234 @@
+"""Cache points as traffic comes: a prompt as a path of hashed blocks, and a pilot for each entry and SKU.
+
+No text is kept. Blocks are known by hashes under a key that is made at the start and never leaves the process, and by
+their weights; how many tokens a byte is, is learned from what was billed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from farthing.gateway._body import Spot, spots, top_mark
+from farthing.meters import Vector
+from farthing.usage import Rejected
+
+if TYPE_CHECKING:
+    from farthing.cache import Autopilot, Marked
+
+FIVE_US, HOUR_US = 300_000_000, 3_600_000_000
+TTL_US = {"5m": FIVE_US, "1h": HOUR_US}
+TTL_OF = {FIVE_US: "5m", HOUR_US: "1h"}
+BYTES_A_TOKEN = 4  # before anything was billed
+TRUST = 2_000  # tokens that are believed to be so
+FORGET = 20_000_000  # tokens after which what was learned counts half
+MOST_ACCESSES = 1 << 19  # of a pilot: 120 bytes each
+MOST_REQUESTS = 1 << 14
+
+
+class Prompt(NamedTuple):
+    """Positions are of blocks that can bear a cache point; `spots` says at which of all blocks each of them stands.
+
+    `names` are hashes of all up to there and `weights` bytes since the one before; `rest` are those behind the last.
+    `blocks` are hashes of every block by itself and `places` say where it stands; of these, `stem` are tools and system.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[int, ...]
+    spots: tuple[int, ...]
+    system: int
+    marks: tuple[tuple[int, str], ...]
+    rest: int
+    blocks: tuple[bytes, ...]
+    sizes: tuple[int, ...]
+    places: tuple[str, ...]
+    stem: int
+
+    @property
+    def weight(self) -> int:
+        return sum(self.sizes)
+
+
+def prompt_seen(body: Mapping[str, Any], key: bytes) -> Prompt:
+    """Rejected where the blocks of the body are laid out in a way that is not known here."""
+    from farthing.traces import blocks_of, prompt_of
+
+    found = spots(body)
+    solid = [(at, spot) for at, spot in enumerate(found) if spot.size or not spot.plain]
+    blocks = blocks_of(dict(body))
+    if len(blocks) != len(solid):
+        raise Rejected("its blocks are laid out in a way that is not known")
+    hashes = prompt_of(blocks, key).hashes
+    bearing = [number for number, (_, spot) in enumerate(solid) if spot.bears or spot.mark]
+    sizes = [spot.size for _, spot in solid]
+    ends = [-1, *bearing]
+    marks = [
+        (position, solid[number][1].mark) for position, number in enumerate(bearing) if solid[number][1].mark
+    ]
+    if (automatic := top_mark(body)) and bearing and (not marks or marks[-1][0] != len(bearing) - 1):
+        marks.append((len(bearing) - 1, automatic))
+    stem = sum(spot.tier != "messages" for _, spot in solid)
+    return Prompt(
+        tuple(hashes[number] for number in bearing),
+        tuple(sum(sizes[a + 1 : b + 1]) for a, b in zip(ends, bearing, strict=False)),
+        tuple(solid[number][0] for number in bearing),
+        sum(number < stem for number in bearing),
+        tuple(marks),
+        sum(sizes[ends[-1] + 1 :]),
+        tuple(hashlib.blake2b(block.data, digest_size=8, key=key[:64]).digest() for block in blocks),
+        tuple(sizes),
+        tuple(_place(spot) for _, spot in solid),
+        stem,
+    )
+
+
+def _place(spot: Spot) -> str:
+    """As a person finds it in the body: tools[3], system, messages[4].content[0]."""
+    text = ""
+    for step in spot.path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+class Sighting(NamedTuple):
+    """A prompt as a pilot has seen it. `marked.expected` is in the pilot's own tokens: `billed_share` compares."""
+
+    pilot: Pilot
+    prompt: Prompt
+    marked: Marked
+
+
+class Pilot:
+    """The cache of one entry's calls at one SKU, as the rules have it, and the policy that marks them."""
+
+    def __init__(self, policy: str, rates: Vector, minimum: int) -> None:
+        self.policy = running(policy)
+        self.rates, self.minimum = rates, minimum
+        self.auto = _autopilot(self.policy, rates, minimum, short=False)
+        self._bytes, self._tokens = BYTES_A_TOKEN * TRUST, TRUST
+
+    def shorten(self) -> None:
+        """From now on nothing is marked for an hour: it is billed as five minutes."""
+        self.auto.policy = _policy(self.policy, short=True)
+
+    def see(
+        self, prompt: Prompt, at_us: int, space: tuple[str, ...], marks: Sequence[tuple[int, str]] = ()
+    ) -> Sighting:
+        """What is to be marked; with `marks` of its own, what these are expected to do."""
+        from farthing.cache import Request
+
+        path, done, before = [], 0, 0
+        for name, weight in zip(prompt.names, prompt.weights, strict=True):
+            done += weight
+            depth = done * self._tokens // self._bytes
+            path.append((name, depth - before))
+            before = depth
+        breakpoints = [(position, TTL_US[ttl]) for position, ttl in marks]
+        asked = Request(at_us, path, breakpoints, plain=prompt.rest * self._tokens // self._bytes)
+        return Sighting(self, prompt, self.auto.observe(asked, system=prompt.system, namespace=space))
+
+    def settle(self, seen: Sighting, billed: Vector | None, *, split: bool = True) -> None:
+        """What it was billed; None: not told. `split`: the bill says which writes live for an hour."""
+        if billed is None or not billed.prompt:
+            self.auto.settle(seen.marked.number)
+            return
+        self.auto.settle(seen.marked.number, _believed(seen.marked.expected, billed, split=split))
+        self._bytes += seen.prompt.weight
+        self._tokens += billed.prompt
+        if self._tokens > FORGET:
+            self._bytes, self._tokens = self._bytes // 2, self._tokens // 2
+
+    def withdraw(self, seen: Sighting) -> None:
+        self.auto.withdraw(seen.marked.number)
+
+
+def _believed(expected: Vector, billed: Vector, *, split: bool) -> Vector:
+    """The bill in the pilot's tokens: a difference of two percent of the prompt is one of counting."""
+    whole, slack = expected.prompt, expected.prompt // 50 + 1
+
+    def scaled(tokens: int, most: int) -> int:
+        mine = tokens * whole // billed.prompt
+        return most if abs(mine - most) <= slack or mine > most else mine
+
+    read = scaled(billed.cache_read, expected.cache_read)
+    written = scaled(billed.cached, expected.cached) - read
+    hour = bool(billed.cache_write_1h) if split else bool(expected.cache_write_1h)
+    return Vector(whole - read - written, 0, read, 0 if hour else written, written if hour else 0)
+
+
+def share(expected: Vector, prompt: int) -> Vector:
+    """What was expected, in the tokens of a bill of so long a prompt."""
+    whole = max(1, expected.prompt)
+    parts = [tokens * prompt // whole for tokens in (expected[2], expected[3], expected[4])]
+    return Vector(prompt - sum(parts), 0, *parts)
+
+
+# --- farthing.cache, which is compiled when it is first used ---------------------------------------------------------
+
+
+def running(policy: str) -> str:
+    """The policy that is run where another is named. Nobody pings here: the prompt would have to be kept for it."""
+    return "adaptive_unpinged" if policy == "adaptive" else policy
+
+
+def _policy(name: str, *, short: bool) -> Any:
+    from farthing.cache import POLICIES
+
+    made = POLICIES[name]._replace(pings=0, waits=False, pads=False)
+    if short:
+        made = made._replace(
+            lives=0, system_ttl_us=min(made.system_ttl_us, FIVE_US), end_ttl_us=min(made.end_ttl_us, FIVE_US)
+        )
+    return made
+
+
+def _autopilot(name: str, rates: Vector, minimum: int, *, short: bool) -> Autopilot:
+    from farthing.cache import Autopilot
+
+    return Autopilot(
+        _policy(name, short=short), rates, minimum, most_requests=MOST_REQUESTS, most_accesses=MOST_ACCESSES
+    )
+
+
+@lru_cache
+def compiled() -> bool:
+    """Whether it runs as machine code: else a request would wait for it."""
+    return importlib.util.find_spec("numba") is not None
+
+
+class Warmth:
+    """Compiling takes seconds, and no request waits for it: a thread does it, once."""
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._begun = False
+
+    @property
+    def there(self) -> bool:
+        """Begins it, if nobody has."""
+        if not self._begun:
+            self._begun = True
+            threading.Thread(target=self._warm, name="farthing-autopilot", daemon=True).start()
+        return self._done.is_set()
+
+    def wait(self) -> None:
+        """Until it is there, or will never be."""
+        if compiled() and not self.there:
+            self._done.wait(120)
+
+    def _warm(self) -> None:
+        rates = Vector(1000, 5000, 100, 1250, 2000)
+        blocks = [("a", 2_000), ("b", 2_000)]
+        for name in ("adaptive_unpinged", "none"):
+            pilot = _autopilot(name, rates, 1_024, short=False)
+            from farthing.cache import Request
+
+            for at_us in (0, FIVE_US // 2, 3 * FIVE_US):
+                made = pilot.observe(Request(at_us, blocks), system=1)
+                pilot.settle(made.number, made.expected)
+            pilot.withdraw(pilot.observe(Request(4 * FIVE_US, blocks, [(1, FIVE_US)])).number)
+        self._done.set()

@@ -1,0 +1,88 @@
+"""What a change of model or endpoint would lose: the cache that a session has where it is. And who is throttled.
+
+A session that has a cache alive stays where it is until that has expired: its next call would write anew all that it
+now reads, which costs more than many calls save.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from farthing.gateway._autopilot import FIVE_US, HOUR_US
+from farthing.meters import Vector
+from farthing.money import show
+from farthing.usage import Sku
+
+MOST_SESSIONS = 20_000
+THROTTLED_US = 60_000_000  # no other endpoint is tried for so long
+SOME = 20  # calls on each side before shares are told
+
+
+class Last(NamedTuple):
+    """A session's last call: by which id, at which SKU, how much of it is cached and until when."""
+
+    model_id: str
+    sku: Sku
+    cached: int
+    until_us: int
+    ttl_us: int
+
+
+class Switches:
+    """Where sessions are, and where it is throttled. In memory, and bounded."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[tuple[str, str], Last] = OrderedDict()
+        self._throttled: dict[str, int] = {}
+        self._arms: dict[str, list[list[int]]] = {}  # by entry: calls, prompt tokens and those read, without and with it
+
+    def note(self, key: str, session: str, model_id: str, sku: Sku, billed: Vector, at_us: int) -> None:
+        """A call of a session was billed."""
+        if not session:
+            return
+        before = self._last.pop((key, session), None)
+        ttl = FIVE_US
+        if billed.cache_write_1h or (before and before.ttl_us == HOUR_US and billed.cache_read):
+            ttl = HOUR_US
+        self._last[key, session] = Last(model_id, sku, billed.cached, at_us + ttl, ttl)
+        if len(self._last) > MOST_SESSIONS:
+            self._last.popitem(last=False)
+
+    def stays(self, key: str, session: str, to: Sku, rates: Vector, now_us: int) -> str:
+        """Why a session is not to be moved to a SKU now; "" if it may be, or is there."""
+        last = self._last.get((key, session)) if session else None
+        if last is None or last.until_us <= now_us or not last.cached:
+            return ""
+        if (last.sku.model, last.sku.endpoint) == (to.model, to.endpoint):
+            return ""
+        lost = last.cached * (rates.cache_write_5m - rates.cache_read)
+        return (
+            f"its session has {last.cached:,} tokens cached at {last.sku.model} {last.sku.endpoint}, which would be "
+            f"written anew for {show(lost)}: it moves once they have expired"
+        )
+
+    # --- throttling
+
+    def throttled(self, model_id: str, now_us: int) -> None:
+        self._throttled[model_id] = now_us + THROTTLED_US
+        if len(self._throttled) > 1_000:
+            self._throttled = {name: until for name, until in self._throttled.items() if until > now_us}
+
+    def is_throttled(self, model_id: str, now_us: int) -> bool:
+        return self._throttled.get(model_id, 0) > now_us
+
+    # --- what is read with and without it
+
+    def count(self, entry: str, applied: bool, billed: Vector) -> None:
+        arm = self._arms.setdefault(entry, [[0, 0, 0], [0, 0, 0]])[applied]
+        for at, by in enumerate((1, billed.prompt, billed.cache_read)):
+            arm[at] += by
+
+    def shares(self, entry: str) -> str:
+        """What the other endpoint's cache reads of prompts, beside this one's, for the reason of a decision."""
+        without, with_ = self._arms.get(entry, ([0, 0, 0], [0, 0, 0]))
+        if min(without[0], with_[0]) < SOME or not without[1] or not with_[1]:
+            return ""
+        there, here = (1000 * arm[2] // arm[1] for arm in (with_, without))
+        return f"; {there // 10}.{there % 10} % of prompts is read from the cache there, {here // 10}.{here % 10} % here"
