@@ -2,6 +2,7 @@
 
 `rate` prices one call, `read` turns usage files into records, `Ledger` keeps them, `Book` holds the prices.
 `instrument` meters a boto3 client, `Middleware` one of the anthropic SDK, `LiteLLMCallback` LiteLLM.
+`batch.run` answers what may wait at half price.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from farthing.api import read
     from farthing.book import Book
+    from farthing.gateway import batch
     from farthing.gateway.hooks import BudgetExceeded, LiteLLMCallback, Middleware, instrument
     from farthing.ledger import Ledger
     from farthing.rating import rate
@@ -23,6 +25,7 @@ __all__ = [
     "LiteLLMCallback",
     "Middleware",
     "__version__",
+    "batch",
     "instrument",
     "rate",
     "read",
@@ -43,6 +46,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:  # loaded when first used: `import farthing` stays quick
     import importlib
 
+    if name == "batch":
+        return importlib.import_module("farthing.gateway.batch")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'farthing' has no attribute {name!r}")

@@ -12,7 +12,7 @@ from farthing.aws import Access, is_s3
 from farthing.book import Book, Unpriced, default_book
 from farthing.frames import Frame
 from farthing.importers import Batch, File, holds, read_paths
-from farthing.ledger import Calls, Ledger, SourceFile
+from farthing.ledger import Calls, Ledger, SourceFile, settle_open
 from farthing.meters import METERS, Vector
 from farthing.rating import find
 from farthing.usage import Facts, Usage
@@ -35,12 +35,17 @@ class Imported:
     unpriced: int = 0
     totals: int = 0  # control totals that are new, or other than they were; no part of `read`
     entries: int = 0  # uses of what is no token that are new, or more than was known; no part of `read`
+    settled: int = 0  # open intents of a gateway that turned out to be calls of the log; no part of `read`
     errors: list[str] = field(default_factory=list)  # a line each: file, line, what is wrong
 
     def as_json(self) -> dict[str, int]:
-        """The counts; `totals` and `entries` only where there are some."""
+        """The counts; those that are no part of `read` only where there are some."""
         shown = {name: value for name, value in vars(self).items() if name != "errors"}
-        return {name: value for name, value in shown.items() if value or name not in ("totals", "entries")}
+        return {
+            name: value
+            for name, value in shown.items()
+            if value or name not in ("totals", "entries", "settled")
+        }
 
     def sentence(self) -> str:
         said = [
@@ -52,6 +57,7 @@ class Imported:
             f"{self.unpriced:,} without a price" if self.unpriced else "",
             f"{self.totals:,} control totals" if self.totals else "",
             f"{self.entries:,} entries beside tokens" if self.entries else "",
+            f"{self.settled:,} open intents found in the log" if self.settled else "",
             f"{self.skipped:,} other files skipped" if self.skipped else "",
         ]
         return ", ".join(filter(None, said))
@@ -112,6 +118,8 @@ def import_paths(
         touched.clear()
         if batch.read_until.items() - read_until.items():
             ledger.note_read_until(batch.read_until, now)
+    if done.imported or done.superseded:
+        done.settled = settle_open(ledger)
     return done
 
 

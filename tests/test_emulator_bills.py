@@ -6,12 +6,14 @@ The bill is made of rates.json and the tokens that the emulator billed, ours of 
 import gzip
 import json
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EventStreamError
 
 from farthing import cli
 from farthing.book import default_book
@@ -97,8 +99,9 @@ def month(tmp_path_factory):
         model = "us.anthropic.claude-sonnet-4-6"
         with pytest.raises(client.exceptions.ThrottlingException):
             client.converse(modelId=model, messages=messages)
-        with pytest.raises(Exception, match="throttlingException"):
-            list(client.converse_stream(modelId=model, messages=messages)["stream"])
+        stream = client.converse_stream(modelId=model, messages=messages)["stream"]
+        with closing(stream), pytest.raises(EventStreamError, match="throttlingException"):
+            list(stream)
         emulated.write()
         for form in ("cur2", "legacy"):
             path = folder / form / "BILLING_PERIOD=2026-10" / "emulated-00001.csv.gz"

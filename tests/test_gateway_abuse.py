@@ -162,6 +162,15 @@ def test_header_cannot_be_injected_by_metadata_or_names(up, passing):
     assert json.loads(dict(asked.headers)["X-Amzn-Bedrock-Request-Metadata"])["a"] == "\r\nX: y"
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"), [("https://evil.example", 403), ("null", 403), ("http://localhost:3000", 200)]
+)
+def test_pages_of_other_sites_may_not_spend_without_a_key(up, passing, origin, status):
+    """A browser on this machine sends such a request to any loopback port, whatever page it shows."""
+    assert passing.post(INVOKE, BODY, [("Origin", origin), ("Content-Type", "text/plain")]).status == status
+    assert len(up.asked) == (status == 200)
+
+
 def test_pipelined_requests_are_answered_in_order(up, passing):
     one = request("POST", INVOKE, BODY).replace(b"Connection: close\r\n", b"")
     raw = passing.raw(one + one + request("POST", INVOKE, BODY))

@@ -23,6 +23,7 @@ from tests.gateways import (
     request,
     upstream,
 )
+from tests.postgres_server import postgres_server
 
 CONFIG = """
 [[budgets]]
@@ -195,3 +196,26 @@ def test_unknown_price_does_not_pass_a_cap(up, within):
     assert got.status == 429
     assert up.asked == []
     assert within.post("/model/us.anthropic.claude-unheard-of/invoke", BODY).status == 200  # under no cap
+
+
+def test_hosts_share_budgets_in_postgresql(tmp_path):
+    """Two gateways, one store over a network: their calls are counted together, and neither stands still for it."""
+    (tmp_path / "farthing.toml").write_text(CONFIG)
+    with postgres_server() as store, upstream(lambda _: [reply(message())]) as up:
+        flags = (
+            "--bedrock",
+            up.url,
+            "--no-auth",
+            "--config",
+            str(tmp_path / "farthing.toml"),
+            "--budgets",
+            store,
+        )
+        with gateway(tmp_path / "one", *flags) as one, gateway(tmp_path / "two", *flags) as two:
+            with ThreadPoolExecutor(8) as pool:
+                got = list(pool.map(lambda n: (one, two)[n % 2].post(INVOKE, BODY, LITTLE).status, range(20)))
+            assert got == [200] * 20
+            assert held(one)["little"] == held(two)["little"] == ("0.002112", "0")  # 20 times $0.0001056
+            assert two.post(INVOKE, DEAR, LITTLE).status == 429
+            assert one.end() == 0
+            assert two.end() == 0

@@ -310,5 +310,30 @@ def test_workers_end_together(several):
     assert not any(Path(f"/proc/{pid}").exists() for pid in before)
 
 
+def test_workers_do_not_outlive_their_parent(tmp_path):
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path, "--bedrock", up.url, "--no-auth", "--workers", "2") as made,
+    ):
+        left = children(made.process.pid)
+        made.process.kill()
+        made.process.wait(10)
+        assert waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
+
+
+def test_second_signal_cuts_off_what_is_still_open(tmp_path):
+    gate = threading.Event()
+    with upstream(streaming(gate)) as up, gateway(tmp_path, "--bedrock", up.url, "--no-auth") as made:
+        with socket.create_connection(made.address, timeout=20) as client:
+            client.sendall(request("POST", STREAM, BODY))
+            client.recv(65536)
+            made.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert made.process.poll() is None
+            assert made.end() == 0
+        gate.set()
+        assert made.results() == {}
+
+
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -74,14 +74,18 @@ class Site:
 
 
 @contextmanager
-def site(ledger: Path, access: Access | None = None, config: Path | None = None, **more: Any) -> Iterator[Site]:
+def site(
+    ledger: Path, access: Access | None = None, config: Path | None = None, **more: Any
+) -> Iterator[Site]:
     """Served by uvicorn on a port that is free, until left."""
     given = {"policy": ledger.parent / "farthing-policy.toml", "clock": lambda: NOW} | more
     books = Books(str(ledger), _Asking(config, ""), **given)
     access = access or Access(None, audit=ledger.parent / "audit.jsonl")
     web = Web(books, access, ("127.0.0.1", "localhost"))
     listening = _listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(web.app(), ws="none", lifespan="off", log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(web.app(), ws="none", lifespan="off", log_config=None, access_log=False)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -47,10 +47,15 @@ class Prompt(NamedTuple):
     sizes: tuple[int, ...]
     places: tuple[str, ...]
     stem: int
+    solid: tuple[int, ...]  # by position, among all blocks that are not empty
 
     @property
     def weight(self) -> int:
         return sum(self.sizes)
+
+    def place(self, position: int) -> str:
+        """Of a block that can bear a cache point, as a person finds it in the body."""
+        return self.places[self.solid[position]]
 
 
 def prompt_seen(body: Mapping[str, Any], key: bytes) -> Prompt:
@@ -83,6 +88,7 @@ def prompt_seen(body: Mapping[str, Any], key: bytes) -> Prompt:
         tuple(sizes),
         tuple(_place(spot) for _, spot in solid),
         stem,
+        tuple(bearing),
     )
 
 

@@ -35,7 +35,9 @@ class Switches:
     def __init__(self) -> None:
         self._last: OrderedDict[tuple[str, str], Last] = OrderedDict()
         self._throttled: dict[str, int] = {}
-        self._arms: dict[str, list[list[int]]] = {}  # by entry: calls, prompt tokens and those read, without and with it
+        self._arms: dict[
+            str, list[list[int]]
+        ] = {}  # by entry: calls, prompt tokens and those read, without and with it
 
     def note(self, key: str, session: str, model_id: str, sku: Sku, billed: Vector, at_us: int) -> None:
         """A call of a session was billed."""
@@ -49,12 +51,12 @@ class Switches:
         if len(self._last) > MOST_SESSIONS:
             self._last.popitem(last=False)
 
-    def stays(self, key: str, session: str, to: Sku, rates: Vector, now_us: int) -> str:
-        """Why a session is not to be moved to a SKU now; "" if it may be, or is there."""
+    def stays(self, key: str, session: str, lever: str, to: Sku, rates: Vector, now_us: int) -> str:
+        """Why a lever (model, endpoint) is not to move a session to a SKU now; "" if it may, or has."""
         last = self._last.get((key, session)) if session else None
         if last is None or last.until_us <= now_us or not last.cached:
             return ""
-        if (last.sku.model, last.sku.endpoint) == (to.model, to.endpoint):
+        if getattr(last.sku, lever) == getattr(to, lever):
             return ""
         lost = last.cached * (rates.cache_write_5m - rates.cache_read)
         return (

@@ -194,7 +194,7 @@ def choose(book: Book, sku: Sku, tokens: Vector, at: datetime) -> Choice:
     sync, batched = tokens @ now.rates, counted @ card.rates
     if sync < batched:
         return Choice(
-            f"cached and at once it costs {show(sync)}, in a batch, which has no cache, {show(batched)}",
+            f"cached and at once it costs {show(sync, 4)}, in a batch, which has no cache, {show(batched, 4)}",
             sync, batched,
         )  # fmt: skip
     return Choice("", sync, batched)

@@ -67,7 +67,10 @@ class Guard:
     entry: str
     places: bool
     window: Window = field(default_factory=Window)
-    baseline: tuple[int, int] = (0, 0)  # prompt tokens and those read, before the window; what is older counts less
+    baseline: tuple[int, int] = (
+        0,
+        0,
+    )  # prompt tokens and those read, before the window; what is older counts less
     spent: tuple[int, int] = (0, 0)  # picodollars of prompts, and without a cache; what is older counts less
     calls: int = 0
     since_us: int = 0
@@ -124,7 +127,10 @@ class Guard:
             return None
         lost = prompt * was // before - read
         picos = lost * (rates.cache_write_5m - rates.cache_read) * AGAIN_US // self.window.span_us
-        return f"{100 * read // prompt} % of prompts is read from the cache, {100 * was // before} % before", picos
+        return (
+            f"{100 * read // prompt} % of prompts is read from the cache, {100 * was // before} % before",
+            picos,
+        )
 
 
 # --- which block changed ---------------------------------------------------------------------------------------------

@@ -188,10 +188,10 @@ class _Server(uvicorn.Server):
         try:
             await super().serve(sockets)
         finally:
+            for task in (*self.server_state.tasks, *beside):
+                task.cancel()
             if self.server_state.tasks:
                 await asyncio.wait(self.server_state.tasks, timeout=_LAST_S)
-            for task in beside:
-                task.cancel()
             await gateway.http.close()
             gateway.live.close()
 
@@ -211,10 +211,13 @@ async def _expire(gateway: Gateway) -> None:
 
 
 async def _share(gateway: Gateway, shared: Path) -> None:
-    """What this process has counted, for the one that is asked for all."""
+    """What this process has counted, for the one that is asked for all. Without the parent it ends, too."""
+    parent = os.getppid()
     while gateway.settings.workers > 1:
         await asyncio.sleep(_SHARE_S)
         _admin.publish(gateway, shared)
+        if os.getppid() != parent and not gateway.draining:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ def _oversee(
         announce()
     elif not ending:
         end()
-    return _reap(workers, start, lambda: ending or failed) or (2 if failed else 0)
+    return _reap(workers, start, lambda: ending or failed) or (2 if failed and not ending else 0)
 
 
 def _tell(writing: int) -> None:

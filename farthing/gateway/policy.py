@@ -36,6 +36,7 @@ _FIXED = {  # cache policies that mark the same places always
 
 Body = Mapping[str, Any]
 Least = Callable[[str], int | None]  # tokens from which a model caches; None: nobody has published it
+Placed = tuple[tuple[int, str], ...]  # positions among the blocks of a body, and lifetimes
 _Edits = list[Mark | Retime | Set]
 
 
@@ -157,16 +158,44 @@ def _edits(made: Decided, body: Body, least: Least, model: str) -> _Edits:
     change = made.change
     if made.lever == "ttl" or "ttl_override" in change:
         return _retimed(body, str(change.get("ttl_override") or change["markers"][0].ttl))
-    if "markers" in change:
-        return _marked(body, change["markers"], least, model)
-    if "cache_policy" in change:
-        name = change["cache_policy"]
-        if name not in _FIXED:
-            raise _No(f"{name} decides as traffic comes, which is not done here")
-        return _marked(body, _FIXED[name], least, model)
+    if "placed" in change:  # by whom decides as traffic comes: positions of blocks
+        found = spots(body)
+        return [Mark(found[at], ttl) for at, ttl in change["placed"]]
+    if "markers" in change or "cache_policy" in change:
+        return _marked(body, _markers(change), least, model)
     if "inference_geo" in change:
         return [Set("inference_geo", change["inference_geo"] or "global")]
     return []
+
+
+def is_fixed(change: Mapping[str, Any]) -> bool:
+    """Whether it marks the same places always, and nothing has to be known of other calls."""
+    return "cache_policy" not in change or change["cache_policy"] in _FIXED
+
+
+def _markers(change: Mapping[str, Any]) -> Sequence[Marker]:
+    if "markers" in change:
+        return tuple(change["markers"])
+    name = change["cache_policy"]
+    if name not in _FIXED:
+        raise _No(f"{name} decides as traffic comes, which is not done here")
+    return _FIXED[name]
+
+
+def placed(
+    body: Body, change: Mapping[str, Any], least: Least, model: str, *, short: bool = False
+) -> Placed | str:
+    """Where the cache points of a lever that marks the same places always will stand; or why there are none.
+
+    `short`: none of them lives for an hour.
+    """
+    try:
+        markers = _markers(change)
+        if short:
+            markers = [Marker(marker.at, "5m") for marker in markers]
+        return tuple(_places(body, markers, least, model))
+    except (_No, Rejected) as why:
+        return str(why)
 
 
 def _retimed(body: Body, ttl: str) -> _Edits:
@@ -177,6 +206,11 @@ def _retimed(body: Body, ttl: str) -> _Edits:
 
 
 def _marked(body: Body, markers: Sequence[Marker], least: Least, model: str) -> _Edits:
+    found = spots(body)
+    return [Mark(found[at], ttl) for at, ttl in _places(body, markers, least, model)]
+
+
+def _places(body: Body, markers: Sequence[Marker], least: Least, model: str) -> list[tuple[int, str]]:
     """Cache points, each at its place or the last one before it that can bear one."""
     found = spots(body)
     if top_mark(body) or any(spot.mark for spot in found):
@@ -186,21 +220,21 @@ def _marked(body: Body, markers: Sequence[Marker], least: Least, model: str) -> 
     minimum = least(model)
     if minimum is None:
         raise _No(f"nobody has published from how many tokens {model} caches")
-    placed: dict[int, str] = {}
+    wanted: dict[int, str] = {}
     for marker in markers[:MOST_MARKERS]:
         at = _place(found, marker.at)
-        if at is not None and at not in placed:
-            placed[at] = marker.ttl
+        if at is not None and at not in wanted:
+            wanted[at] = marker.ttl
     size, depths = 0, []
     for spot in found:
         size += spot.size
         depths.append(size // BYTES_A_TOKEN)
-    long_enough = {at: ttl for at, ttl in placed.items() if depths[at] >= minimum}
+    long_enough = {at: ttl for at, ttl in wanted.items() if depths[at] >= minimum}
     if not long_enough:
         raise _No(
-            f"about {max((depths[at] for at in placed), default=0):,} tokens, and it caches from {minimum:,}"
+            f"about {max((depths[at] for at in wanted), default=0):,} tokens, and it caches from {minimum:,}"
         )
-    return [Mark(found[at], ttl) for at, ttl in _ordered(long_enough)]
+    return _ordered(long_enough)
 
 
 def _ordered(placed: Mapping[int, str]) -> list[tuple[int, str]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -26,7 +27,7 @@ from farthing.gateway._metrics import Metrics
 from farthing.gateway._outbox import OutboxError
 from farthing.gateway._plan import Plan, leveled, plan, tagged
 from farthing.gateway._reply import CALL_ID, Failure, Receive, Scope, Send, answer, dialect_of, failed
-from farthing.gateway._settings import Settings, Target
+from farthing.gateway._settings import Settings, Target, is_loopback
 from farthing.gateway._translate import Events, count_body, error_body
 from farthing.gateway._upstream import Pairs, arrived, caller_auth, come_back, retry_after_s, timeouts, url
 from farthing.gateway.budgets import Denied, Notice
@@ -142,6 +143,8 @@ class Gateway:
             )
         headers, said = arrived(scope)
         now = datetime.now(UTC)
+        if self.keys is None and not _is_local(said.get("origin", "")):
+            raise Failure("forbidden", "a page of another site may not spend through a gateway without keys")
         known = caller(self.keys, said, now)
         if x.route is None:
             raise Failure("not_found", f"{method} {path[:200]}: nothing that this gateway passes on")
@@ -487,6 +490,11 @@ class Gateway:
             for x in list(self.open):
                 if x.sending_since and x.sending_since < oldest:
                     _transport(x).abort()
+
+
+def _is_local(origin: str) -> bool:
+    """Whether it is no browser that asks, or one that shows a page of this machine."""
+    return not origin or is_loopback(urlsplit(origin).hostname or "")
 
 
 def _transport(x: Exchange) -> Any:

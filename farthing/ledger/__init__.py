@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from farthing.ledger._calls import MAY_LACK_CACHE, RANK, Calls, better
 from farthing.ledger._closings import Closing, Line, add_closing, closings, faulty, in_full
+from farthing.ledger._intents import settle_open
 from farthing.ledger._keep import compact, find_named, forget, info, older, retain, shapes
 from farthing.ledger._ledger import Added, Ledger, SourceFile
 from farthing.ledger._store import FORMAT, LedgerError
@@ -41,6 +42,7 @@ __all__ = [
     "info",
     "older",
     "retain",
+    "settle_open",
     "shapes",
     "transposed",
     "verify",

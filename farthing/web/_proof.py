@@ -233,7 +233,8 @@ def _ahead(view: View, used: dict[tuple[str, str], list[int]]) -> Sheet:
         if pair in used and view.now < card.starts <= view.now + AHEAD_DAYS * DAY:
             rows.append({
                 "model": pair[1], "platform": pair[0], "what": f"new rates, {card.sku.endpoint}",
-                "starts": f"{card.starts:%Y-%m-%d}", "calls": used[pair][0], "usd": used[pair][1], "source": card.source,
+                "starts": f"{card.starts:%Y-%m-%d}", "calls": used[pair][0], "usd": used[pair][1],
+                "source": card.source,
             })  # fmt: skip
     rows.sort(key=lambda row: (row["starts"], row["model"], row["what"]))
     columns = ("model", "platform", "what", "starts", "calls", "usd", "source")

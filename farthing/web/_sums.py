@@ -143,7 +143,7 @@ def grouped(by: dict[str, Array], counts: dict[str, Array]) -> tuple[dict[str, A
 def load(path: Path, tz: str, edges: tuple[int, ...]) -> Sums | None:
     """What was kept there; None if nothing fit for this was."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             said = json.loads(bytes(kept["said"]).decode())
             if said["format"] != FORMAT or said["tz"] != tz or tuple(said["edges"]) != edges:
                 return None

@@ -13,7 +13,7 @@ import { go } from "./state.js";
 /**
  * How to draw: `option` for a width and colours, the names of the legend, the sentence, and the link behind each mark.
  * @typedef {{option: (width: number, colours: Colours, hidden: Set<string>) => any, keys?: string[], says: string,
- *   link?: (mark: any) => string | undefined, height?: number | ((width: number) => number)}} Drawing
+ *   note?: string, link?: (mark: any) => string | undefined, height?: number | ((width: number) => number)}} Drawing
  */
 
 const MOST_SERIES = 7;
@@ -96,7 +96,7 @@ export function figure(drawing) {
   const watch = new ResizeObserver(() => draw());
   watch.observe(plot);
   drawn.add({ draw, end: () => { watch.disconnect(); chart?.dispose(); } });
-  return h("figure", {}, drawing.keys && drawing.keys.length > 1 ? legend : null, plot);
+  return h("figure", {}, drawing.keys && drawing.keys.length > 1 ? legend : null, plot, drawing.note ? h("figcaption", { class: "dim" }, drawing.note) : null);
 }
 
 /** @param {Colours} found @param {number} i @param {string} name */
@@ -225,13 +225,15 @@ function filledDays(days) {
  * @returns {Drawing}
  */
 export function bars(table, { x, by = "", y, most = 15 }) {
-  const named = table.rows.map((row) => ({ ...row, "": [x].flat().map((key) => row[key] ?? say.UNKNOWN).join(" · ") }));
+  const known = table.rows.filter((row) => !Number.isNaN(say.number(row[y])));
+  const named = known.map((row) => ({ ...row, "": [x].flat().map((key) => row[key] ?? say.UNKNOWN).join(" · ") }));
   const { places, series } = crossed(named, "", by, y);
   const sums = places.map((place) => ({ place, sum: series.reduce((sum, [, held]) => sum + (held.get(place)?.value ?? 0), 0) }));
   const shown = sums.sort((a, b) => b.sum - a.sum).slice(0, most).map(({ place }) => place).reverse();
   const largest = sums[0];
   return {
     keys: by ? series.map(([name]) => name) : undefined,
+    note: unseen(table.rows.length - known.length),
     says: `${table.title}: ${largest ? `most is ${largest.place}, ${say.money(largest.sum)}` : "nothing"}.`,
     height: Math.max(120, shown.length * 30 + 40),
     link: (mark) => series[mark.seriesIndex]?.[1].get(shown[mark.dataIndex])?.href,
@@ -253,6 +255,11 @@ export function bars(table, { x, by = "", y, most = 15 }) {
   };
 }
 
+/** What has no price has no bar: unknown is not nothing. @param {number} rows */
+function unseen(rows) {
+  return rows ? `${rows} without a price ${rows === 1 ? "is" : "are"} not drawn; the table has ${rows === 1 ? "it" : "them"}.` : undefined;
+}
+
 // --- steps from one amount to another -----------------------------------------------------------------------------------
 
 /**
@@ -270,12 +277,26 @@ export function waterfall(table, { label, y, short = {}, key = "step" }) {
     at = from + value;
     return { name: short[row[key]] ?? say.spans(row[label]), full: say.spans(row[label]), value, from, to: at, ends, href: row._rows };
   });
+  const begins = ground(steps);
   return {
+    note: begins ? `The axis begins at ${say.money(begins, { whole: true })}, so that the steps can be seen.` : undefined,
     says: `${table.title}: ${steps.map((step) => `${step.full} ${say.money(step.value, { sign: !step.ends })}`).join("; ")}.`,
     height: (width) => (upright(width, steps.length) ? 300 : steps.length * 40 + 20),
     link: (mark) => steps[mark.dataIndex]?.href,
-    option: (width, found) => fallen(steps, upright(width, steps.length), width, found),
+    option: (width, found) => fallen(steps, upright(width, steps.length), width, found, begins),
   };
+}
+
+/**
+ * Where the axis begins: at nothing, unless the steps would be too small to see beside the amounts; then it is said.
+ * @param {{from: number, to: number, ends: boolean}[]} steps
+ */
+function ground(steps) {
+  const levels = steps.map((step) => step.to);
+  const [low, high] = [Math.min(...levels), Math.max(...levels)];
+  if (low <= 0 || high - low > high * 0.3) return 0;
+  const round = 10 ** Math.floor(Math.log10(Math.max(high - low, high * 0.01)));
+  return Math.max(0, Math.floor((low - (high - low) * 0.5 - high * 0.005) / round) * round);
 }
 
 /** @param {number} width @param {number} steps */
@@ -285,34 +306,34 @@ function upright(width, steps) {
 
 /**
  * @param {{name: string, full: string, value: number, from: number, to: number, ends: boolean, href?: string}[]} steps
- * @param {boolean} up @param {number} width @param {Colours} found
+ * @param {boolean} up @param {number} width @param {Colours} found @param {number} begins
  */
-function fallen(steps, up, width, found) {
+function fallen(steps, up, width, found, begins) {
   const names = nameAxis(found, steps.map((step) => step.name), up
     ? { axisLabel: { color: found.text, interval: 0, width: Math.max(60, width / steps.length - 14), overflow: "break", lineHeight: 15 } }
     : { inverse: true, axisLabel: { color: found.text, width: width * 0.36, overflow: "break", lineHeight: 14 } });
-  const values = valueAxis(found, up ? {} : { splitNumber: 3 });
+  const values = valueAxis(found, { min: begins, ...(up ? {} : { splitNumber: 3 }) });
   return {
     grid: { left: 4, right: up ? 8 : 74, top: 22, bottom: 4, containLabel: true },
     xAxis: up ? names : values,
     yAxis: up ? values : names,
     tooltip: { formatter: (/** @type {any} */ mark) => tip(steps[mark.dataIndex].full, [["", say.money(steps[mark.dataIndex].value, { sign: !steps[mark.dataIndex].ends })]]) },
     series: [{
-      type: "custom", cursor: "pointer", data: steps.map((step, i) => [i, step.from, step.to]),
+      type: "custom", cursor: "pointer", data: steps.map((step, i) => [i, Math.max(step.from, begins), step.to]),
       encode: up ? { x: 0, y: [1, 2] } : { y: 0, x: [1, 2] },
-      renderItem: (/** @type {any} */ _, /** @type {any} */ api) => fallenStep(steps, api, up, found),
+      renderItem: (/** @type {any} */ _, /** @type {any} */ api) => fallenStep(steps, api, up, found, begins),
     }],
   };
 }
 
 /** One block of a waterfall, its amount, and the line to the next. */
-function fallenStep(/** @type {any[]} */ steps, /** @type {any} */ api, /** @type {boolean} */ up, /** @type {Colours} */ found) {
+function fallenStep(/** @type {any[]} */ steps, /** @type {any} */ api, /** @type {boolean} */ up, /** @type {Colours} */ found, /** @type {number} */ begins) {
   const i = api.value(0);
   const step = steps[i];
   const place = (/** @type {number} */ value) => (up ? api.coord([i, value]) : api.coord([value, i]));
   const band = up ? api.size([1, 0])[0] : api.size([0, 1])[1];
   const thick = Math.min(band * 0.62, up ? 64 : 20);
-  const [a, b] = [place(step.from), place(step.to)];
+  const [a, b] = [place(Math.max(step.from, begins)), place(step.to)];
   const along = up ? 1 : 0;
   const low = Math.min(a[along], b[along]);
   const long = Math.max(Math.abs(a[along] - b[along]), 2);
@@ -410,7 +431,7 @@ export function shares(table, { x, y }) {
  */
 export function levels(table, { x, by, y, today }) {
   /** @type {Map<string, [string, number][]>} */
-  const series = new Map();
+  const series = new Map(table.rows.map((row) => [row[by], []])); // in the order of the table
   for (const row of [...table.rows].sort((a, b) => String(a[x]).localeCompare(String(b[x])))) {
     const held = series.get(row[by]) ?? [];
     held.push([row[x], say.number(row[y])]);
@@ -430,7 +451,7 @@ export function levels(table, { x, by, y, today }) {
       },
       series: keys.map((name, i) => ({
         name, type: "line", step: "end", symbolSize: 6, color: colourOf(found, i, name), lineStyle: { width: 2 },
-        data: hidden.has(name) ? [] : [...(series.get(name) ?? []), [today, series.get(name)?.at(-1)?.[1]]],
+        data: hidden.has(name) ? [] : [...(series.get(name) ?? []), { value: [today, series.get(name)?.at(-1)?.[1]], symbol: "none" }],
       })),
     }),
   };

@@ -116,7 +116,7 @@ export function cell(value, kind, page) {
     case "money": return { text: money(value, { currency: page.currency }), exact: `${value} ${page.currency}` };
     case "count": return { text: count(value), exact: whole(value) };
     case "share": return { text: share(value), exact: String(value) };
-    case "rate": return { text: `$${value}`, exact: `$${value} per million tokens` };
+    case "rate": return Number(value) === 0 ? { text: UNKNOWN, exact: "no such rate" } : { text: `$${value}`, exact: `$${value} per million tokens` };
     case "day": return { text: day(String(value)), exact: String(value) };
     case "time": return { text: time(String(value), page.tz), exact: String(value) };
     case "flag": return { text: value ? "yes" : "no", exact: "" };

@@ -13,6 +13,7 @@ import { here } from "./state.js";
  * @typedef {{bar?: string, limit?: number, minor?: string[], hide?: string[], cells?: Record<string, (row: any) => any>}} How
  */
 
+const SHORT = 26; // characters that are not broken over lines
 const ALWAYS_MINOR = ["input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "account", "mode", "card", "source"];
 
 /** The link to a table as CSV, with the filters of the page. @param {string} name */
@@ -38,7 +39,7 @@ export function dataTable(name, table, page, how = {}) {
     const shown = held.all ? rows : rows.slice(0, how.limit ?? 12);
     body.replaceChildren(...shown.map((row) => bodyRow(row, columns, page, how, most)));
   };
-  const heads = columns.map((column) => headCell(column, held, () => {
+  const heads = columns.map((column) => headCell(column, held, how, () => {
     fill();
     for (const head of heads) head.setAttribute("aria-sort", head.dataset.name === held.by ? (held.down ? "descending" : "ascending") : "none");
     tell(`sorted by ${column.title}, ${held.down ? "largest" : "smallest"} first`);
@@ -61,6 +62,7 @@ export function dataTable(name, table, page, how = {}) {
 /** A column that says nothing in any row is left out. @param {say.Column} column @param {Table} table */
 function isTold(column, table) {
   if (column.kind === "usd" || column.kind === "money") return true;
+  if (column.name === "platform" && new Set(table.rows.map((row) => row.platform).filter(Boolean)).size < 2) return false; // mostly all on Bedrock
   return table.rows.some((row) => ![null, undefined, "", 0].includes(row[column.name]));
 }
 
@@ -69,8 +71,10 @@ function sentence(text) {
   return text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}` : "Nothing here.";
 }
 
-/** @param {say.Column} column @param {{by: string, down: boolean}} held @param {() => void} changed */
-function headCell(column, held, changed) {
+/**
+ * @param {say.Column} column @param {{by: string, down: boolean}} held @param {How} how @param {() => void} changed
+ */
+function headCell(column, held, { bar, minor = [] }, changed) {
   const button = h("button", {
     type: "button", onclick: () => {
       held.down = held.by === column.name ? !held.down : say.isNumeric(column.kind);
@@ -78,7 +82,8 @@ function headCell(column, held, changed) {
       changed();
     },
   }, capital(column.title));
-  return h("th", { scope: "col", class: classes(column, []), "aria-sort": "none", "data-name": column.name }, button);
+  const barred = column.name === bar ? "barred" : "";
+  return h("th", { scope: "col", class: [classes(column, minor), barred].filter(Boolean).join(" ") || null, "aria-sort": "none", "data-name": column.name }, button);
 }
 
 /** @param {string} text */
@@ -107,16 +112,17 @@ function bodyRow(row, columns, page, how, most, isTotal = false) {
     // one stop a row for the keyboard: the first cell; the amounts lead to the same place
     const inner = leads ? h("a", { href: row._rows, tabindex: i === 0 ? null : "-1" }, text) : text;
     const missing = isMoney && text === "no price" ? "missing" : "";
-    const bar = column.name === how.bar && most > 0 ? barOf(say.number(row[column.name]), most) : null;
-    const shown = [classes(column, how.minor ?? []), missing].filter(Boolean).join(" ") || null;
+    const bar = column.name === how.bar ? barOf(isTotal ? NaN : say.number(row[column.name]), most) : null;
+    const short = text.length <= SHORT ? "short" : "";
+    const shown = [classes(column, how.minor ?? []), missing, short].filter(Boolean).join(" ") || null;
     return i === 0 && !isTotal ? h("th", { scope: "row", class: shown, title: exact || null }, inner) : h("td", { class: shown, title: exact || null }, inner, bar);
   }));
 }
 
 /** @param {number} value @param {number} most */
 function barOf(value, most) {
-  const long = Math.max(0, Math.min(1, Math.abs(value || 0) / most));
-  return h("i", { class: "bar", "aria-hidden": "true" }, h("i", { style: { width: `${(long * 100).toFixed(1)}%` } }));
+  const long = Number.isNaN(value) || !most ? null : Math.min(1, Math.abs(value) / most);
+  return h("i", { class: "bar", "aria-hidden": "true" }, long === null ? null : h("i", { style: { width: `${(long * 100).toFixed(1)}%` } }));
 }
 
 /** @param {Record<string, any>[]} rows @param {say.Column | undefined} column @param {boolean} down */

@@ -17,8 +17,8 @@ export function whyFilters(page) {
 function span(page, name, title) {
   const days = periods(page.span).slice(1).map(([text, from, to]) => /** @type {[string, string]} */ ([text, `${from}..${to}`]));
   const now = query().get(name) ?? "";
-  const named = days.find(([, value]) => value === now)?.[0] ?? (now ? spans(page[name] ?? now) : "By itself");
-  const options = /** @type {[string, string][]} */ ([["By itself", link({ [name]: null })], ...days.map(([text, value]) => [text, link({ [name]: value })])]);
+  const named = days.find(([, value]) => value === now)?.[0] ?? (now ? spans(page[name] ?? now) : "Automatic");
+  const options = /** @type {[string, string][]} */ ([["Automatic", link({ [name]: null })], ...days.map(([text, value]) => [text, link({ [name]: value })])]);
   if (!options.some(([text]) => text === named)) options.unshift([named, location.pathname + location.search]);
   return leading(`why-${name}`, title, options, named);
 }
