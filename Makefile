@@ -13,26 +13,30 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 CODE := $(wildcard farthing tests tools bench)
+VENDOR := farthing/web/static/vendor
 INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run demo test check bench docs lock golden spark fuzz crash focus clean
+.PHONY: help setup setup-run web demo test check bench docs lock golden spark fuzz crash focus clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: .venv/.dev  ## build .venv with everything the tests need
+setup: .venv/.dev web  ## build .venv with everything the tests need
 
 setup-run: .venv/.run  ## build .venv with what farthing itself needs
 
+web: $(VENDOR)/echarts.js  ## build what browsers need of others' work, from npm (needs Node, or takes it from PyPI)
+
 demo: .venv/.run  ## show farthing at work on a made-up month
+	-@$(MAKE) --no-print-directory web
 	$(BIN)/farthing demo
 
 test: check  ## set up, check, and run the tests
 	$(PYTEST) -n $(WORKERS)
 
-check: .venv/.dev  ## lint, layout and types
+check: .venv/.dev web  ## lint, layout and types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy $(wildcard farthing tests tools)
@@ -62,9 +66,11 @@ lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=
 	$(LOCK) --group build -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra aws --extra gateway -c requirements/build.txt -o requirements/run.txt
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/build.txt -c requirements/run.txt -o requirements/dev.txt
+	$(LOCK) --group node -o requirements/node.txt
 	$(LOCK) --group bench -o requirements/bench.txt
 
 clean:  ## remove what was built here
+	rm -rf $(VENDOR) tools/web/node_modules
 	rm -rf .venv .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist spark-warehouse
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
@@ -83,6 +89,12 @@ clean:  ## remove what was built here
 .venv/.dev: .venv/.run requirements/dev.txt
 	$(INSTALL) $(BIN)/python --require-hashes -r requirements/dev.txt
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'from farthing.cache import warm; warm()'
+	@touch $@
+
+# The charts and the font of the dashboard; Node comes from the Python package only where the machine has none.
+$(VENDOR)/echarts.js: tools/web/package-lock.json tools/web/charts.js tools/web/build.py requirements/node.txt | .venv/.build
+	$(BIN)/python tools/web/build.py --has-node || $(INSTALL) $(BIN)/python --require-hashes -r requirements/node.txt
+	$(BIN)/python tools/web/build.py
 	@touch $@
 
 .venv-bench/.done: .venv/.build requirements/bench.txt

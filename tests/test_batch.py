@@ -1,22 +1,10 @@
-"""Batches from the queue to the ledger, on an emulated service: what goes wrong costs nothing twice and loses nothing."""
+"""Batches from queue to ledger, on an emulated service: what goes wrong costs nothing twice and loses nothing."""
 
 import json
 import time
 from collections import Counter
 
 import pytest
-from batches import (
-    DIRECT,
-    ENVIRONMENT,
-    HAIKU,
-    ROLE,
-    SONNET,
-    accept,
-    imported,
-    request,
-    service,
-    working,
-)
 from botocore.awsrequest import AWSResponse
 
 from farthing.config import Budget, Config
@@ -29,6 +17,18 @@ from farthing.gateway._batch_queue import Queue
 from farthing.gateway.budgets import open_budgets
 from farthing.meters import METERS
 from farthing.outbox import Intent, decode
+from tests.batches import (
+    DIRECT,
+    ENVIRONMENT,
+    HAIKU,
+    ROLE,
+    SONNET,
+    accept,
+    imported,
+    request,
+    service,
+    working,
+)
 
 
 @pytest.fixture(autouse=True)

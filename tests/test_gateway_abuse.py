@@ -163,7 +163,8 @@ def test_header_cannot_be_injected_by_metadata_or_names(up, passing):
 
 
 @pytest.mark.parametrize(
-    ("origin", "status"), [("https://evil.example", 403), ("null", 403), ("http://localhost:3000", 200)]
+    ("origin", "status"),
+    [("https://evil.example", 403), ("null", 403), ("http://[", 403), ("http://localhost:3000", 200)],
 )
 def test_pages_of_other_sites_may_not_spend_without_a_key(up, passing, origin, status):
     """A browser on this machine sends such a request to any loopback port, whatever page it shows."""

@@ -10,6 +10,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from farthing.gateway.budgets import Denied
+from farthing.gateway.live import Refused
+from farthing.gateway.proxy import _refusal
 from tests.gateways import (
     BODY,
     INVOKE,
@@ -196,6 +199,13 @@ def test_unknown_price_does_not_pass_a_cap(up, within):
     assert got.status == 429
     assert up.asked == []
     assert within.post("/model/us.anthropic.claude-unheard-of/invoke", BODY).status == 200  # under no cap
+
+
+def test_store_that_is_out_of_reach_is_another_matter():
+    """What a budget refuses is final; this is not."""
+    gone = _refusal(Refused("", Denied("", "", 0, 5, 0, 0, 0, "the budget store is out of reach; try again")))
+    assert gone.kind == "busy"
+    assert _refusal(Refused("", Denied("b", "day", 0, 5, 1, 1, 0, "spent"))).kind == "budget"
 
 
 def test_hosts_share_budgets_in_postgresql(tmp_path):

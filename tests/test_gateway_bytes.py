@@ -219,6 +219,23 @@ def test_frames_that_cannot_be_read_are_passed_on_all_the_same(told, passing):
     )  # its intent stays open: what it used is assumed
 
 
+@settings(max_examples=20)
+@given(st.lists(st.binary(min_size=1, max_size=120), max_size=6), st.integers(0, 700), st.booleans())
+def test_frame_fuzzer(told, passing, noise, at, sse):
+    """Whatever comes, among good frames or alone, is passed on, and the gateway is there for the next call."""
+    whole = b"".join(frames())
+    parts = [whole[:at], *noise, whole[at:]]
+    head = (
+        STREAM_HEAD.replace(b"application/vnd.amazon.eventstream", b"text/event-stream")
+        if sse
+        else STREAM_HEAD
+    )
+    told["answer"] = lambda _: [head, *(chunk(part) for part in parts if part), LAST]
+    assert passing.post(STREAM).body == b"".join(parts)
+    told["answer"] = lambda _: [reply(message())]
+    assert passing.post(INVOKE)["x-farthing-cost-usd"] == COST
+
+
 def test_stream_that_the_upstream_cuts_is_cut_for_the_client(told, passing):
     told["answer"] = lambda _: [STREAM_HEAD, *(chunk(each) for each in frames()[:3]), "close"]
     raw = passing.raw(request("POST", STREAM, BODY))

@@ -36,6 +36,7 @@ from tests.gateways import (
 from tests.test_gateway_bytes import waited
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+MESSAGES = b'{"model":"claude-sonnet-4-6","max_tokens":9,"messages":[]}'
 OWN = {"AWS_ACCESS_KEY_ID": "AKIDGATEWAY", "AWS_SECRET_ACCESS_KEY": "gateway's own"}
 
 
@@ -65,6 +66,34 @@ def test_has_a_bearer_of_its_own(tmp_path):
         assert authorization(up.asked[0]) == "Bearer ours"
         assert ("x-api-key", "sk-ours") in up.asked[1].headers
         assert not any("theirs" in asked.head.decode() for asked in up.asked)
+
+
+def test_claude_platform_on_aws_is_signed_for(tmp_path):
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path, "--claude-aws", f"{up.url}/base", "--no-auth", env=OWN) as made,
+    ):
+        got = made.post("/v1/messages", MESSAGES)
+        assert made.results()[got["x-farthing-call-id"]].platform == "claude_aws"
+        assert made.post(INVOKE).status == 404  # there is no Bedrock behind it
+    assert up.asked[0].line == "POST /base/v1/messages HTTP/1.1"
+    assert up.asked[0].body == MESSAGES
+    assert "/us-east-1/aws-external-anthropic/aws4_request" in authorization(up.asked[0])
+
+
+def test_key_says_where_its_messages_go(tmp_path):
+    keys = tmp_path / "keys.json"
+    tokens = {
+        name: add(keys, Key(name=name, shown="", created=NOW, upstream=name), NOW).token
+        for name in ("bedrock", "anthropic", "claude_aws")
+    }
+    with upstream(lambda _: [reply(message())]) as up:
+        flags = ("--bedrock", f"{up.url}/b", "--anthropic", f"{up.url}/a", "--claude-aws", f"{up.url}/c")
+        with gateway(tmp_path / "outbox", *flags, "--keys", str(keys), "--routing", "us") as made:
+            for token in tokens.values():
+                assert made.post("/v1/messages", MESSAGES, [("X-Api-Key", token)]).status == 200
+    paths = [asked.line.split()[1] for asked in up.asked]
+    assert paths == [f"/b{INVOKE}", "/a/v1/messages", "/c/v1/messages"]
 
 
 def test_each_key_has_a_session_of_its_own(tmp_path, moto):

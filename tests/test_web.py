@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -23,7 +25,7 @@ from farthing.statement import Statement
 from farthing.usage import Facts, Usage
 from farthing.web._books import ORDER
 from farthing.web._page import PAGES
-from tests import bills
+from tests import bills, faults
 from tests.traffic import MONDAY, usages
 from tests.web_server import HTML, NOW, Site, site
 
@@ -42,7 +44,7 @@ usd = 1000000
 owner = "Grace"
 tags = ["team=nightly"]
 deadline = "2d"
-allow = ["batch", "global"]
+allow = ["global"]
 """
 
 
@@ -174,10 +176,8 @@ def test_the_bill_is_the_report(served: Site, place):
 def test_filters_are_those_of_the_command_line(served: Site, place, where):
     said = served.get("/explore.json", [("keys", "day,team"), ("where", where), ("until", "2026-09-12")]).json
     asked = question(place, where)
-    report = REPORTS["by"].make(
-        Ledger(place / "ledger"), Question(until=__import__("datetime").date(2026, 9, 12), where=asked.where, config=asked.config),
-        keys=("day", "team"),
-    )  # fmt: skip
+    asked = Question(until=date(2026, 9, 12), where=asked.where, config=asked.config)
+    report = REPORTS["by"].make(Ledger(place / "ledger"), asked, keys=("day", "team"))
     assert amounts(said["tables"]["groups"]["rows"]) == Decimal(usd(report.footer["usd"]))
     assert len(said["tables"]["groups"]["rows"]) == len(report.rows) > 0
     assert said["question"]["where"] == [where]
@@ -315,11 +315,22 @@ def test_reconcile_wants_a_bill(served: Site):
     assert "--statement" in missing["mend"]
 
 
-def test_reconcile_names_every_dollar(tmp_path):
-    month = bills.month() if hasattr(bills, "month") else None
-    if month is None:
-        pytest.skip("the generator of bills has another shape")
-    assert Statement
+def test_reconcile_names_every_dollar(tmp_path, shared):
+    rates = bills.Rates(shared / "facts" / "rates.json")
+    month = faults.month(random.Random(5), rates, date(2026, 9, 1))
+    month.apart.append(bills.apart("Tax", "3.25"))
+    Ledger(tmp_path / "ledger").append(month.usages())
+    bill = [str(month.write(tmp_path / "cur.csv"))]
+    with site(tmp_path / "ledger", statement_of=lambda _: Statement(bill)) as made:
+        said = made.get("/reconcile.json").json
+        filtered = made.get("/reconcile.json?where=model%3Dx").json
+    sides = {row["side"]: Decimal(row["usd"]) for row in said["tables"]["sides"]["rows"]}
+    assert sides["AWS's"] - sides["ours"] == sides["difference"] == Decimal("3.25")
+    assert [(row["cause"], row["usd"]) for row in said["tables"]["causes"]["rows"]] == [
+        ("apart: tax", "3.25")
+    ]
+    assert said["span_compared"] == {"since": "2026-09-01", "until": "2026-09-30"}
+    assert "take the filters away" in filtered["missing"]["mend"]
 
 
 # --- what cannot be --------------------------------------------------------------------------------------------------

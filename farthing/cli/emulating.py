@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -89,19 +90,14 @@ def _serve(server: Any, port: int) -> int:
     import logging
 
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a client that goes away is no news
+    # While it listens, signals are the server's own. It raises them once more when it has ended: all is written then.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(
-            number, _ended
-        )  # the server ends by its own handlers, and raises the signal once more then
+        signal.signal(number, lambda *_: None if server.listened else sys.exit(0))
     try:
         asyncio.run(server.run(port, lambda url: print(json.dumps({"listening": url}), flush=True)))
     except OSError as error:
         raise BadInput(f"port {port}: {error.strerror or error}") from error
     return 0
-
-
-def _ended(number: int, frame: Any) -> None:
-    """All is written by now."""
 
 
 def _world(account: str, region: str, output_tokens: int, clock: str, speed: int, faults: Faults) -> World:

@@ -165,6 +165,11 @@ class Server:
             await self.flush()
             listener.close()
 
+    @property
+    def listened(self) -> bool:
+        """Whether it listens, or did before it ended."""
+        return self._uvicorn is not None and self._uvicorn.started
+
     def flush_now(self) -> None:
         """From another thread."""
         if self._loop:

@@ -34,7 +34,7 @@ class Prompt(NamedTuple):
     """Positions are of blocks that can bear a cache point; `spots` says at which of all blocks each of them stands.
 
     `names` are hashes of all up to there and `weights` bytes since the one before; `rest` are those behind the last.
-    `blocks` are hashes of every block by itself and `places` say where it stands; of these, `stem` are tools and system.
+    `blocks` are hashes of every block by itself and `places` say where it stands; of these `stem` are tools and system.
     """
 
     names: tuple[str, ...]
@@ -114,12 +114,12 @@ class Pilot:
     def __init__(self, policy: str, rates: Vector, minimum: int) -> None:
         self.policy = running(policy)
         self.rates, self.minimum = rates, minimum
-        self.auto = _autopilot(self.policy, rates, minimum, short=False)
+        self.auto = _autopilot(self.policy, rates, minimum)
         self._bytes, self._tokens = BYTES_A_TOKEN * TRUST, TRUST
 
-    def shorten(self) -> None:
-        """From now on nothing is marked for an hour: it is billed as five minutes."""
-        self.auto.policy = _policy(self.policy, short=True)
+    def plan(self, *, short: bool) -> None:
+        """`short`: nothing is marked for an hour, since it is billed as five minutes."""
+        self.auto.policy = _policy(self.policy, short=short)
 
     def see(
         self, prompt: Prompt, at_us: int, space: tuple[str, ...], marks: Sequence[tuple[int, str]] = ()
@@ -181,6 +181,7 @@ def running(policy: str) -> str:
     return "adaptive_unpinged" if policy == "adaptive" else policy
 
 
+@lru_cache
 def _policy(name: str, *, short: bool) -> Any:
     from farthing.cache import POLICIES
 
@@ -192,11 +193,11 @@ def _policy(name: str, *, short: bool) -> Any:
     return made
 
 
-def _autopilot(name: str, rates: Vector, minimum: int, *, short: bool) -> Autopilot:
+def _autopilot(name: str, rates: Vector, minimum: int) -> Autopilot:
     from farthing.cache import Autopilot
 
     return Autopilot(
-        _policy(name, short=short), rates, minimum, most_requests=MOST_REQUESTS, most_accesses=MOST_ACCESSES
+        _policy(name, short=False), rates, minimum, most_requests=MOST_REQUESTS, most_accesses=MOST_ACCESSES
     )
 
 
@@ -230,7 +231,7 @@ class Warmth:
         rates = Vector(1000, 5000, 100, 1250, 2000)
         blocks = [("a", 2_000), ("b", 2_000)]
         for name in ("adaptive_unpinged", "none"):
-            pilot = _autopilot(name, rates, 1_024, short=False)
+            pilot = _autopilot(name, rates, 1_024)
             from farthing.cache import Request
 
             for at_us in (0, FIVE_US // 2, 3 * FIVE_US):

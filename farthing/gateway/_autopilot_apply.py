@@ -1,7 +1,8 @@
 """What a policy does with a request, for proxy and hooks alike; and what is learned of its answer.
 
-`apply` decides, holds back what would cost more than it saves now (a session's cache, a throttled endpoint, an entry that
-the guard took back), places cache points and rewrites. The call carries its `Flight`, which is told what was billed.
+`apply` decides, holds back what would cost more than it saves now (a session has its cache elsewhere, an endpoint is
+throttled, the guard took an entry back), places cache points and rewrites. The call carries its `Flight`, which is told
+what was billed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,25 @@ import secrets
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from farthing.book import Book, Card, Unpriced
 from farthing.gateway._autopilot import (
-    TTL_OF, Pilot, Prompt, Sighting, Warmth, compiled, prompt_seen, running, share,
+    TTL_OF,
+    Pilot,
+    Prompt,
+    Sighting,
+    Warmth,
+    compiled,
+    prompt_seen,
+    running,
+    share,
 )  # fmt: skip
 from farthing.gateway._autopilot_switch import Switches
 from farthing.gateway._guard_cache import Alarm, Broken, Churn, Guard
@@ -27,7 +38,19 @@ from farthing.gateway.policy import Seen, is_fixed, least_of, look, placed, rewr
 from farthing.gateway.protocol import State
 from farthing.meters import Vector
 from farthing.outbox import Decision
-from farthing.policy import APPLIED, LEVERS, REFUSED, Decide, Decided, Entry, Loaded, Request, decider
+from farthing.policy import (
+    APPLIED,
+    LEVERS,
+    REFUSED,
+    Decide,
+    Decided,
+    Entry,
+    Loaded,
+    PolicyError,
+    Request,
+    decider,
+    undo,
+)
 from farthing.usage import Rejected, Sku
 from farthing.wire import Asked, Route
 
@@ -58,9 +81,10 @@ class Applied(NamedTuple):
 
 @dataclass
 class Flight:
-    """A request on its way, and who wants to know what becomes of it. An attempt that was not billed may be made again."""
+    """A request on its way, and who is to know what becomes of it."""
 
     crew: Autopilots
+    policy: Path | None  # the file, out of which an entry is taken
     at_us: int
     key: str
     session: str
@@ -73,7 +97,6 @@ class Flight:
     entry: Entry | None = None  # of the cache lever
     ours: bool = False  # its cache points, or lifetimes, are
     shadow: bool = False
-    churn: str = ""
 
     def landed(self, state: State, billed: Vector | None, *, split: bool, status: int) -> None:
         """`billed` is None where it was billed and nobody knows what."""
@@ -107,9 +130,7 @@ class Flight:
 class Autopilots:
     """All that is learned of calls in this process, in bounded memory. Used under its lock."""
 
-    book: Book
     alarm: Callable[[Alarm], None] | None = None  # told of each; from a thread of its own
-    take_back: Callable[[str, str], None] | None = None  # an entry, by its name, out of the policy file
     switches: Switches = field(default_factory=Switches)
     warmth: Warmth = field(default_factory=Warmth)
     alarms: deque[Alarm] = field(default_factory=lambda: deque(maxlen=100))  # to be counted
@@ -126,13 +147,13 @@ class Autopilots:
     # --- what is decided
 
     def decide(
-        self, loaded: Loaded, request: Request, now_us: int, hold: Callable[[Decided], str]
+        self, loaded: Loaded, book: Book, request: Request, now_us: int, hold: Callable[[Decided], str]
     ) -> list[Decided]:
         """As the policy has it, but for the entries that are held back, each with the reason."""
         now = _instant(now_us)
         refused: dict[str, Decided] = {}
         while True:
-            made = self._without(loaded, frozenset(refused))(request, now)
+            made = self._without(loaded, book, frozenset(refused))(request, now)
             held = {each.entry: why for each in made if each.outcome == APPLIED and (why := hold(each))}
             for each in made:
                 if each.entry in held:
@@ -140,7 +161,7 @@ class Autopilots:
             if not held:
                 return sorted([*made, *refused.values()], key=lambda each: LEVERS.index(each.lever))
 
-    def _without(self, loaded: Loaded, names: frozenset[str]) -> Decide:
+    def _without(self, loaded: Loaded, book: Book, names: frozenset[str]) -> Decide:
         """The policy in force without some entries: those after them decide as if these were not there."""
         if not names:
             return loaded.decide
@@ -149,7 +170,7 @@ class Autopilots:
         known = self._deciders[1]
         if names not in known:
             left = tuple(entry for entry in loaded.policy.entries if entry.name not in names)
-            known[names] = decider(msgspec.structs.replace(loaded.policy, entries=left), self.book)
+            known[names] = decider(msgspec.structs.replace(loaded.policy, entries=left), book)
         return known[names]
 
     def reverted(self, entry: Entry | None) -> str:
@@ -157,9 +178,9 @@ class Autopilots:
         was, why = self._off.get(entry.name, (None, "")) if entry else (None, "")
         return why if was == entry else ""
 
-    def is_short(self, space: tuple[str, ...], now_us: int) -> bool:
-        """Whether an hour is billed as five minutes there."""
-        return now_us - self._short.get(space, -SHORT_US) < SHORT_US
+    def is_short(self, space: tuple[str, ...], model: str, now_us: int) -> bool:
+        """Whether an hour is billed as five minutes there, by whatever id the model is called."""
+        return now_us - self._short.get((*space[:3], model), -SHORT_US) < SHORT_US
 
     def notices(self) -> tuple[Decision, ...]:
         """What the guard did since the last call."""
@@ -186,8 +207,7 @@ class Autopilots:
             if len(self._pilots) > MOST_PILOTS:
                 self._pilots.popitem(last=False)
         self._pilots.move_to_end(key)
-        if self.is_short(space, now_us):
-            found.shorten()
+        found.plan(short=self.is_short(space, sku.model, now_us))
         return found
 
     # --- what was billed
@@ -218,26 +238,34 @@ class Autopilots:
             del self._guards[entry, flight.sku]
             self._tell(found)
         if found is not None and flight.ours:
-            self._revert(entry, found)
+            self._revert(entry, found, flight.policy)
 
     def _downgrade(self, flight: Flight, pilot: Pilot, guard: Guard) -> None:
-        self._short[flight.space] = flight.at_us
-        pilot.shorten()
+        self._short[*flight.space[:3], flight.sku.model] = flight.at_us
+        pilot.plan(short=True)
         says = f"{flight.sku.model}: writes for an hour are billed for five minutes; it is planned for five minutes"
         self._tell(Alarm("downgraded", guard.entry, says, flight.at_us))
 
-    def _revert(self, entry: Entry, alarm: Alarm) -> None:
+    def _revert(self, entry: Entry, alarm: Alarm, policy: Path | None) -> None:
         why = f"the guard took it back: {alarm.says}"
         self._off[entry.name] = entry, why
         self._notices.append(Decision(entry.lever, f"{entry.name}: {why}"[:300]))
-        if self.take_back is not None:
-            _aside(self.take_back, entry.name, why)
+        if policy is not None:
+            _aside(_take_back, policy, entry.name)
 
     def _tell(self, alarm: Alarm) -> None:
         self.alarms.append(alarm)
         log.error("%s: %s: %s", alarm.kind, alarm.entry, alarm.says)
         if self.alarm is not None:
             _aside(self.alarm, alarm)
+
+
+def _take_back(policy: Path, entry: str) -> None:
+    """Out of the file too, for other processes and for people. Who may not write it has it back in this process."""
+    try:
+        undo(policy, entry, by="the cache guard", now=datetime.now(UTC))
+    except PolicyError as error:
+        log.error("%s stays in the file: %s", entry, error)  # noqa: TRY400
 
 
 def _aside(function: Callable[..., None], *args: Any) -> None:
@@ -294,7 +322,7 @@ class _Made:
 
     def applied(self) -> Applied:
         crew = self.live.autopilots
-        decided = crew.decide(self.loaded, self.request, self.now_us, self._held)
+        decided = crew.decide(self.loaded, self.live.book, self.request, self.now_us, self._held)
         told = crew.notices()
         if not decided:
             return Applied(self.body, decisions=told)
@@ -323,7 +351,8 @@ class _Made:
         if made.lever == "batch":
             return self.no_batch
         if made.lever == "ttl" and made.change["markers"][0].ttl == "1h":
-            if crew.is_short(self._space(self.asked.model), self.now_us):
+            to = self._priced(self.asked.model, self.asked.inference_geo)
+            if to and crew.is_short(self._space(self.asked.model), to[0].model, self.now_us):
                 return "writes for an hour are billed for five minutes here"
         if made.lever not in _SWITCHES:
             return ""
@@ -366,13 +395,21 @@ class _Made:
             return None
         space = self._space(model_id)
         return Flight(
-            self.live.autopilots, self.now_us, self.who.key, self.who.session, model_id, *to, space, decided
+            self.live.autopilots,
+            self.live.policy,
+            self.now_us,
+            self.who.key,
+            self.who.session,
+            model_id,
+            *to,
+            space,
+            decided,
         )
 
     # --- cache points
 
     def _cached(self, decided: list[Decided], flight: Flight) -> list[Decided]:
-        """With the cache points placed, as far as they are. The prompt is looked at for the first lever of the cache."""
+        """With the cache points placed. The prompt is looked at for one lever: an applied one, if there is any."""
         levers = [at for at, made in enumerate(decided) if made.lever in ("cache", "ttl")]
         levers.sort(key=lambda at: decided[at].outcome == REFUSED)
         for at in levers[:1]:
@@ -385,21 +422,23 @@ class _Made:
 
     def _placed(self, made: Decided, entry: Entry, flight: Flight) -> Decided:
         thinks = made.lever == "cache" and made.outcome != REFUSED and not is_fixed(made.change)
-        why = ""
-        if not compiled():
-            why = "an autopilot wants numba: pip install 'farthing[fast]'"
-        elif not self.live.autopilots.warmth.there:
-            why = "the autopilot is still being compiled"
-        else:
-            try:
-                prompt = prompt_seen(self.read, self.live.autopilots.hashing)
-            except (Rejected, LookupError, TypeError, AttributeError) as error:
-                why = f"its prompt could not be taken apart: {error}"[:200]
-        if why:
-            if thinks:
-                return made._replace(outcome=REFUSED, reason=why, change={})
+        prompt = self._prompt()
+        if isinstance(prompt, str) and thinks:
+            return made._replace(outcome=REFUSED, reason=prompt, change={})
+        if isinstance(prompt, str):
             return self._fixed(made, flight)[0] if made.lever == "cache" and made.change else made
         return self._piloted(made, prompt, flight) if thinks else self._watched(made, prompt, flight)
+
+    def _prompt(self) -> Prompt | str:
+        """The prompt as pilots see it, or why none does."""
+        if not compiled():
+            return "an autopilot wants numba: pip install 'farthing[fast]'"
+        if not self.live.autopilots.warmth.there:
+            return "the autopilot is still being compiled"
+        try:
+            return prompt_seen(self.read, self.live.autopilots.hashing)
+        except (Rejected, LookupError, TypeError, AttributeError) as error:
+            return f"its prompt could not be taken apart: {error}"[:200]
 
     def _pilot(self, made: Decided, policy: str, flight: Flight) -> Pilot | None:
         least = self._least(flight.model_id)
@@ -430,7 +469,7 @@ class _Made:
 
     def _fixed(self, made: Decided, flight: Flight) -> tuple[Decided, tuple[tuple[int, str], ...]]:
         """Cache points at the same places always."""
-        short = self.live.autopilots.is_short(flight.space, self.now_us)
+        short = self.live.autopilots.is_short(flight.space, flight.sku.model, self.now_us)
         found = placed(self.read, made.change, self._least, flight.model_id, short=short)
         if isinstance(found, str):
             return made._replace(outcome=REFUSED, reason=found, change={}), ()
@@ -449,8 +488,6 @@ class _Made:
         flight.ours = made.outcome == APPLIED
         pilot = self._pilot(made, "none", flight)
         if pilot is not None and not flight.shadow:
-            try:
+            with suppress(ValueError):  # the service will refuse it: more than four, or 1h behind 5m
                 flight.sighting = pilot.see(prompt, self.now_us, flight.space, marks)
-            except ValueError:
-                pass  # the service will refuse it: more than four, or 1h behind 5m
         return made

@@ -7,6 +7,7 @@ now reads, which costs more than many calls save.
 from __future__ import annotations
 
 from collections import OrderedDict
+from decimal import Decimal
 from typing import NamedTuple
 
 from farthing.gateway._autopilot import FIVE_US, HOUR_US
@@ -86,5 +87,5 @@ class Switches:
         without, with_ = self._arms.get(entry, ([0, 0, 0], [0, 0, 0]))
         if min(without[0], with_[0]) < SOME or not without[1] or not with_[1]:
             return ""
-        there, here = (1000 * arm[2] // arm[1] for arm in (with_, without))
-        return f"; {there // 10}.{there % 10} % of prompts is read from the cache there, {here // 10}.{here % 10} % here"
+        there, here = (f"{Decimal(1000 * arm[2] // arm[1]) / 10} %" for arm in (with_, without))
+        return f"; {there} of prompts is read from the cache there, {here} here"

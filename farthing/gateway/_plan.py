@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
 from farthing.book import Book
+from farthing.gateway._autopilot_apply import Applied, Flight, apply
 from farthing.gateway._keys import Key
 from farthing.gateway._metadata import metadata_of, told
 from farthing.gateway._reply import Failure
 from farthing.gateway._settings import Settings, Target
 from farthing.gateway._translate import model_for_bedrock, to_count_tokens, to_invoke
 from farthing.gateway._upstream import Pairs, sent_on
-from farthing.gateway.live import POLICY_LOOK_S, Live, Who
-from farthing.gateway.policy import least_of, look, rewrite
+from farthing.gateway.live import Live, Who
 from farthing.outbox import Decision
-from farthing.policy import APPLIED, REFUSED, Decided, Request
 from farthing.usage import Rejected, parse_model_id
 from farthing.wire import Asked, Route, ask
 
 METADATA_HEADER = "x-amzn-bedrock-request-metadata"
 _RUNTIME = ("InvokeModel", "InvokeModelWithResponseStream", "Converse", "ConverseStream", "CountTokens")
 _BATCHES = ("Batch", "InvocationJob")
+_NO_BATCH = "a call that waits for its answer is not made a batch"
+
+log = logging.getLogger("farthing.gateway")
 
 
 @dataclass(slots=True)
@@ -48,6 +48,8 @@ class Plan:
     translated: bool = False
     changed: bool = False
     tags: Pairs = field(default_factory=list)
+    flight: Flight | None = None
+    unmoved: Plan | None = None  # as it came, where it goes to another endpoint, which may throttle
 
     @property
     def streams(self) -> bool:
@@ -142,15 +144,24 @@ def _translated(made: Plan, settings: Settings, book: Book, model: str, said: Ma
 def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
     """The plan with the levers of the policy in force. What cannot be done leaves the request as it was."""
     asked = made.asked
-    if asked is None or not _policed(live.policy):
+    if asked is None or live.policy is None:
         return made
-    decided = live.decide(_request(made, asked, who, key))
-    if not decided:
+    try:
+        done = apply(
+            live, who, made.route, asked, made.body, _tags(asked, who), pinned=key.pinned, no_batch=_NO_BATCH
+        )
+        return _changed(made, done, asked)
+    except Exception as error:  # noqa: BLE001 - a fault of ours leaves the call as it was
+        log.error("a request is sent as it came: %s in its policy", type(error).__name__)  # noqa: TRY400
         return made
-    decided = [_no_batch(each) for each in decided]
-    least = least_of(live.book, who.platform, who.region, datetime.now(UTC))
-    done = rewrite(made.route, made.body, decided, least)
-    changed = replace(made, decisions=tuple(done.decisions))
+
+
+def _changed(made: Plan, done: Applied, asked: Asked) -> Plan:
+    if done.flight is None and not done.decisions:
+        return made
+    changed = replace(
+        made, decisions=done.decisions, flight=done.flight, unmoved=made if done.moved else None
+    )
     if done.body is not made.body or done.model:
         changed.body, changed.changed = done.body, True
         if done.model and made.route.model:
@@ -161,46 +172,10 @@ def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
     return changed
 
 
-_looked: dict[Path, tuple[float, bool]] = {}
-
-
-def _policed(path: Path | None) -> bool:
-    """Whether there is a policy file; looked at once a second, as `Live` looks at what is in it."""
-    if path is None:
-        return False
-    at, there = _looked.get(path, (0.0, False))
-    if time.monotonic() - at > POLICY_LOOK_S:
-        there = path.exists()
-        _looked[path] = (time.monotonic(), there)
-    return there
-
-
-def _request(made: Plan, asked: Asked, who: Who, key: Key) -> Request:
-    try:
-        seen = look(msgspec.json.decode(made.body))
-        markers, places = seen.markers, seen.places
-    except (Rejected, msgspec.MsgspecError, RecursionError):
-        markers, places = (), ()
-    return Request(
-        asked.model, who.platform, who.region, who.account, who.principal, who.project,
-        _tags(asked, who),
-        "fast" if asked.speed == "fast" else "", asked.inference_geo, asked.stream, who.key, who.session,
-        key.pinned, markers, places,
-    )  # fmt: skip
-
-
 def _tags(asked: Asked, who: Who) -> Mapping[str, str]:
     """As the records have them: what the key fixes stands over what a caller says."""
     known = {"team": who.team, "run": who.run}
     return {**asked.metadata, **{name: value for name, value in known.items() if value}, **who.tags}
-
-
-def _no_batch(decided: Decided) -> Decided:
-    if decided.lever != "batch" or decided.outcome != APPLIED:
-        return decided
-    return decided._replace(
-        outcome=REFUSED, reason="a call that waits for its answer is not made a batch", change={}
-    )
 
 
 # --- the call's id for the invocation log -----------------------------------------------------------------------------

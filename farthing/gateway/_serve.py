@@ -47,7 +47,7 @@ def serve(settings: Settings, book: Book, announce: Callable[[str], None]) -> in
     SettingError or StoreError before anything has begun.
     """
     check(settings)
-    listening = _listen(settings)
+    listening = listen(settings)
     scheme = "https" if settings.certificate else "http"
     host, port = listening.getsockname()[:2]
     line = json.dumps({"listening": f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"})
@@ -83,7 +83,8 @@ def keys_path(settings: Settings) -> Path:
     return Path(config.path).parent / NAME if config.path else Path(NAME)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
+    """A socket that nobody is answered on yet. SettingError where there can be none."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -124,13 +125,10 @@ def _budgets(settings: Settings, config: Config) -> Budgets | None:
     return open_budgets(config, settings.budgets, when_down=settings.when_down)
 
 
-def _work(
-    settings: Settings, book: Book, listening: socket.socket, shared: Path, ready: Callable[[], None]
-) -> int:
-    gateway = build(settings, book)
-    gateway.own = _admin.app(gateway, shared)
-    gateway.observe, flush = _spans.observer()
-    config = uvicorn.Config(
+def configured(gateway: Gateway) -> uvicorn.Config:
+    """How uvicorn serves it."""
+    settings = gateway.settings
+    return uvicorn.Config(
         gateway,
         http=type("Protocol", (Guarded,), {"head_s": settings.limits.head_s}),
         ws="none",
@@ -146,7 +144,15 @@ def _work(
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.private_key,
     )
-    server = _Server(config, gateway, ready, shared)
+
+
+def _work(
+    settings: Settings, book: Book, listening: socket.socket, shared: Path, ready: Callable[[], None]
+) -> int:
+    gateway = build(settings, book)
+    gateway.own = _admin.app(gateway, shared)
+    gateway.observe, flush = _spans.observer()
+    server = Server(configured(gateway), gateway, ready, shared)
     gc.collect()
     gc.freeze()  # what is loaded stays: no collection has to look at it again
     gc.set_threshold(*_COLLECT)
@@ -155,7 +161,7 @@ def _work(
     return 0
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's, with signals that end it with exit code 0, and what runs beside the calls."""
 
     def __init__(

@@ -26,6 +26,7 @@ import msgspec
 
 from farthing.book import Book, default_book
 from farthing.config import Config, load
+from farthing.gateway._autopilot_apply import Applied, apply
 from farthing.gateway._boto import UNIQUE, Boto
 from farthing.gateway._metadata import bytes_of, metadata_of, told
 from farthing.gateway._outbox import Fsync, Outbox
@@ -33,9 +34,7 @@ from farthing.gateway._prefixes import Key, hashed, key_of, prefixes
 from farthing.gateway._skim import skimmed
 from farthing.gateway.budgets import Budgets, Denied, Notice, open_budgets
 from farthing.gateway.live import Call, Live, Refused, Settled, Who
-from farthing.gateway.policy import least_of, look, rewrite
-from farthing.outbox import Decision
-from farthing.policy import APPLIED, REFUSED, Decided, Request, default_path
+from farthing.policy import default_path
 from farthing.usage import Rejected
 from farthing.wire import Answer, Answers, Asked, Route, ask, route
 
@@ -43,6 +42,7 @@ Tags = Mapping[str, str] | Callable[[], Mapping[str, str]]
 T = TypeVar("T")
 
 WARN_SECONDS = 60.0
+_NO_BATCH = "a hook sends each call at once: batches are the gateway's"
 _KNOWN = ("key", "team", "project", "run", "session")  # tags that budgets and policies know by name
 _MOST_TAG = 300  # characters, as the outbox takes them
 _REGION = re.compile(r"(?:bedrock-runtime|bedrock-mantle)(?:-fips)?\.([a-z]{2}[a-z-]*-\d)\.")
@@ -286,15 +286,15 @@ class Hook:
             return None  # the service says what is wrong with it, and does not bill it
         self._start()
         who = self._who(*place)
-        model, new = "", body
-        decisions: tuple[Decision, ...] = ()
+        done = Applied(body)
         if self.live.policy is not None and rewrites:
-            model, new, decisions = self._policed(who, asked_for, asked, body)
+            done = self._policed(who, asked_for, asked, body)
+        model, new = done.model, done.body
         if model:
             asked = asked._replace(model=model)
             asked_for = asked_for._replace(model=model) if asked_for.model else asked_for
         live = self.live if held else replace(self.live, budgets=None)
-        call = live.begin(who, asked_for, asked, new, decisions)
+        call = live.begin(who, asked_for, asked, new, done.decisions, flight=done.flight)
         if isinstance(call, Refused):
             if call.denied is None:
                 return None
@@ -326,25 +326,15 @@ class Hook:
         region = region or self.who.region or (_region() if platform == "bedrock" else "")
         return self.who._replace(region=region, platform=platform, tags=tags, **known)
 
-    def _policed(
-        self, who: Who, asked_for: Route, asked: Asked, body: bytes
-    ) -> tuple[str, bytes, tuple[Decision, ...]]:
-        """The model to call instead, the body, and what was decided."""
+    def _policed(self, who: Who, asked_for: Route, asked: Asked, body: bytes) -> Applied:
+        """What the policy in force does with it; a fault of it changes nothing."""
         try:
-            seen = look(msgspec.json.decode(body))
-        except (Rejected, msgspec.MsgspecError, UnicodeDecodeError):
-            return "", body, ()
-        request = Request(
-            asked.model, who.platform, who.region, who.account, who.principal, who.project,
-            {**asked.metadata, **who.tags}, inference_geo=asked.inference_geo, stream=asked.stream,
-            key=who.key, session=who.session, markers=seen.markers, places=seen.places,
-        )  # fmt: skip
-        decided = self.live.decide(request)
-        if any(made.outcome == APPLIED and "deadline" in made.change for made in decided):
-            decided = [_unbatched(made) for made in self.live.decide(request._replace(stream=True))]
-        least = least_of(self.live.book, who.platform, who.region, datetime.now(UTC))
-        done = rewrite(asked_for, body, decided, least)
-        return done.model, done.body, done.decisions
+            return apply(
+                self.live, who, asked_for, asked, body, {**asked.metadata, **who.tags}, no_batch=_NO_BATCH
+            )
+        except Exception as fault:  # noqa: BLE001
+            self.fault(fault)
+            return Applied(body)
 
     def _dress(self, attempt: Attempt, asked: Asked, who: Who) -> None:
         """Tags and the call's id, by which the invocation log is joined."""
@@ -474,13 +464,6 @@ def _tell(warnings: tuple[Notice, ...]) -> None:
     """Of budgets, at 75, 95 and 100 %: each comes once a period."""
     for notice in warnings:
         _log.warning("farthing: %s", notice.says)
-
-
-def _unbatched(made: Decided) -> Decided:
-    """Decided as for a stream, which cannot be a batch either."""
-    if made.lever == "batch" and made.outcome == REFUSED:
-        return made._replace(reason="a hook sends each call at once: batches are the gateway's")
-    return made
 
 
 def _unasked() -> Denied:

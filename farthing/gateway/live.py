@@ -7,6 +7,7 @@ for before the request may leave. Only budgets on a network make them wait: `Liv
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,21 +19,23 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from farthing.book import Book, Resolved, Unpriced
+from farthing.gateway._autopilot_apply import Autopilots, Flight
 from farthing.gateway._ceiling import Ceiling, ceiling
 from farthing.gateway._outbox import Outbox, OutboxError
 from farthing.gateway.budgets import Budgets, Denied, Notice, Scope
 from farthing.gateway.protocol import Effect, Event, State, outcome, step
 from farthing.outbox import Decision, Intent, Pass, Prefixes, Result, Tokens
-from farthing.policy import Decided, Loaded, Request, reload
+from farthing.policy import Loaded, reload
 from farthing.rating import find
 from farthing.usage import Part, Sku
 from farthing.wire import Answer, Asked, Route
 
 LEASE_S = 900  # a hold lasts so long unless it is renewed
 RENEW_S = 300
-POLICY_LOOK_S = 1.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_TAG = 300
+
+log = logging.getLogger("farthing.policy")
 
 
 class Who(NamedTuple):
@@ -82,6 +85,8 @@ class Call:
     warnings: tuple[Notice, ...] = ()
     metered: bool = True
     renewed_us: int = 0
+    key: str = ""  # of the client, by its name
+    flight: Flight | None = None  # of what the policy did with it
 
     @property
     def sku(self) -> Sku | None:
@@ -110,19 +115,24 @@ class Live:
     on_full: Literal["refuse", "pass"] = "refuse"
     clock_us: Callable[[], int] = now_us
     unmetered: int = 0  # calls that passed without an intent
+    autopilots: Autopilots = field(default_factory=Autopilots)
     _loaded: Loaded | None = None
-    _looked: float = 0.0
 
     # --- before the call
 
-    def decide(self, request: Request) -> list[Decided]:
-        """What the policy in force does with it. The file is looked at once a second."""
+    def loaded(self) -> Loaded | None:
+        """The policy in force. The file is asked after before every call, which takes two microseconds."""
         if self.policy is None:
-            return []
-        looked = time.monotonic()
-        if self._loaded is None or looked - self._looked >= POLICY_LOOK_S:
-            self._loaded, self._looked = reload(self.policy, self.book, self._loaded), looked
-        return self._loaded.decide(request, datetime.now(UTC))
+            return None
+        before, self._loaded = self._loaded, reload(self.policy, self.book, self._loaded)
+        if self._loaded.fault and (before is None or before.fault != self._loaded.fault):
+            log.error("%s; what was in force before stays so", self._loaded.fault)
+        return self._loaded
+
+    @property
+    def fault(self) -> str:
+        """Why the policy file, as it was when last looked at, is not in force."""
+        return self._loaded.fault if self._loaded else ""
 
     def begin(
         self,
@@ -134,6 +144,7 @@ class Live:
         mode: str = "",
         call_id: str = "",
         lease_s: int = LEASE_S,
+        flight: Flight | None = None,
     ) -> Call | Refused:
         """Hold its ceiling and write its intent. The request is the one that will be sent, all levers applied.
 
@@ -148,6 +159,8 @@ class Live:
             at_us,
             resolved,
             most,
+            key=who.key,
+            flight=flight,
         )
         call.intent = msgspec.structs.replace(call.intent, gateway_id=call.id)
         if self.budgets is not None:
@@ -242,7 +255,21 @@ class Live:
         if effect is not Effect.POST_CEILING and call.metered:
             status = "" if effect is Effect.POST else answer.error or "void"
             self.outbox.result(_result(call, answer, parts, status, now, first_token_ms, prefixes))
+        self._learn(call, answer, parts, now)
         return Settled(call.state, 0 if effect is Effect.VOID else picos, parts, unpriced, warnings)
+
+    def _learn(self, call: Call, answer: Answer, parts: Sequence[Part], now: int) -> None:
+        """For the decisions to come. A fault of theirs is none of the call's."""
+        own = parts[0].tokens if parts else None
+        try:
+            if own is not None and call.sku is not None and (intent := call.intent).session:
+                self.autopilots.switches.note(call.key, intent.session, intent.model, call.sku, own, now)
+            if call.flight is not None:
+                reading = answer.reading()
+                split = reading is not None and "ttl" not in reading.assumed
+                call.flight.landed(call.state, own, split=split, status=answer.status)
+        except Exception as error:  # noqa: BLE001
+            log.error("a call taught nothing: %s", type(error).__name__)  # noqa: TRY400
 
     def _tell_budgets(
         self, call: Call, effect: Effect, parts: Sequence[Part], picos: int | None, now: int

@@ -248,6 +248,13 @@ class Gateway:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 await self._settle(x, Answer(0))
                 raise self._no_answer(made, error) from error
+            if made.unmoved is not None and response.status in RETRIED:  # as it came, at the endpoint it asked for
+                await self._give_up(x, made, response)
+                self.metrics.add("farthing_retries_total")
+                assert x.who is not None
+                assert x.key is not None
+                made = leveled(made.unmoved, self.live, x.who, x.key)
+                continue
             wait_s = self._wait_s(response, attempt)
             if wait_s is None:
                 await self._pass_on(x, made, response)
@@ -292,7 +299,8 @@ class Gateway:
         """Money held and the intent on disk, or Failure. What is not billed has neither."""
         if made.asked is None or x.who is None:
             return
-        begun = await self._run(self.live.begin, x.who, made.route, made.asked, made.body, made.decisions)
+        begin = partial(self.live.begin, flight=made.flight)
+        begun = await self._run(begin, x.who, made.route, made.asked, made.body, made.decisions)
         if isinstance(begun, Call) and begun.metered:
             x.call, x.settled, x.sent = begun, None, False
             try:
@@ -477,6 +485,12 @@ class Gateway:
             del self.recent[next(iter(self.recent))]
         for notice in (*call.warnings, *settled.warnings):
             log.warning("%s", " ".join(notice.says.split()))
+        for made in call.intent.decisions:
+            done = "shadow" if made.shadow else "refused" if made.reason.startswith("refused:") else "applied"
+            metrics.add("farthing_decisions_total", lever=made.lever, outcome=done)
+        while self.live.autopilots.alarms:
+            alarm = self.live.autopilots.alarms.popleft()
+            metrics.add("farthing_cache_alarms_total", kind=alarm.kind, entry=alarm.entry)
         if self.observe is not None:
             self.observe(call, settled, answer)
 
@@ -494,7 +508,10 @@ class Gateway:
 
 def _is_local(origin: str) -> bool:
     """Whether it is no browser that asks, or one that shows a page of this machine."""
-    return not origin or is_loopback(urlsplit(origin).hostname or "")
+    try:
+        return not origin or is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False
 
 
 def _transport(x: Exchange) -> Any:
@@ -511,7 +528,7 @@ def _where(error: BaseException) -> str:
 
 def _refusal(refused: Refused) -> Failure:
     denied = refused.denied
-    if denied is None:
+    if denied is None or not denied.period:  # no room in the outbox, or no budget store: soon there may be
         return Failure("busy", refused.reason, [(b"retry-after", b"5")])
     return budget_failure(denied)
 

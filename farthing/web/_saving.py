@@ -40,7 +40,7 @@ def savings(view: View) -> Page:
     }
     return Page(
         "Savings", tables, _kpis(plan), plan.heading, _under(view), plan.notes,
-        extra={"policy_path": view.policy, "semantics": plan.semantics, "quarter": plan.quarter},
+        extra={"policy_path": "" if view.scope else view.policy, "semantics": plan.semantics, "quarter": plan.quarter},
     )  # fmt: skip
 
 
@@ -101,7 +101,9 @@ def _rules(plan: Plan) -> Sheet:
 
 
 def _in_force(view: View) -> dict[str, Sheet]:
-    """The policy file: its entries and what they do now, and its versions."""
+    """The policy file: its entries and what they do now, and its versions. It is of all teams, so for those who are."""
+    if view.scope:
+        return {}
     empty = "no policy yet: apply an advice, and it begins"
     try:
         entries = [_entry(view, entry) for entry in load(view.policy).entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -44,6 +45,8 @@ MOST_BODY = 64 * 1024
 EVERY_S, HEARTBEAT_S = 0.5, 15.0
 MOST_STREAMS = 200
 APPLIED_DAYS = 90  # after which an approval ends, where no other day is given
+
+log = logging.getLogger("farthing.web")
 
 Handler = Callable[[Request, Who], Awaitable[Response]]
 
@@ -100,6 +103,11 @@ class Web:
                 found = _said(no.status, {"error": no.error, "mend": no.mend}, no.headers)
             except (ValueError, LedgerError) as error:
                 found = _said(400, _in_two(str(error)))
+            except Exception:
+                log.exception("%s", request.url.path)
+                found = _said(
+                    500, {"error": "this page could not be made", "mend": "the server's own output says why"}
+                )
             for name, value in HEADERS.items():
                 found.headers.setdefault(name, value)
             found.headers.setdefault("cache-control", "no-store")
@@ -372,8 +380,8 @@ def _address(request: Request) -> str:
 def _in_two(text: str) -> dict[str, str]:
     """What is wrong, and what to do about it, of a line that says both."""
     line = " ".join(text.split())
-    error, _, mend = line.partition(": ")
-    return {"error": error.removeprefix("--"), "mend": mend or "see docs/dashboard.md"}
+    error, _, mend = line.rpartition(": ")
+    return {"error": (error or mend).removeprefix("--"), "mend": mend if error else "see docs/dashboard.md"}
 
 
 def _said(status: int, said: Any, headers: Mapping[str, str] | None = None) -> Response:

@@ -18,14 +18,11 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from batches import DIRECT, ENVIRONMENT, HAIKU, SONNET, Service, imported, lines, request, service
-
 from farthing.gateway._batch_accept import Usual
 from farthing.gateway._batch_lock import is_held
 from farthing.gateway.batch import RUNNER_LOCK, Queue, kept, submit
 from farthing.meters import METERS
+from tests.batches import DIRECT, ENVIRONMENT, HAIKU, SONNET, Service, imported, lines, request, service
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 SPEED = 240  # a second is four minutes

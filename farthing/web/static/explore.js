@@ -13,6 +13,7 @@ const KEYS = [
 ];
 const TIMES = ["day", "week", "month"];
 const CALLS = "50";
+const FIRST = ["at", "model", "usd", "input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "team", "endpoint", "card", "id"];
 
 /** @param {any} page @returns {string[]} */
 function keysOf(page) {
@@ -43,19 +44,26 @@ export function explore(page) {
     ? stack(rest.length > 1 ? joined(table, rest) : table, { x: time, by: rest.length > 1 ? "_joined" : (rest[0] ?? ""), y: "usd" })
     : bars(table, { x: keys, y: "usd" });
   const single = Boolean(query().get("calls"));
-  const groups = tableCard(page, "groups", { bar: "usd", limit: 25, title: "The groups" });
+  const groups = chartCard(page, "groups", drawing, { open: true, how: { bar: "usd", limit: 15 } });
   groups.append(h("p", {}, h("a", { class: "button", href: link({ calls: single ? null : CALLS, after: null }) }, single ? "Hide single calls" : "Show single calls")));
-  const calls = page.tables.calls ? tableCard(page, "calls", { limit: 500, hide: ["part"], under: "Newest first; no text of prompts or answers is kept" }) : null;
+  const calls = page.tables.calls ? tableCard({ ...page, tables: { calls: costFirst(page.tables.calls) } }, "calls", {
+    limit: 500, hide: ["part"], cut: ["id", "principal", "session", "project", "card"], under: "Newest first; no text of prompts or answers is kept",
+  }) : null;
   if (calls) {
     calls.append(h("p", { class: "pages" },
       query().get("after") ? h("a", { class: "button", href: link({ after: null }) }, "Newest") : null,
       page.next ? h("a", { class: "button", href: page.next }, "Older calls") : h("span", { class: "dim" }, "These are the oldest.")));
   }
   return [
-    chartCard(page, "groups", drawing, { title: table.title, how: { limit: 5 } }),
-    calls, groups,
+    groups, calls,
     tableCard(page, "rates", { limit: 15, under: "Tokens times rate is the cost; each rate has its source and the day it holds from" }),
   ];
+}
+
+/** What it cost, and of what, stands before who called. @param {any} table */
+function costFirst(table) {
+  const place = (/** @type {{name: string}} */ column) => (FIRST.includes(column.name) ? FIRST.indexOf(column.name) : FIRST.length);
+  return { ...table, columns: [...table.columns].sort((a, b) => place(a) - place(b)) };
 }
 
 /** @param {any} table @param {string[]} keys */

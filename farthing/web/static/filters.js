@@ -80,7 +80,7 @@ function period(span) {
 function more(page) {
   const asked = query();
   const key = h("select", { id: "more-key" }, ...KEYS.map((name) => h("option", {}, name)), h("option", { value: "tag:" }, "tag"));
-  const how = h("select", { id: "more-how" }, h("option", { value: "=" }, "is"), h("option", { value: "!=" }, "is not"));
+  const how = h("select", { id: "more-how", "aria-label": "is or is not" }, h("option", { value: "=" }, "is"), h("option", { value: "!=" }, "is not"));
   const value = h("input", { id: "more-value", autocomplete: "off", placeholder: "value, or pattern*", spellcheck: "false" });
   const since = h("input", { id: "more-since", type: "date", value: asked.get("since") ?? "" });
   const until = h("input", { id: "more-until", type: "date", value: asked.get("until") ?? "" });
@@ -95,7 +95,7 @@ function more(page) {
   };
   const box = h("details", { class: "more" }, h("summary", {}, "More"), h("form", { onsubmit: apply },
     h("div", { class: "pair" }, labelled("more-since", "From day", since), labelled("more-until", "to day", until)),
-    h("div", { class: "three" }, labelled("more-key", "Only where", key), labelled("more-how", "\u00a0", how), labelled("more-value", "Value", value)),
+    h("div", { class: "three" }, labelled("more-key", "Only where", key), h("div", { class: "filter" }, h("span", { "aria-hidden": "true" }, "\u00a0"), how), labelled("more-value", "Value", value)),
     labelled("more-tz", "Days begin in time zone", tz), zones,
     h("p", {}, h("button", { class: "main", type: "submit" }, "Apply"))));
   box.addEventListener("keydown", (event) => {

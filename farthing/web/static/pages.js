@@ -8,6 +8,7 @@ import { follow, live } from "./live.js";
 import { chartCard, tableCard } from "./parts.js";
 import { pricesFilters, startOf } from "./prices.js";
 import { budgetCells } from "./budgets.js";
+import { bridge } from "./reconcile.js";
 import { savings } from "./savings.js";
 import { whyFilters } from "./why.js";
 
@@ -17,7 +18,7 @@ import { whyFilters } from "./why.js";
  *   live?: (page: Page, main: HTMLElement) => () => void}} Spec
  */
 
-const METER_NAMES = { input: "Input", output: "Output", cache_read: "Cache read", cache_write_5m: "Cache write, 5 min", cache_write_1h: "Cache write, 1 h" };
+const METER_NAMES = { input: "Input", output: "Output", cache_read: "Cache read", cache_write_5m: "Cache write 5m", cache_write_1h: "Cache write 1h" };
 const STEP_NAMES = {
   list: "List price", endpoint_premium: "Endpoint premium", extended_access: "Extended access", cache_writes: "Cache writes",
   cache_reads: "Cache reads", batch: "Batch", long_prompt: "Long prompts", fast: "Fast mode", contract: "Private offers",
@@ -46,11 +47,11 @@ export const PAGES = {
     lead: "Ours against AWS's: every dollar of the difference by its cause.",
     filters: (page) => filters(page, { keys: false }),
     body: (page) => [
-      half(tableCard(page, "sides")),
-      half(tableCard(page, "causes", { under: "What explains the difference, then what nothing explains yet" })),
-      chartCard(page, "models", bars(page.tables.models, { x: ["model", "endpoint"], y: "billed_usd" }), { title: "By model", under: "As AWS billed it; both sides are in the numbers" }),
-      half(tableCard(page, "meters")),
-      half(tableCard(page, "days")),
+      chartCard(page, "sides", waterfall(bridge(page), { label: "label", y: "usd" }), { title: "From ours to AWS's", under: "Every dollar of the difference by its cause" }),
+      tableCard(page, "causes", { under: "What explains the difference, then what nothing explains yet", minor: ["lines", "where"] }),
+      tableCard(page, "models", { bar: "billed_usd", under: "Tokens and dollars of both sides; the difference parted into quantity and price" }),
+      half(tableCard(page, "meters", { hide: ["ours", "billed"] })),
+      half(tableCard(page, "days", { hide: ["ours", "billed"], limit: 5 })),
     ],
   },
   savings: { lead: "The cheapest plan that the owners of workloads allow, with its proof.", body: savings },
@@ -59,27 +60,29 @@ export const PAGES = {
     body: (page) => [
       half(chartCard(page, "days", shares(page.tables.days, { x: "day", y: "share" }), { under: "Share of prompt tokens that were read from the cache" })),
       half(chartCard(page, "gaps", gaps(page.tables.gaps, { from: "from_s", to: "to_s", y: "calls", noun: "calls" }), { under: "An entry lives 5 minutes or an hour: what comes later pays for it again" })),
-      tableCard(page, "bound", { bar: "usd", under: "No caching of these calls costs less than the bound" }),
+      tableCard(page, "bound", { bar: "usd", fold: ["notes"], under: "No caching of these calls costs less than the bound" }),
       tableCard(page, "broken", { under: "Calls that found less in the cache than the call before had left there" }),
     ],
   },
   endpoints: {
     lead: "What each model costs at each endpoint, and what the endpoint adds.",
     body: (page) => [
-      chartCard(page, "endpoints", bars(page.tables.endpoints, { x: "model", by: "endpoint", y: "usd" }), { title: "Cost by model and endpoint", how: { limit: 5 } }),
-      tableCard(page, "endpoints", { bar: "usd", limit: 30, under: "The premium is what a global endpoint would not have cost" }),
+      chartCard(page, "endpoints", bars(page.tables.endpoints, { x: "model", by: "endpoint", y: "usd" }), {
+        title: "Cost by model and endpoint", under: "The premium is what a global endpoint would not have cost", open: true, how: { bar: "usd", limit: 30 },
+      }),
     ],
   },
   batch: {
     lead: "What went as batches, and what the rest would save if it could wait.",
     body: (page) => [
-      chartCard(page, "batch", bars(withSaving(page.tables.batch), { x: ["workload", "model"], y: "saved_usd" }), { title: "Most to be saved by batches", under: "At most: if every call of it could wait" }),
-      tableCard(page, "batch", { bar: "saved_usd", limit: 30 }),
+      chartCard(page, "batch", bars(withSaving(page.tables.batch), { x: ["workload", "model"], y: "saved_usd" }), {
+        title: "Most to be saved by batches", under: "At most: if every call of it could wait", open: true, how: { bar: "saved_usd", limit: 30 },
+      }),
     ],
   },
   budgets: {
     lead: "What is spent of each budget, what is left and what is to come.",
-    filters: (page) => filters(page, { days: false, keys: false }),
+    filters: (page) => filters(page, { keys: false }),
     body: (page) => [tableCard(page, "budgets", { limit: 100, cells: budgetCells })],
   },
   prices: {
@@ -93,7 +96,7 @@ export const PAGES = {
       tableCard(page, "sources", {}),
     ],
   },
-  live: { lead: "Calls as they are made, priced as they come.", body: live, live: follow },
+  live: { lead: "Calls as they are made, priced as they come.", filters: (page) => filters(page, { days: false }), body: live, live: follow },
 };
 
 /** @param {HTMLElement} made */

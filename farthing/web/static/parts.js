@@ -1,7 +1,7 @@
 // @ts-check
 // What pages are put together from: cards, figures at the top, what is to be trusted, and what stands where nothing is.
 
-import { h } from "./dom.js";
+import { coded, h } from "./dom.js";
 import { figure } from "./charts.js";
 import { dataTable, csv } from "./table.js";
 import * as say from "./format.js";
@@ -23,13 +23,13 @@ export function card(title, under, ...children) {
 /**
  * A chart with its numbers folded below.
  * @param {Page} page @param {string} name @param {import("./charts.js").Drawing} drawing
- * @param {{title?: string, under?: string, how?: import("./table.js").How}} [about]
+ * @param {{title?: string, under?: string, how?: import("./table.js").How, open?: boolean}} [about] `open`: numbers are not folded
  */
-export function chartCard(page, name, drawing, { title, under, how } = {}) {
+export function chartCard(page, name, drawing, { title, under, how, open = false } = {}) {
   const table = page.tables[name];
   if (!table.rows.length) return card(title ?? table.title, under ?? null, dataTable(name, table, page));
-  return card(title ?? table.title, under ?? null, figure(drawing),
-    h("details", { class: "numbers" }, h("summary", {}, "The numbers"), dataTable(name, table, page, how)));
+  const numbers = dataTable(name, table, page, how);
+  return card(title ?? table.title, under ?? null, figure(drawing), open ? numbers : h("details", { class: "numbers" }, h("summary", {}, "The numbers"), numbers));
 }
 
 /** @param {Page} page @param {string} name @param {import("./table.js").How & {title?: string, under?: string}} [how] */
@@ -53,7 +53,7 @@ export function kpis(page) {
 
 /** Assumed, unpriced, rejected: always there, also when there is none. @param {Page} page */
 export function trust(page) {
-  if (!page.assumed && !page.unpriced) return null;
+  if (page.footer?.read === undefined) return null; // nothing was counted
   const assumed = say.number(page.assumed?.usd) > 0;
   const unpriced = page.unpriced?.calls > 0;
   const rejected = page.rejected?.lines > 0;
@@ -85,7 +85,7 @@ export function context(page) {
   const since = asked.since ?? page.span?.since;
   const until = asked.until ?? page.span?.until;
   const parts = [
-    since && until ? `${say.day(since)} – ${say.day(until)}` : null,
+    page.page === "live" ? "now" : since && until ? `${say.day(since)} – ${say.day(until)}` : null,
     page.tz ?? "UTC", page.currency ?? "USD", page.heading,
   ];
   return h("p", { class: "context" }, parts.filter(Boolean).join(" · "));
@@ -95,7 +95,7 @@ export function context(page) {
 export function foot(page) {
   const tables = Object.entries(page.tables ?? {});
   return h("footer", {},
-    ...(page.notes ?? []).map((/** @type {string} */ note) => h("p", {}, note)),
+    ...(page.notes ?? []).map((/** @type {string} */ note) => h("p", {}, ...coded(sentence(note)))),
     h("p", {},
       page.footer?.read !== undefined ? `${say.whole(page.footer.read)} read = ${say.whole(page.footer.priced)} priced + ${say.whole(page.unpriced?.calls ?? 0)} unpriced + ${say.whole(page.rejected?.lines ?? 0)} rejected. ` : "",
       page.book ? ["Price book ", h("code", {}, String(page.book).slice(0, 12)), ". "] : [],
@@ -113,12 +113,12 @@ export function loading() {
 
 /** @param {{why: string, mend: string}} missing */
 export function missingCard(missing) {
-  return h("section", { class: "card state", "aria-label": "Not there yet" }, h("p", { class: "why" }, sentence(missing.why)), missing.mend ? h("p", { class: "dim" }, "What to do: ", h("code", {}, missing.mend)) : null);
+  return h("section", { class: "card state", "aria-label": "Not there yet" }, h("p", { class: "why" }, ...coded(sentence(missing.why))), missing.mend ? h("p", { class: "dim" }, ...coded(sentence(missing.mend))) : null);
 }
 
 /** @param {string} why @param {string} mend @param {() => void} again */
 export function errorCard(why, mend, again) {
-  return h("section", { class: "card state", role: "alert" }, h("h1", {}, "This page cannot be shown"), h("p", { class: "why" }, sentence(why)), mend ? h("p", { class: "dim" }, sentence(mend)) : null,
+  return h("section", { class: "card state", role: "alert" }, h("h1", {}, "This page cannot be shown"), h("p", { class: "why" }, sentence(why)), mend ? h("p", { class: "dim" }, ...coded(sentence(mend))) : null,
     h("p", {}, h("button", { type: "button", class: "main", onclick: again }, "Try again"), " ", h("a", { href: location.pathname }, "Without filters")));
 }
 

@@ -2,11 +2,11 @@
 // Savings: the plan lever by lever, each advice with its proof, and the buttons that put it in force and take it back.
 
 import { waterfall } from "./charts.js";
-import { h, say as tell } from "./dom.js";
+import { coded, h, say as tell } from "./dom.js";
 import * as say from "./format.js";
 import { card, chartCard, tableCard } from "./parts.js";
 
-const LEVERS = { model: "Model", batch: "Batch", cache: "Caching", caching: "Caching", endpoint: "Endpoint" };
+const LEVERS = { model: "Model", batch: "Batch", cache: "Caching", caching: "Caching", endpoint: "Endpoint", channel: "Batch", schedule: "Order", content: "Content" };
 const DAYS = 90; // an applied advice ends by itself, unless it is said otherwise
 const FIRST = 8;
 
@@ -66,10 +66,10 @@ function advice(row, who, changed) {
   return h("li", { class: row.counts ? "" : "off" },
     h("div", { class: "what" }, box ? h("label", {}, box, title) : title,
       h("p", { class: "dim" }, h("span", { class: "badge" }, /** @type {any} */ (LEVERS)[row.lever] ?? row.lever), h("a", { href: row._rows ?? page_rows(row) }, row.workload), ` on ${row.model}`),
-      row.counts ? null : h("p", { class: "whynot" }, sentence(row.why_not || "not proved yet")),
+      row.counts ? null : h("p", { class: "whynot" }, ...coded(sentence(row.why_not || "not proved yet"))),
       proof(row)),
     h("div", { class: "worth" }, h("b", { class: row.counts ? "down" : "" }, row.saved_usd === null ? "not known" : say.money(row.saved_usd)),
-      row.saved_usd !== null && row.low_usd !== row.high_usd ? h("span", { class: "dim" }, `${say.money(row.low_usd)} to ${say.money(row.high_usd)}`) : null));
+      row.saved_usd !== null && say.money(row.low_usd) !== say.money(row.high_usd) ? h("span", { class: "dim" }, `${say.money(row.low_usd)} to ${say.money(row.high_usd)}`) : null));
 }
 
 /** @param {any} row */

@@ -1,7 +1,7 @@
 // @ts-check
 // A table that sorts, whose numbers lead to what they are made of.
 
-import { h, say as tell } from "./dom.js";
+import { coded, h, say as tell } from "./dom.js";
 import * as say from "./format.js";
 import { here } from "./state.js";
 
@@ -9,12 +9,12 @@ import { here } from "./state.js";
 /** @typedef {{tz: string, currency: string}} Shown */
 /**
  * How a table is shown: which column has a bar, how many rows at first, which columns a phone does without (`minor`) or
- * nobody needs (`hide`), and cells of its own by column.
- * @typedef {{bar?: string, limit?: number, minor?: string[], hide?: string[], cells?: Record<string, (row: any) => any>}} How
+ * nobody needs (`hide`), long texts that are folded (`fold`) or cut (`cut`), and cells of its own by column.
+ * @typedef {{bar?: string, limit?: number, minor?: string[], hide?: string[], fold?: string[], cut?: string[], cells?: Record<string, (row: any) => any>}} How
  */
 
 const SHORT = 26; // characters that are not broken over lines
-const ALWAYS_MINOR = ["input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "account", "mode", "card", "source"];
+const ALWAYS_MINOR = ["input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "account", "mode", "card", "source", "tokens"];
 
 /** The link to a table as CSV, with the filters of the page. @param {string} name */
 export function csv(name) {
@@ -28,8 +28,8 @@ export function csv(name) {
  * @returns {HTMLElement}
  */
 export function dataTable(name, table, page, how = {}) {
-  if (!table.rows.length) return h("p", { class: "empty" }, sentence(table.empty));
-  const columns = table.columns.filter((column) => !how.hide?.includes(column.name) && isTold(column, table));
+  if (!table.rows.length) return h("p", { class: "empty" }, ...coded(sentence(table.empty)));
+  const columns = table.columns.filter((column) => !how.hide?.includes(column.name) && isTold(column, table, how));
   const body = h("tbody");
   const held = { by: "", down: true, all: table.rows.length <= (how.limit ?? 12) + 3 };
   const most = Math.max(...table.rows.map((row) => Math.abs(say.number(row[how.bar ?? ""]) || 0)), 0);
@@ -54,15 +54,16 @@ export function dataTable(name, table, page, how = {}) {
   }, `Show all ${say.whole(table.rows.length)}`);
   const total = Object.keys(table.total ?? {}).length ? h("tfoot", {}, bodyRow(table.total, columns, page, how, 0, true)) : null;
   return h("div", {},
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${table.title}, table` },
+    h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `${table.title}, table` },
       h("table", {}, h("thead", {}, h("tr", {}, ...heads)), body, total)),
     h("p", { class: "under" }, more, h("a", { href: csv(name), download: "" }, "CSV")));
 }
 
-/** A column that says nothing in any row is left out. @param {say.Column} column @param {Table} table */
-function isTold(column, table) {
+/** A column that says nothing in any row is left out. @param {say.Column} column @param {Table} table @param {How} how */
+function isTold(column, table, how) {
   if (column.kind === "usd" || column.kind === "money") return true;
   if (column.name === "platform" && new Set(table.rows.map((row) => row.platform).filter(Boolean)).size < 2) return false; // mostly all on Bedrock
+  if (how.cells?.[column.name]) return true;
   return table.rows.some((row) => ![null, undefined, "", 0].includes(row[column.name]));
 }
 
@@ -103,6 +104,7 @@ function classes(column, minor) {
  */
 function bodyRow(row, columns, page, how, most, isTotal = false) {
   return h("tr", {}, ...columns.map((column, i) => {
+    if (!isTotal && row[column.name] && how.fold?.includes(column.name)) return h("td", {}, h("details", { class: "folded" }, h("summary", {}, capital(column.title)), ...coded(String(row[column.name]))));
     const own = !isTotal && how.cells?.[column.name]?.(row);
     if (own) return h("td", { class: classes(column, how.minor ?? []) }, own);
     if (isTotal && !(column.name in row)) return h("td", { class: classes(column, how.minor ?? []) }, i === 0 ? "All" : "");
@@ -114,8 +116,9 @@ function bodyRow(row, columns, page, how, most, isTotal = false) {
     const missing = isMoney && text === "no price" ? "missing" : "";
     const bar = column.name === how.bar ? barOf(isTotal ? NaN : say.number(row[column.name]), most) : null;
     const short = text.length <= SHORT ? "short" : "";
-    const shown = [classes(column, how.minor ?? []), missing, short].filter(Boolean).join(" ") || null;
-    return i === 0 && !isTotal ? h("th", { scope: "row", class: shown, title: exact || null }, inner) : h("td", { class: shown, title: exact || null }, inner, bar);
+    const cut = !isTotal && how.cut?.includes(column.name) ? "cut" : "";
+    const shown = [classes(column, how.minor ?? []), missing, cut || short].filter(Boolean).join(" ") || null;
+    return i === 0 && !isTotal ? h("th", { scope: "row", class: shown, title: exact || null }, inner) : h("td", { class: shown, title: exact || (cut && text) || null }, inner, bar);
   }));
 }
 

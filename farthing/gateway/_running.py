@@ -1,0 +1,72 @@
+"""A gateway in a thread of this process, on a clock that may be any: for dry runs, demos and tests."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from farthing.book import Book
+from farthing.gateway import _admin, _serve
+from farthing.gateway._settings import Settings
+from farthing.gateway.proxy import Gateway
+
+_READY_S = 30
+
+
+class Running(NamedTuple):
+    """`url` is where it is called; `gateway` is what it knows."""
+
+    url: str
+    gateway: Gateway
+
+
+@contextmanager
+def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None = None) -> Iterator[Running]:
+    """Until the end of the block, which waits for calls under way. SettingError or StoreError before it begins.
+
+    `clock_us` is the time of records, policies and caches; signatures have the machine's.
+    """
+    _serve.check(settings)
+    listening = _serve.listen(settings)
+    gateway = _serve.build(settings, book)
+    if clock_us is not None:
+        gateway.live.clock_us = clock_us
+    gateway.live.autopilots.warmth.wait()  # what is decided shall not hang on how soon it is compiled
+    failed: list[BaseException] = []
+    ready = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="farthing-gateway-") as shared:
+        gateway.own = _admin.app(gateway, Path(shared))
+        server = _Threaded(_serve.configured(gateway), gateway, ready.set, Path(shared))
+
+        def serve() -> None:
+            try:
+                server.run(sockets=[listening])
+            except BaseException as error:  # noqa: BLE001 - told below
+                failed.append(error)
+            finally:
+                ready.set()
+
+        thread = threading.Thread(target=serve, name="farthing gateway")
+        thread.start()
+        try:
+            ready.wait(_READY_S)
+            if failed:
+                raise failed[0]
+            host, port = listening.getsockname()[:2]
+            yield Running(f"http://{host}:{port}", gateway)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class _Threaded(_serve.Server):
+    """Signals are of the main thread, and no business of this one."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[Any]:
+        yield
