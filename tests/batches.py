@@ -1,8 +1,8 @@
 """What tests of batches share: an emulator over an S3 API, a queue that works on it, what the ledger makes of both."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +15,10 @@ from farthing.api import import_paths
 from farthing.book import default_book
 from farthing.emulator import Clock, Emulator, World, running
 from farthing.gateway._batch_accept import Usual
+from farthing.gateway._batch_clock import SECOND
+from farthing.gateway._batch_lock import only
+from farthing.gateway._batch_queue import OPEN, End
+from farthing.gateway._batch_sender import SENDER_LOCK, Sender
 from farthing.gateway.batch import Queue, Runner, kept, open_live, submit
 from farthing.ledger import Ledger
 from farthing.meters import METERS
@@ -51,15 +55,13 @@ class Service:
     def jobs(self) -> Any:
         return self.emulator._server.jobs
 
-    def billed(self) -> Counter[str]:
-        """How often what was said has been billed, by the emulator's own log: every request says another number."""
-        return Counter(
-            f"{call['tokens']['input']}/{call['mode']}"
-            for call in self.emulator.calls()
-            if call.get("tokens")
-        )
+    def busy(self) -> bool:
+        """Whether a job or a batch is under way."""
+        jobs = any(job.ended_us == 0 for job in self.jobs.jobs.values())
+        return jobs or any(batch.ended_us == 0 for batch in self.jobs.batches.values())
 
     def calls(self) -> list[dict[str, Any]]:
+        """What was paid, by the emulator's own log."""
         return [call for call in self.emulator.calls() if call.get("tokens")]
 
 
@@ -93,20 +95,61 @@ def lines(requests: Any) -> list[bytes]:
     return [json.dumps(each).encode() for each in requests]
 
 
+class Hand:
+    """A clock that only a test moves."""
+
+    speed = 1
+
+    def __init__(self) -> None:
+        self.at_us = time.time_ns() // 1000
+
+    def now_us(self) -> int:
+        return self.at_us
+
+
 @contextmanager
-def working(folder: Path, services: Service, speed: int = 1, **settings: Any) -> Iterator[Runner]:
-    """A runner that has not made a step yet."""
-    queue = Queue(folder, speed=speed)
+def working(folder: Path, services: Service, **settings: Any) -> Iterator[Runner]:
+    """A runner that has not made a step yet. Its clock is moved by hand, and its sender is `finish`."""
+    queue = Queue(folder)
+    queue.clock = Hand()  # type: ignore[assignment]
     said = kept(queue, services.settings | settings)
     live = open_live(queue, said)
     runner = Runner(queue, said, live)
     try:
-        yield runner
+        with only(folder / SENDER_LOCK):
+            yield runner
     finally:
         live.close()
         queue.close()
-        if runner._sender is not None:
-            runner._sender.wait(30)
+
+
+def over(runner: Runner) -> bool:
+    return not sum(runner.queue.counts().get(state, 0) for state in OPEN)
+
+
+def finish(runner: Runner, services: Service, *, minutes: int = 5) -> dict[str, End]:
+    """Step by step until all is over: time passes quickly, but for the service while it has a job to do."""
+    for _ in range(2_000):
+        if over(runner):
+            return {end.id: end for end in runner.queue.ends()}
+        runner.step()
+        if runner.queue.to_send(1) or runner.queue.sending():
+            Sender(runner.queue, runner.settings, runner.live).run(idle_s=0.02)
+        busy = services.busy()
+        if busy:
+            time.sleep(0.005)
+        runner.queue.clock.at_us += (5 if busy and minutes == 5 else 60 * minutes) * SECOND
+    raise AssertionError((runner.queue.counts(), runner.queue.jobs("planned", "ready", "created", "ended")))
+
+
+def until(runner: Runner, done: Callable[[], Any], seconds: int = 20) -> None:
+    """Steps while nothing but the service's own time passes."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        runner.step()
+        runner.queue.clock.at_us += SECOND
+        time.sleep(0.01)
 
 
 def accept(runner: Runner, requests: Any, **usual: Any) -> None:

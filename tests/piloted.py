@@ -89,7 +89,7 @@ class Cloud:
     total: Vector = Vector()  # noqa: RUF009 - a tuple
 
     def send(
-        self, body: bytes, *, model: str = MODEL, status: int = 200, wait_s: int = 0, app: str = "support", **who: str
+        self, body: bytes, *, model: str = MODEL, status: int = 200, wait_s: int = 0, app: str = "support", **who: Any
     ) -> Sent:  # fmt: skip
         self.clock.now_us += wait_s * SECOND
         path = f"/model/{model}/invoke"

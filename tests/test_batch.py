@@ -24,9 +24,12 @@ from tests.batches import (
     ROLE,
     SONNET,
     accept,
+    finish,
     imported,
+    over,
     request,
     service,
+    until,
     working,
 )
 
@@ -39,8 +42,8 @@ def credentials(monkeypatch):
 
 @pytest.fixture(scope="module")
 def found(moto):
-    """The service of all tests here; its clock and the queues' run 400 times as fast."""
-    with service(moto, 400, step_ms=10) as running:
+    """The service of all tests here."""
+    with service(moto, step_ms=5) as running:
         yield running
 
 
@@ -51,25 +54,15 @@ def there(found):
     found.emulator.fail()
     found.jobs.ends.clear()
     found.jobs.jobs.clear()
-    found.jobs.step_s = 0.01
+    found.jobs.batches.clear()
+    found.jobs.step_s = 0.005
     return found
 
 
 @pytest.fixture
 def worker(there, tmp_path):
-    with working(tmp_path / "queue", there, 400) as runner:
+    with working(tmp_path / "queue", there) as runner:
         yield runner
-
-
-def over(runner):
-    return not sum(runner.queue.counts().get(state, 0) for state in batch.OPEN)
-
-
-def finish(runner, seconds=30):
-    until = time.monotonic() + seconds
-    runner.run(lambda: over(runner) or time.monotonic() > until)
-    assert over(runner), (runner.queue.counts(), runner.queue.jobs("planned", "ready", "created", "ended"))
-    return {end.id: end for end in runner.queue.ends()}
 
 
 def ledger_of(runner, tmp_path):
@@ -84,20 +77,12 @@ def paid_once(there, ends):
     assert not [end.id for end in answered if end.late]
 
 
-def until(runner, done, seconds=20):
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end
-        runner.step()
-        time.sleep(0.01)
-
-
 # --- the main path ---------------------------------------------------------------------------------------------------
 
 
 def test_a_job_answers_everybody_at_half_price(worker, there, tmp_path):
     accept(worker, [request(n) for n in range(120)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {end.mode for end in ends.values()} == {"batch"}
     assert json.loads(ends["r7"].output)["usage"]["service_tier"] == "batch"
     calls = there.calls()
@@ -113,7 +98,7 @@ def test_a_job_answers_everybody_at_half_price(worker, there, tmp_path):
 def test_the_results_of_a_job_are_not_counted_beside_the_outbox(worker, there, tmp_path, model):
     """Also of Converse, whose answers have no id of their own."""
     accept(worker, [request(n, model) for n in range(100)])
-    finish(worker)
+    finish(worker, there)
     far = worker.far("bedrock")
     (job,) = worker.queue.jobs("collected")
     folder = tmp_path / job.remote.rpartition("/")[2]
@@ -134,7 +119,7 @@ def test_the_results_of_a_job_are_not_counted_beside_the_outbox(worker, there, t
 
 def test_models_and_operations_do_not_mix(worker, there):
     accept(worker, [request(n) for n in range(100)] + [request(n, HAIKU) for n in range(100, 200)])
-    finish(worker)
+    finish(worker, there)
     jobs = worker.queue.jobs("collected")
     assert {(job.group.model, job.group.kind, job.records) for job in jobs} == {
         (SONNET, "InvokeModel", 100), (HAIKU, "Converse", 100),
@@ -143,7 +128,7 @@ def test_models_and_operations_do_not_mix(worker, there):
 
 def test_too_few_are_sent_by_themselves_before_their_deadline(worker, there):
     accept(worker, [request(n, deadline="45m") for n in range(12)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {(end.mode, end.late) for end in ends.values()} == {("on_demand", False)}
     assert all("too near" in end.reason for end in ends.values())
     paid_once(there, ends)
@@ -151,14 +136,14 @@ def test_too_few_are_sent_by_themselves_before_their_deadline(worker, there):
 
 def test_anthropic_has_no_least_number(worker, there):
     accept(worker, [request(n, DIRECT) for n in range(5)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {end.mode for end in ends.values()} == {"batch"}
     paid_once(there, ends)
 
 
 def test_the_body_goes_with_the_answer_and_the_answer_when_collected(worker, there, tmp_path):
     accept(worker, [request(n, DIRECT) | {"id": f"secret-{n}"} for n in range(3)])
-    finish(worker)
+    finish(worker, there)
     assert worker.queue.rows("SELECT count(*) FROM requests WHERE body IS NOT NULL") == [(0,)]
     worker.queue.forget([end.id for end in worker.queue.ends()])
     kept = b"".join(file.read_bytes() for file in (tmp_path / "queue").glob("queue.sqlite*"))
@@ -173,9 +158,9 @@ def test_the_body_goes_with_the_answer_and_the_answer_when_collected(worker, the
 
 def test_a_bad_record_fails_alone(worker, there):
     bad = request(99)
-    bad["body"]["max_tokens"] = 0
+    bad["body"]["thinking"] = {"type": "enabled", "budget_tokens": 7}
     accept(worker, [request(n) for n in range(99)] + [bad])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert ends["r99"].error.startswith("400")
     assert [end.error for end in ends.values()].count("") == 99
     paid_once(there, ends)
@@ -185,7 +170,7 @@ def test_a_bad_record_fails_alone(worker, there):
 def test_of_a_job_that_ends_early_what_it_did_is_kept(worker, there, status, tmp_path):
     there.jobs.ends.append((status, 60))
     accept(worker, [request(n, deadline="2h") for n in range(150)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert Counter(end.mode for end in ends.values()) == {"batch": 60, "on_demand": 90}
     paid_once(there, ends)
     rows = ledger_of(worker, tmp_path)
@@ -197,16 +182,16 @@ def test_of_a_job_that_ends_early_what_it_did_is_kept(worker, there, status, tmp
 def test_what_a_job_leaves_goes_into_another_while_there_is_time(worker, there):
     there.jobs.ends.append(("Expired", 50))
     accept(worker, [request(n, deadline="6h") for n in range(150)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {end.mode for end in ends.values()} == {"batch"}
     assert sorted(job.records for job in worker.queue.jobs("collected")) == [100, 150]
     paid_once(there, ends)
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_rest_sent(worker, there):
-    there.jobs.step_s = 30
+    there.jobs.step_s = 0.1
     accept(worker, [request(n, deadline="50m") for n in range(100)])
-    ends = finish(worker)
+    ends = finish(worker, there, minutes=4)
     assert {end.mode for end in ends.values()} == {"on_demand"}
     assert [job.stopping for job in worker.queue.jobs("collected")] == [1]
     paid_once(there, ends)
@@ -225,7 +210,7 @@ def test_answers_that_were_paid_and_not_delivered_are_not_paid_again(worker, the
             far._s3.put_object(
                 Bucket="jobs", Key=key["Key"], Body=b"\n".join(body.splitlines()[:70]) + b'\n{"rec'
             )
-    ends = finish(worker)
+    ends = finish(worker, there)
     errors = [end for end in ends.values() if end.error]
     assert len(there.calls()) == 100
     assert all("perhaps paid" in end.error and end.picos is None for end in errors)
@@ -267,7 +252,7 @@ def test_a_storm_of_throttling_only_costs_time(worker, there):
     far = worker.far("bedrock")
     storm = Storm(far._jobs, 429, "ThrottlingException", 12)
     accept(worker, [request(n, deadline="12h") for n in range(100)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert storm.left == 0
     assert {end.mode for end in ends.values()} == {"batch"}
     paid_once(there, ends)
@@ -277,7 +262,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_begun_again(worker, there)
     far = worker.far("bedrock")
     Storm(far._jobs, 500, "InternalServerException", 3, before=False)
     accept(worker, [request(n, deadline="12h") for n in range(100)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert len(there.jobs.jobs) == 1
     paid_once(there, ends)
 
@@ -286,7 +271,7 @@ def test_errors_of_s3_only_cost_time(worker, there):
     far = worker.far("bedrock")
     storm = Storm(far._s3, 503, "SlowDown", 7)
     accept(worker, [request(n, deadline="12h") for n in range(100)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert storm.left == 0
     assert {end.mode for end in ends.values()} == {"batch"}
     paid_once(there, ends)
@@ -295,7 +280,7 @@ def test_errors_of_s3_only_cost_time(worker, there):
 def test_if_no_job_can_be_begun_everything_is_sent_in_time(worker, there, tmp_path):
     Storm(worker.far("bedrock")._s3, 403, "AccessDenied", 10_000)
     accept(worker, [request(n, deadline="1h") for n in range(100)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {end.mode for end in ends.values()} == {"on_demand"}
     assert [job.state for job in worker.queue.jobs("dissolved")] != []
     paid_once(there, ends)
@@ -306,7 +291,7 @@ def test_if_no_job_can_be_begun_everything_is_sent_in_time(worker, there, tmp_pa
 def test_a_throttled_service_is_asked_again_until_it_answers(worker, there):
     there.emulator.fail(Fault("throttle", every=2), Fault("error", every=5, status=503))
     accept(worker, [request(n, deadline="50m") for n in range(40)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {(end.mode, end.error) for end in ends.values()} == {("on_demand", "")}
     paid_once(there, ends)
 
@@ -314,7 +299,7 @@ def test_a_throttled_service_is_asked_again_until_it_answers(worker, there):
 def test_what_is_cut_off_on_its_way_is_not_paid_twice(worker, there):
     there.emulator.fail(Fault("close", every=1, times=1))
     accept(worker, [request(n, deadline="40m") for n in range(3)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     cut = [end for end in ends.values() if end.error]
     assert len(cut) == 1
     assert "perhaps paid" in cut[0].error
@@ -322,10 +307,10 @@ def test_what_is_cut_off_on_its_way_is_not_paid_twice(worker, there):
 
 
 def test_unless_that_is_wanted(there, tmp_path):
-    with working(tmp_path / "queue", there, 400, again=True) as runner:
+    with working(tmp_path / "queue", there, again=True) as runner:
         there.emulator.fail(Fault("close", every=1, times=1))
         accept(runner, [request(n, deadline="40m") for n in range(3)])
-        assert {end.error for end in finish(runner).values()} == {""}
+        assert {end.error for end in finish(runner, there).values()} == {""}
         assert len(there.calls()) == 4
 
 
@@ -353,7 +338,7 @@ def test_a_death_between_any_two_steps_costs_nothing(there, tmp_path, monkeypatc
         begin(*args)
         raise Death
 
-    with monkeypatch.context() as dying, working(tmp_path / "queue", there, 400) as runner:
+    with monkeypatch.context() as dying, working(tmp_path / "queue", there) as runner:
         accept(runner, [request(n, model, deadline="12h") for n in range(100)])
         if at == "begin":
             dying.setattr(runner.live.outbox, "sync", dies)
@@ -366,9 +351,9 @@ def test_a_death_between_any_two_steps_costs_nothing(there, tmp_path, monkeypatc
         else:
             dying.setattr(runner.queue, "finish", dies)
         with pytest.raises(Death):
-            finish(runner)
-    with working(tmp_path / "queue", there, 400) as runner:
-        ends = finish(runner)
+            finish(runner, there)
+    with working(tmp_path / "queue", there) as runner:
+        ends = finish(runner, there)
         assert {end.mode for end in ends.values()} == {"batch"}
         assert len(ends) == 100
         paid_once(there, ends)
@@ -380,7 +365,7 @@ def test_a_death_between_any_two_steps_costs_nothing(there, tmp_path, monkeypatc
 def test_a_sender_that_died_has_cut_off_what_it_sent(worker, there, tmp_path):
     accept(worker, [request(n, deadline="40m") for n in range(2)])
     worker.queue.set_request("r0", state="sending", attempt="fa-0", tries=1)
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert ["perhaps paid" in ends[name].error for name in ("r0", "r1")] == [True, False]
     assert len(there.calls()) == 1
 
@@ -388,7 +373,7 @@ def test_a_sender_that_died_has_cut_off_what_it_sent(worker, there, tmp_path):
 def test_of_two_runners_one_works_and_the_other_takes_over(there, tmp_path):
     import threading
 
-    with working(tmp_path / "queue", there, 400) as first, working(tmp_path / "queue", there, 400) as second:
+    with working(tmp_path / "queue", there) as first, working(tmp_path / "queue", there) as second:
         accept(first, [request(n) for n in range(300)])
         ended = threading.Event()
         other = threading.Thread(target=second.run, args=(ended.is_set,))
@@ -443,21 +428,21 @@ def test_every_record_holds_its_ceiling_at_the_batch_price(worker, there, tmp_pa
     )
     (state,) = worker.live.budgets.state(worker.queue.now_us())
     assert state.held == most > 0
-    ends = finish(worker)
+    ends = finish(worker, there)
     (state,) = worker.live.budgets.state(worker.queue.now_us())
     assert (state.held, state.spent) == (0, sum(end.picos or 0 for end in ends.values()))
 
 
 def test_what_a_budget_refuses_is_not_sent(worker, there, tmp_path):
     toml = tmp_path / "farthing.toml"
-    toml.write_text('[[budgets]]\nname = "night"\nusd = "0.0001"\nperiod = "month"\nhold = "hard"\n')
+    toml.write_text('[[budgets]]\nname = "night"\nusd = 0.0001\nperiod = "month"\nhold = "hard"\n')
     worker.settings = batch.kept(
         worker.queue, {"config": str(toml), "budgets": str(tmp_path / "budgets.sqlite")}
     )
     live = batch.open_live(worker.queue, worker.settings)
     worker.live, old = live, worker.live
     accept(worker, [request(n, deadline="45m") for n in range(100)])
-    ends = finish(worker)
+    ends = finish(worker, there)
     worker.live = old
     live.close()
     assert all("night" in end.error for end in ends.values())
@@ -467,7 +452,7 @@ def test_what_a_budget_refuses_is_not_sent(worker, there, tmp_path):
 def test_what_is_cheaper_cached_is_sent_at_once_and_says_so(worker, there):
     usage = {"input": 100, "cache_read": 9_000, "output": 60}
     accept(worker, [request(1, deadline="12h") | {"usage": usage}])
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert ends["r1"].mode == "on_demand"
     assert "cached and at once it costs $0.0039, in a batch, which has no cache, $0.0141" in ends["r1"].reason
 
@@ -482,7 +467,7 @@ def test_a_request_that_is_taken_back(worker, there):
     accept(worker, [request(n, deadline="24h") for n in range(101)])
     until(worker, lambda: worker.queue.jobs("created"))
     assert worker.queue.cancel() == 101
-    ends = finish(worker)
+    ends = finish(worker, there)
     assert {end.error for end in ends.values()} == {"cancelled"}
     assert there.calls() == []
 
@@ -502,7 +487,7 @@ def test_handed_in_again_it_is_known(worker, there):
 def test_run_answers_in_order_and_goes_on_after_a_crash(there, tmp_path):
     requests = [request(n) for n in range(110)]
     folder = tmp_path / "queue"
-    with working(folder, there, 400) as runner:
+    with working(folder, there) as runner:
         accept(runner, requests)
         until(runner, lambda: runner.queue.jobs("created"))
     seen = []
@@ -519,7 +504,7 @@ def test_run_for_an_event_loop_and_its_name(there, tmp_path):
 
     import farthing
 
-    with working(tmp_path / "queue", there, 400):
+    with working(tmp_path / "queue", there):
         pass
     answers = asyncio.run(farthing.batch.arun([request(1, DIRECT)], "2h", queue=tmp_path / "queue"))
     assert answers[0].mode == "batch"

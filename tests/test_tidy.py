@@ -34,7 +34,7 @@ LAYERS = [
     | {"estimate", "migrate", "count"}
     | {"commitment", "reprice", "platforms"},
     {"sync", "doctor", "teach", "close", "pytest_plugin"},
-    {"watch"},
+    {"watch", "livedemo"},
     {"web"},
     {"cli"},
 ]

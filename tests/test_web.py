@@ -13,6 +13,7 @@ import urllib.request
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -27,7 +28,7 @@ from farthing.web._books import ORDER
 from farthing.web._page import PAGES
 from tests import bills, faults
 from tests.traffic import MONDAY, usages
-from tests.web_server import HTML, NOW, Site, site
+from tests.web_server import NOW, Site, site
 
 HOURS = 24 * 10
 CONFIG = """
@@ -72,7 +73,7 @@ def question(place: Path, *where: str) -> Question:
     return Question(where=tuple(map(parse_where, where)), config=load(place / "farthing.toml"))
 
 
-def amounts(rows: list[dict[str, str]]) -> Decimal:
+def amounts(rows: list[dict[str, Any]]) -> Decimal:
     return sum((Decimal(row["usd"]) for row in rows if row["usd"] is not None), Decimal(0))
 
 
@@ -136,7 +137,7 @@ def test_every_page_is_csv_too(served: Site, name):
 
 @pytest.mark.parametrize("name", ORDER)
 def test_every_page_is_a_page(served: Site, name):
-    answer = served.get(f"/{name}", **HTML)
+    answer = served.get(f"/{name}", accept="text/html")
     assert answer.headers["content-type"].startswith(
         ("text/html", "application/json")
     )  # where the browser's part is not built
@@ -203,7 +204,9 @@ def test_rates_times_tokens_are_the_cost(served: Site):
 
 def test_calls_are_told_one_by_one(served: Site, place):
     query = [("keys", "team"), ("where", "team=legal"), ("calls", "40")]
-    groups, seen, path = None, [], "/explore.json"
+    seen: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
+    path = "/explore.json"
     while path:
         said = served.get(path, query).json
         groups = said["tables"]["groups"]["rows"]
@@ -405,13 +408,10 @@ def test_files_are_known_again(served: Site):
     assert served.get(f"/static/{names[0]}", if_none_match=plain.headers["etag"]).status == 304
 
 
-def test_new_calls_appear(tmp_path, monkeypatch):
-    from farthing.web import _cube
-
-    monkeypatch.setattr(_cube, "FRESH_S", 0.0)
+def test_new_calls_appear(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
     ledger.append(list(usages(hours=20)))
-    with site(tmp_path / "ledger") as made:
+    with site(tmp_path / "ledger", fresh_s=0) as made:
         before = made.get("/bill.json").json
         ledger.append(list(usages(hours=30, first=20)))
         after = made.get("/bill.json").json
@@ -435,6 +435,7 @@ def test_the_command_serves_and_ends(place, tmp_path):
         command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)}
     ) as made:
         try:
+            assert made.stdout is not None
             url = json.loads(made.stdout.readline())["listening"]
             with urllib.request.urlopen(f"{url}/bill.json", timeout=60) as answer:
                 assert json.load(answer)["page"] == "bill"

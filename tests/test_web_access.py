@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from farthing.web._access import TRIES, Access
 from farthing.web._books import ORDER
 from tests.agents import role, sessions, singles
 from tests.traffic import usages
-from tests.web_server import HTML, NOW, Site, site
+from tests.web_server import NOW, Site, site
 
 CONFIG = f"""
 [[budgets]]
@@ -113,7 +114,11 @@ def opened(place: Path, tmp_path: Path, clock: Clock) -> Iterator[Site]:
         "over": key(file, "old", expires=NOW - timedelta(hours=1)),
     }
     access = Access(Keys(file), audit=tmp_path / "audit.jsonl")
-    more = {"config": place / "farthing.toml", "policy": tmp_path / "policy.toml", "clock": clock}
+    more: dict[str, Any] = {
+        "config": place / "farthing.toml",
+        "policy": tmp_path / "policy.toml",
+        "clock": clock,
+    }
     with site(place / "ledger", access, **more) as made:
         made.tokens, made.keys_file, made.audit = tokens, file, tmp_path / "audit.jsonl"
         yield made
@@ -136,7 +141,7 @@ def test_nobody_gets_in_without_a_key(guarded: Site, path):
 
 
 def test_a_person_is_led_to_the_form(guarded: Site):
-    answer = guarded.get("/bill", **HTML)
+    answer = guarded.get("/bill", accept="text/html")
     assert (answer.status, answer.headers["location"]) == (303, "/login")
     form = guarded.get("/login")
     assert form.status == 200
@@ -357,7 +362,7 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         cli.main(["web", *words])
     said = capsys.readouterr()
-    return ended.value.code, said.out, said.err
+    return int(ended.value.code or 0), said.out, said.err
 
 
 def test_beyond_loopback_a_key_is_needed(capsys, tmp_path, monkeypatch):
@@ -374,7 +379,9 @@ def test_keys_are_made_listed_and_revoked(capsys, tmp_path):
     token = json.loads(out)["token"]
     assert code == 0
     assert token not in Path(file).read_text()
-    assert Keys(file).of_token(token, datetime.now(UTC)).teams == ("search",)
+    made = Keys(file).of_token(token, datetime.now(UTC))
+    assert made is not None
+    assert made.teams == ("search",)
     assert "sees search" in run(capsys, "key", "list", "--keys", file)[1]
     assert run(capsys, "key", "revoke", "sam", "--keys", file)[0] == 0
     assert Keys(file).of_token(token, datetime.now(UTC)) is None

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from farthing.book import Card
 from farthing.cells import KEYS, TIME_KEYS, Cell, Question, cells, parse_where
-from farthing.config import Config, Members
+from farthing.config import Config, Team
 from farthing.ledger import Ledger, compact
 from farthing.meters import METERS
 from farthing.reports import REPORTS, as_json
 from farthing.usage import EPOCH, Facts, Usage
-from farthing.web import _cube, _sums
+from farthing.web import _sums
 from farthing.web._cube import Cubed
 from tests.test_cells import traffic
 
-TEAMS = Config(teams={"search": Members(tags=("team=search",)), "b": Members(projects=("/home/b*",))})
+TEAMS = Config(teams={"search": Team(tags=("team=search",)), "b": Team(projects=("/home/b*",))})
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns")
 WHERE = (
     "model=claude-sonnet-*", "region!=us-east-1", "tag:team=search,", "tag:env!=*", "team=search,unassigned",
@@ -109,44 +109,34 @@ def total(ledger: Ledger) -> int:
     return sum(cell.tokens.input for cell in cells(ledger, Question()))
 
 
-def test_new_commits_alone_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(_cube, "FRESH_S", 0.0)
-    read: list[int] = []
-    monkeypatch.setattr(
-        _cube, "read", lambda con, files, *rest: read.append(len(files)) or _sums.read(con, files, *rest)
-    )
+def test_new_commits_alone_are_read(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.append([call(1, 10), call(2, 20)])
-    cubed = Cubed(tmp_path)
+    cubed = Cubed(tmp_path, fresh_s=0)
     assert total(cubed) == 30
     assert total(cubed) == 30
     ledger.append([call(3, 300)])
     assert total(cubed) == 330
     ledger.append([call(3, 300)])  # known: nothing is added
     assert total(cubed) == 330
-    assert read == [1, 1]
+    assert cubed.files_read == 2
 
 
-def test_they_are_kept_for_the_next_start(tmp_path, monkeypatch):
+def test_they_are_kept_for_the_next_start(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.append([call(1, 10)])
     assert total(Cubed(tmp_path)) == 10
     ledger.append([call(2, 5)])
-    read: list[int] = []
-    monkeypatch.setattr(
-        _cube, "read", lambda con, files, *rest: read.append(len(files)) or _sums.read(con, files, *rest)
-    )
-    assert total(Cubed(tmp_path)) == 15
-    assert total(Cubed(tmp_path)) == 15
-    assert read == [1]  # the second file, once
+    second, third = Cubed(tmp_path), Cubed(tmp_path)
+    assert (total(second), second.files_read) == (15, 1)  # the new file alone
+    assert (total(third), third.files_read) == (15, 0)
 
 
-def test_what_is_put_together_is_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(_cube, "FRESH_S", 0.0)
+def test_what_is_put_together_is_read_again(tmp_path):
     ledger = Ledger(tmp_path)
     for number in range(6):
         ledger.append([call(number, 1 + number)])
-    cubed = Cubed(tmp_path)
+    cubed = Cubed(tmp_path, fresh_s=0)
     assert total(cubed) == 21
     compact(Ledger(tmp_path))
     assert total(cubed) == 21

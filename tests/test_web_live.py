@@ -15,7 +15,6 @@ from farthing.gateway._keys import Key, Keys, add
 from farthing.gateway._outbox import Outbox
 from farthing.ledger import Ledger
 from farthing.outbox import Intent, Result, Tokens
-from farthing.web import app
 from farthing.web._access import Access
 from farthing.web._live import Place, end_of, follow
 from tests.web_server import Site, site
@@ -147,8 +146,8 @@ def test_an_id_says_where_it_was():
     assert Place.of(place.id) == place
 
 
-def test_it_stays_awake(served: Site, monkeypatch):
-    monkeypatch.setattr(app, "HEARTBEAT_S", 0.2)
+def test_it_stays_awake(served: Site):
+    served.web.heartbeat_s = 0.2
     with events(served) as stream:
         following(stream, "place")
         while not stream.readline().startswith(b": still here"):

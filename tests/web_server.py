@@ -21,7 +21,6 @@ from farthing.web._serve import _listen
 from farthing.web.app import Web
 
 NOW = datetime(2026, 11, 1, 9, tzinfo=UTC)
-HTML = {"accept": "text/html"}
 
 
 @dataclass
@@ -45,6 +44,9 @@ class Site:
     web: Web
     cookie: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)  # the keys there are
+    keys_file: Path = Path()
+    audit: Path = Path()
 
     def get(self, path: str, query: Sequence[tuple[str, str]] = (), **headers: str) -> Answer:
         return self.ask("GET", f"{path}?{urlencode(query)}" if query else path, b"", headers)
@@ -78,7 +80,7 @@ def site(
     ledger: Path, access: Access | None = None, config: Path | None = None, **more: Any
 ) -> Iterator[Site]:
     """Served by uvicorn on a port that is free, until left."""
-    given = {"policy": ledger.parent / "farthing-policy.toml", "clock": lambda: NOW} | more
+    given: dict[str, Any] = {"policy": ledger.parent / "farthing-policy.toml", "clock": lambda: NOW} | more
     books = Books(str(ledger), _Asking(config, ""), **given)
     access = access or Access(None, audit=ledger.parent / "audit.jsonl")
     web = Web(books, access, ("127.0.0.1", "localhost"))

@@ -1,4 +1,4 @@
-"""Usage in: import, the demo, profiles from Bedrock, and this machine's transcripts where no command is named."""
+"""Usage in: import, profiles from Bedrock, and this machine's transcripts where no command is named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._shared import Asked, default_ledger, progress, run_import, transcript_folders, write_json
+from farthing.cli._shared import Asked, default_ledger, run_import, transcript_folders, write_json
 
 # --- import ---------------------------------------------------------------------------------------
 
@@ -66,40 +66,7 @@ def import_(
     return 2 if done.errors or done.rejected else 0
 
 
-# --- demo, profiles, and no command at all --------------------------------------------------------
-
-
-@app.command
-def demo(
-    *,
-    write_logs: Annotated[Path | None, Parameter(help="Only write the logs, into this folder.")] = None,
-    calls: int = 200_000,
-    seed: int = 7,
-) -> int:
-    """A made-up month of a company on Bedrock: its logs in the real format, imported, and its bill."""
-    from farthing import demo as demo_
-    from farthing.cells import Question
-    from farthing.ledger import Ledger
-    from farthing.reports import REPORTS
-
-    if calls < 1:
-        raise BadInput(f"--calls {calls}: at least 1")
-    with tempfile.TemporaryDirectory(prefix="farthing-demo-") as temporary:
-        folder = write_logs or Path(temporary) / "logs"
-        with progress("writing logs") as advance:
-            written = demo_.write_logs(folder, calls=calls, seed=seed, progress=advance)
-        print(f"wrote {written.records:,} invocation log records in {written.files:,} files")
-        if write_logs:
-            return 0
-        ledger = Ledger(Path(temporary) / "ledger")
-        print(run_import(ledger, [str(folder)]).sentence())
-        asked = Asked()
-        question = Question()
-        for name, extra in (("bill", {}), ("by", {"keys": ["tag:team"]}), ("levers", {})):
-            print()
-            asked.answer(REPORTS[name].make(ledger, question, **extra))
-        print("\nNext: farthing import PATH, with your own logs; farthing --help")
-    return 0
+# --- profiles, and no command at all --------------------------------------------------------------
 
 
 @app.command

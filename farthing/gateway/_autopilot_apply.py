@@ -230,14 +230,14 @@ class Autopilots:
         lost = change.lost * billed.prompt // max(1, seen.prompt.weight) if change else 0
         rates = flight.rates
         broken.note(now, change, lost * (rates.cache_write_5m - rates.cache_read))
-        if alarm := broken.alarm(now, guard.dropped(now, rates)):
+        dropped = guard.dropped(now, rates)
+        if found is not None and not flight.ours:  # the client's own: not ours to take back
+            dropped = dropped or (found.says, found.picos)
+        if alarm := broken.alarm(now, dropped):
             self._tell(alarm)
-        if found is not None and not flight.ours:
-            found = found._replace(kind="missing")  # the client's own: not ours to take back
-        if found is not None:
+        if found is not None and flight.ours:
             del self._guards[entry, flight.sku]
             self._tell(found)
-        if found is not None and flight.ours:
             self._revert(entry, found, flight.policy)
 
     def _downgrade(self, flight: Flight, pilot: Pilot, guard: Guard) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from farthing.book import Book, Unpriced
 from farthing.gateway._batch_clock import SECOND
 from farthing.gateway._batch_plan import choose, with_hits
-from farthing.gateway._batch_queue import Group, New
+from farthing.gateway._batch_queue import Group, New, digest
 from farthing.meters import Vector
 from farthing.usage import Rejected
 from farthing.wire import Route, ask, safe_model_id
@@ -110,7 +110,8 @@ def read_line(line: bytes, usual: Usual, book: Book) -> New:
     }
     reason = _alone(group, body, said.usage, usual, book)
     deadline = due_us(said.deadline or usual.deadline, usual.now_us)
-    return New(name, group, body, deadline, msgspec.json.encode(who), reason)
+    canonical = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    return New(name, group, body, deadline, msgspec.json.encode(who), reason, digest(group, canonical))
 
 
 def _group(said: _Line, body: bytes, usual: Usual) -> tuple[Group, bytes]:

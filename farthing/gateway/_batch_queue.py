@@ -69,10 +69,11 @@ class New(NamedTuple):
     deadline_us: int
     who: bytes = b"{}"
     reason: str = ""
+    digest: str = ""  # of what it asks, however that is written
 
-    @property
-    def digest(self) -> str:
-        return sha256(b"\0".join((*map(str.encode, self.group), self.body))).hexdigest()
+
+def digest(group: Group, canonical: bytes) -> str:
+    return sha256(b"\0".join((*map(str.encode, group), canonical))).hexdigest()
 
 
 class Row(NamedTuple):

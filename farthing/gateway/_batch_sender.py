@@ -62,14 +62,14 @@ class Sender:
         self._sent = threading.Lock()
         self._took_us = int(queue.meta("send_us") or SEND_US)
 
-    def run(self) -> None:
+    def run(self, idle_s: float = IDLE_S) -> None:
         """Until there has been nothing to send for a while."""
         for held in self.queue.sending():  # the process that sent them is gone
             self._cut(held)
         under_way: dict[Future[None], str] = {}
         idle_since = time.monotonic()
         with ThreadPoolExecutor(self.settings.senders) as pool:
-            while under_way or time.monotonic() - idle_since < IDLE_S:
+            while under_way or time.monotonic() - idle_since < idle_s:
                 free = self.settings.senders - len(under_way)
                 taken = self.queue.to_send(free) if free else []
                 for held in taken:
@@ -102,7 +102,9 @@ class Sender:
         answers.feed(said.body)
         answer = answers.done()
         settled = self.live.settle(call, answer, sent=said.sent)
-        if said.status == 200:
+        if said.status == 200 and not _is_whole(said.body):
+            self._cut(held)
+        elif said.status == 200:
             self._measure(self.queue.now_us() - began)
             self.queue.finish(held, output=said.body, mode="on_demand", picos=settled.picos)
         elif said.status in AGAIN or not said.sent:
@@ -138,6 +140,14 @@ class Sender:
         with self._sent:
             self._took_us += (took_us - self._took_us) // 8
             self.queue.set_meta("send_us", str(max(SECOND, self._took_us)))
+
+
+def _is_whole(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def _error(said: Said) -> str:

@@ -89,15 +89,18 @@ class Guard:
                 self.baseline[1] * 99 // 100 + first.read,
             )
         self.window.add(_Call(at_us, expected.cache_read, billed.cache_read, prompt))
-        return self._missing(at_us) or self._dearer(at_us)
+        return self._missing(at_us, rates) or self._dearer(at_us)
 
-    def _missing(self, at_us: int) -> Alarm | None:
+    def _missing(self, at_us: int, rates: Vector) -> Alarm | None:
         expected, read, _ = self.window.sums
         waited = sum(call.expected_read > 0 for call in self.window.calls) if expected else 0
         if waited < FEW or read * 2 >= expected:
             return None
         says = f"{read:,} tokens were read from the cache where {expected:,} were expected, in {waited} calls"
-        return Alarm("reverted", self.entry, says, at_us)
+        picos = (
+            (expected - read) * (rates.cache_write_5m - rates.cache_read) * AGAIN_US // self.window.span_us
+        )
+        return Alarm("reverted", self.entry, says, at_us, picos)
 
     def _dearer(self, at_us: int) -> Alarm | None:
         """What is written is paid at once and read later: so not before some minutes have gone."""
@@ -113,9 +116,10 @@ class Guard:
         """Whether what was asked for an hour is billed for five minutes: several times, so that it is no accident."""
         if expected.cache_write_1h and not billed.cache_write_1h and billed.cache_write_5m:
             self.short += 1
-        elif billed.cache_write_1h:
+            return self.short == DOWNGRADED
+        if billed.cache_write_1h:
             self.short = 0
-        return self.short == DOWNGRADED
+        return False
 
     def dropped(self, at_us: int, rates: Vector) -> tuple[str, int] | None:
         """In words and picodollars an hour, where much less of the prompts is read than before."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -89,7 +90,7 @@ class Gateway:
     own: Callable[[Scope, Receive, Send], Any] | None = None  # the app of what is not a call
     observe: Callable[[Call, Settled, Answer], None] | None = None  # spans
     open: set[Exchange] = field(default_factory=set)
-    recent: dict[str, Recent] = field(default_factory=dict)
+    recent: OrderedDict[str, Recent] = field(default_factory=OrderedDict)
     draining: bool = False
 
     def __post_init__(self) -> None:
@@ -482,7 +483,7 @@ class Gateway:
             metrics.add("farthing_unpriced_calls_total", model=model)
         self.recent[call.id] = Recent(call, key, settled)
         if len(self.recent) > MOST_RECENT:
-            del self.recent[next(iter(self.recent))]
+            self.recent.popitem(last=False)
         for notice in (*call.warnings, *settled.warnings):
             log.warning("%s", " ".join(notice.says.split()))
         for made in call.intent.decisions:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from farthing.book import Book
 from farthing.ledger import Ledger
 from farthing.livedemo import _policy
-from farthing.livedemo._day import requests
+from farthing.livedemo._day import Ask, requests
 from farthing.livedemo._floor import CACHING, Floor, floors
 from farthing.livedemo._stack import DemoError, Places, run
 from farthing.livedemo._sums import Run, question, read, waterfall
@@ -26,9 +27,10 @@ from farthing.policy import load
 
 __all__ = ["DemoError", "Outcome", "Run", "live", "question"]
 
+Progress = Callable[[str, int, int], None]  # which run, how many requests of it, of how many
 _MARK = ".farthing-demo"
-_OURS = ("off", "on", "cur", "outbox", "ledger", "queue")
-_FILES = ("bound.json", "farthing.toml", _policy.NAME, "no-policy.toml")
+_OURS = ("off", "on", "cur", "outbox", "ledger")
+_FILES = ("bound.json", "farthing.toml", _policy.NAME)
 
 
 class Outcome(NamedTuple):
@@ -60,31 +62,33 @@ class Outcome(NamedTuple):
 
 
 def live(
-    folder: Path, book: Book, now: datetime, progress: Callable[[str, int, int], None] = lambda *_: None
+    folder: Path, book: Book, now: datetime, progress: Progress = lambda *_: None, asks: Sequence[Ask] = ()
 ) -> Outcome:
-    """Both runs, in a folder that is empty, or a demo's from before, which is replaced. DemoError has one line."""
+    """Both runs, in a folder that is empty, or a demo's from before, which is replaced. DemoError has one line.
+
+    `asks` are the day's requests, all of them if none are given.
+    """
+    asks = asks or requests()
     _clear(folder)
-    policy, none = folder / _policy.NAME, folder / "no-policy.toml"
+    policy, none = folder / _policy.NAME, folder / "none.toml"  # which is not there
     _policy.write(policy)
-    none.write_text("# Nothing is changed by it.\n", encoding="utf-8")
-    (folder / "farthing.toml").write_text("# Settings of the demo: none.\n", encoding="utf-8")
-    asks = requests()
-    runs = {}
-    for name, file in (("off", none), ("on", policy)):
-        places = Places.of(folder, name)
-        run(places, file, asks, book, lambda done, total, name=name: progress(f"policies {name}", done, total))
-        runs[name] = read(places, Ledger(folder / "ledger" / name), len(asks), book, now)
+    (folder / "farthing.toml").write_text(_policy.workloads(), encoding="utf-8")
+    off = _run(folder, "off", none, asks, book, now, progress)
+    on = _run(folder, "on", policy, asks, book, now, progress)
     entries = load(policy).entries
     caching = {entry.workload: entry.lever for entry in entries if entry.lever in CACHING}
     by_ask = {ask.name: caching.get(ask.app, "cache") for ask in asks}
-    made = Outcome(
-        runs["off"],
-        runs["on"],
-        floors(asks, runs["off"].spent, entries, book),
-        waterfall(runs["off"], runs["on"], by_ask, book),
-    )
+    made = Outcome(off, on, floors(asks, off.spent, entries, book), waterfall(off, on, by_ask, book))
     (folder / "bound.json").write_text(json.dumps(_bound(made), indent=2) + "\n", encoding="utf-8")
     return made
+
+
+def _run(
+    folder: Path, name: str, policy: Path, asks: Sequence[Ask], book: Book, now: datetime, progress: Progress
+) -> Run:
+    places = Places.of(folder, name)
+    run(places, policy, asks, book, partial(progress, name))
+    return read(places, Ledger(folder / "ledger" / name), len(asks), book, now)
 
 
 def _clear(folder: Path) -> None:

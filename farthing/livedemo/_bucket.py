@@ -11,7 +11,9 @@ from xml.sax.saxutils import escape
 
 NAME = "demo"
 _ENVELOPE = "<?xml version='1.0'?><ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>{}</ListBucketResult>"
-_MISSING = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>There is no such key.</Message></Error>"
+_MISSING = (
+    b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>There is no such key.</Message></Error>"
+)
 
 
 class Bucket:

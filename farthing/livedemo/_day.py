@@ -17,7 +17,7 @@ REGION, ACCOUNT = "eu-central-1", "111122223333"
 SONNET = "eu.anthropic.claude-sonnet-4-6"
 OPUS = "eu.anthropic.claude-opus-4-8"
 MINUTE, HOUR = 60, 3600
-_WORDS = (
+_WORDS = (  # noqa: SIM905 - as a text it is three lines
     "order ticket answer letter number window river garden market summer winter bridge engine paper yellow silver "
     "copper harbour station journey account delivery invoice product return repair colour figure signal record"
 ).split()
@@ -130,7 +130,11 @@ def _agents() -> Iterator[Ask]:
                 body,
                 session,
             )
-            steps = [*steps, _said("assistant", _text(rng, 300)), _said("user", _text(rng, rng.randint(100, 900)))]
+            steps = [
+                *steps,
+                _said("assistant", _text(rng, 300)),
+                _said("user", _text(rng, rng.randint(100, 900))),
+            ]
             second += rng.uniform(8, 90) if rng.random() < 0.75 else rng.uniform(6 * MINUTE, 40 * MINUTE)
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from farthing.book import Book, Card
-from farthing.cache import Cards, Trace, bound, hybrid, radix
+from farthing.book import Book, Unpriced
+from farthing.cache import Cards, Trace, Unpriceable, bound, hybrid, radix
 from farthing.emulator._prompt import prompt_of
 from farthing.emulator._runtime import messages_of
 from farthing.levers import batch, endpoint
@@ -45,12 +45,20 @@ class Spent(NamedTuple):
     tokens: Vector
 
 
-def floors(asks: Sequence[Ask], off: Mapping[str, Spent], entries: Iterable[Entry], book: Book) -> list[Floor]:
+def floors(
+    asks: Sequence[Ask], off: Mapping[str, Spent], entries: Iterable[Entry], book: Book
+) -> list[Floor]:
     """Of each workload. `off` is what its requests came to with no lever at all, by their names."""
     on = [entry for entry in entries if entry.state == "on"]
     apps = sorted({ask.app for ask in asks})
     return [
-        _floor(app, [ask for ask in asks if ask.app == app], off, [each for each in on if each.workload == app], book)
+        _floor(
+            app,
+            [ask for ask in asks if ask.app == app],
+            off,
+            [each for each in on if each.workload == app],
+            book,
+        )
         for app in apps
     ]
 
@@ -78,7 +86,12 @@ def _floor(
 
 
 def _hybrid(
-    asks: Sequence[Ask], off: Mapping[str, Spent], rates: Vector, minimum: int, skus: Iterable[Sku], book: Book
+    asks: Sequence[Ask],
+    off: Mapping[str, Spent],
+    rates: Vector,
+    minimum: int,
+    skus: Iterable[Sku],
+    book: Book,
 ) -> int:
     """Each request in a batch, which has no cache, or by itself, whichever is cheaper for all of them together."""
     batched = [made[0] for sku in skus if (made := batch.rewrite(sku, Vector())) is not None]
@@ -89,8 +102,8 @@ def _hybrid(
 
 def _rates(book: Book, sku: Sku) -> Vector:
     card = book.find(sku, DAY)
-    if not isinstance(card, Card):
-        raise LookupError(f"{sku}: {card.reason}")
+    if isinstance(card, Unpriced):
+        raise Unpriceable(f"{sku}: {card.reason}")
     return card.rates
 
 
@@ -116,7 +129,9 @@ def _trace(asks: Sequence[Ask], off: Mapping[str, Spent]) -> Trace:
         prompt = prompt_of(_messages(ask), marked=True, automatic=False)
         if prompt.tokens != off[ask.name].tokens.prompt:
             raise AssertionError(f"{ask.name}: {prompt.tokens} tokens, billed {off[ask.name].tokens.prompt}")
-        for name, block in zip(prefix_hashes(b"demo", (b.data for b in prompt.blocks)), prompt.blocks, strict=True):
+        for name, block in zip(
+            prefix_hashes(b"demo", (b.data for b in prompt.blocks)), prompt.blocks, strict=True
+        ):
             if name not in numbers:
                 numbers[name] = len(sizes)
                 sizes.append(block.tokens)

@@ -8,13 +8,19 @@ from pathlib import Path
 NAME = "farthing-policy.toml"
 APPS = ("triage", "chat", "nightly", "agents", "people")
 VERDICT = "made up for the demo: not worse on 40 of 40 tickets"
-_APPROVED = 'approver = "Ada"\napproved_at = "2026-11-01"\nexpires = "2100-01-01"\nreason = "farthing demo live"\n'
+_APPROVED = (
+    'approver = "Ada"\napproved_at = "2026-11-01"\nexpires = "2100-01-01"\nreason = "farthing demo live"\n'
+)
 
 
 def write(path: Path) -> None:
     """As a person would write it; docs/policy.md describes the format."""
-    apps = "".join(f'[workloads.{app}]\ntags = ["app={app}"]\n\n' for app in APPS)
-    path.write_text(apps + "\n".join(_entries()), encoding="utf-8")
+    path.write_text(workloads() + "\n".join(_entries()), encoding="utf-8")
+
+
+def workloads() -> str:
+    """Whose calls are whose, as farthing.toml says it too."""
+    return "".join(f'[workloads.{app}]\ntags = ["app={app}"]\n\n' for app in APPS)
 
 
 def _entries() -> list[str]:

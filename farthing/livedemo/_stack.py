@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -31,7 +32,10 @@ from farthing.policy import APPLIED, Decide, Request, decider, load
 from farthing.usage import EPOCH
 
 Progress = Callable[[int, int], None]
-LONGEST = 10_000  # tokens of an answer, which is as long as its request allows: the same whatever is done with it
+LONGEST = (
+    10_000  # tokens of an answer, which is as long as its request allows: the same whatever is done with it
+)
+QUEUE_SPEED = 60
 QUIET_US = 600_000_000  # after the last of its requests, a job hands in what may wait
 _METADATA = "x-amzn-bedrock-request-metadata"
 _ACTION = {
@@ -46,11 +50,10 @@ class Places(NamedTuple):
     logs: Path
     cur: Path
     outbox: Path
-    queue: Path
 
     @classmethod
     def of(cls, folder: Path, run: str) -> Places:
-        return cls(folder / run, folder / "cur" / run, folder / "outbox" / run, folder / "queue" / run)
+        return cls(folder / run, folder / "cur" / run, folder / "outbox" / run)
 
 
 class DemoError(RuntimeError):
@@ -121,23 +124,26 @@ class _Client:
         made = [each for each in self._decide(request, _moment(ask.at_us)) if each.outcome == APPLIED]
         if all(each.lever != "batch" for each in made):
             return ""
-        return next((str(each.change["model_id"]) for each in reversed(made) if "model_id" in each.change), ask.model)
+        return next(
+            (str(each.change["model_id"]) for each in reversed(made) if "model_id" in each.change), ask.model
+        )
 
     def _batch(self, waiting: Sequence[tuple[Ask, str]]) -> None:
         """One job, on a queue whose clock begins when the job hands it in."""
-        held = batch.Queue(self._places.queue)
-        start = Anchor(boot_id(), waiting[-1][0].at_us, steady_us(), speed=60)
-        held.set_meta("clock", msgspec.json.encode(start).decode())
-        held.close()
         asked = [
             {"id": ask.name, "model": model, "body": ask.body, "tags": {"app": ask.app, "ask": ask.name}}
             for ask, model in waiting
         ]
-        ends = batch.run(
-            asked, "24h", queue=self._places.queue, s3=f"s3://{NAME}", role_arn=f"arn:aws:iam::{ACCOUNT}:role/batch",
-            region=REGION, account=ACCOUNT, bedrock=self._emulator.url, s3_endpoint=self._store.url,
-            outbox=str(self._places.outbox), size=len(asked), poll_s=5,
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="farthing-demo-") as folder:
+            held = batch.Queue(folder)
+            start = Anchor(boot_id(), waiting[-1][0].at_us, steady_us(), speed=QUEUE_SPEED)
+            held.set_meta("clock", msgspec.json.encode(start).decode())
+            held.close()
+            ends = batch.run(
+                asked, "24h", queue=folder, s3=f"s3://{NAME}", role_arn=f"arn:aws:iam::{ACCOUNT}:role/batch",
+                region=REGION, account=ACCOUNT, bedrock=self._emulator.url, s3_endpoint=self._store.url,
+                outbox=str(self._places.outbox), size=len(asked), poll_s=5,
+            )  # fmt: skip
         failed = [end for end in ends if end.error or end.mode != "batch"]
         if failed:
             raise DemoError(f"{failed[0].id}: {failed[0].error or failed[0].reason}")

@@ -88,5 +88,5 @@ def _cost(spent: Spent, book: Book) -> int:
     card = find(book, spent.sku, DAY, spent.tokens)
     if isinstance(card, Unpriced):
         raise DemoError(f"{spent.sku}: {card.reason}")
-    return spent.tokens @ card.rates
-
+    cost: int = spent.tokens @ card.rates
+    return cost

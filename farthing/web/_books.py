@@ -10,7 +10,8 @@ import gzip
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,11 @@ import msgspec
 
 from farthing.cells import Question
 from farthing.fx import Rates
-from farthing.ledger import Ledger
+from farthing.ledger import Ledger, LedgerError
 from farthing.statement import Statement
 from farthing.web import _proof, _saving, _usage  # noqa: F401 - they bring the pages
 from farthing.web._access import Who
-from farthing.web._cube import Cubed
+from farthing.web._cube import FRESH_S, Cubed
 from farthing.web._live import recent
 from farthing.web._page import PAGES, Page, PageError, View, as_json, page
 from farthing.web._usage import choices
@@ -71,6 +72,7 @@ class Books:
     outbox: str = ""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     demo: bool = False
+    fresh_s: float = FRESH_S
 
     quick: Cubed = field(init=False)
     slow: Ledger = field(init=False)
@@ -79,8 +81,13 @@ class Books:
     _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.quick, self.slow = Cubed(self.folder), Ledger(self.folder)
+        self.quick, self.slow = Cubed(self.folder, self.fresh_s), Ledger(self.folder)
         self._turns = {False: threading.RLock(), True: threading.RLock()}
+
+    def warm(self) -> None:
+        """Make the first page before somebody asks, and with it the sums. What is at fault, whoever asks is told."""
+        with suppress(ValueError, LedgerError, OSError):
+            self.json("bill", (), Who("", "viewer"))
 
     # --- pages
 
@@ -179,8 +186,6 @@ def _asked_by(question: Question, who: Who) -> Question:
     """The question, about nobody's calls but those of the teams that may be seen."""
     if not who.teams:
         return question
-    from dataclasses import replace
-
     budgets = tuple(one for one in question.config.budgets if _of(one.where, who.teams))
     config = msgspec.structs.replace(question.config, budgets=budgets)
     return replace(question, where=(*question.where, *who.scope), config=config)

@@ -130,8 +130,10 @@ class Slate:
 class Cubed(Ledger):
     """To be read only, by one thread at a time."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, fresh_s: float = FRESH_S) -> None:
         super().__init__(folder)
+        self.files_read = 0  # of usage, since it was opened
+        self._fresh_s = fresh_s
         self._asked_at: dict[str, float] = {}
         self._memo: dict[str, tuple[Any, Any]] = {}
         self._sums: OrderedDict[tuple[str, tuple[int, ...]], Sums] = OrderedDict()
@@ -143,7 +145,7 @@ class Cubed(Ledger):
     def delta(self, name: str, *, make: bool = False) -> Any:
         """A table as it stood at most a second ago."""
         now = time.monotonic()
-        if now - self._asked_at.get(name, -FRESH_S) >= FRESH_S or make:
+        if name not in self._asked_at or now - self._asked_at[name] >= self._fresh_s or make:
             super().delta(name, make=make)
             self._asked_at[name] = now
         held = self._tables.get(name)
@@ -208,14 +210,12 @@ class Cubed(Ledger):
         delta = self.delta("usage")
         files = {Path(file).name: file for file in self.place.files("usage", delta)} if delta else {}
         if kept is None or not kept.files <= files.keys():  # what was put together or dropped is read again
-            kept = read(self.connection, list(files.values()), question.zone, edges)
-            made = True
-        else:
-            fresh = [file for name, file in files.items() if name not in kept.files]
-            made = bool(fresh)
-            kept = added(kept, read(self.connection, fresh, question.zone, edges)) if fresh else kept
-        if made and path:
-            save(path, kept)
+            kept = read(self.connection, (), question.zone, edges)
+        if fresh := [file for name, file in files.items() if name not in kept.files]:
+            kept = added(kept, read(self.connection, fresh, question.zone, edges))
+            self.files_read += len(fresh)
+            if path:
+                save(path, kept)
         self._sums[key] = kept
         self._sums.move_to_end(key)
         while len(self._sums) > MOST_ZONES:

@@ -43,10 +43,14 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Place | None:
-        """None if it is no id of ours."""
+        """None if it is no id of ours: one of a time to come would hide all until then."""
         at, *files = text.split(_SEPARATOR)
         pairs = [file.rpartition(":") for file in files]
-        if not at.isdecimal() or not all(name and size.isdecimal() for name, _, size in pairs):
+        if (
+            not at.isdecimal()
+            or int(at) > time.time() + 60
+            or not all(name and size.isdecimal() for name, _, size in pairs)
+        ):
             return None
         return cls(int(at), {name: int(size) for name, _, size in pairs})
 

@@ -63,10 +63,11 @@ class Web:
     """The handlers over the books. `hosts` are the names that it answers to; () is any."""
 
     def __init__(
-        self, books: Books, access: Access, hosts: tuple[str, ...] = (), assets: Assets | None = None
+        self, books: Books, access: Access, hosts: tuple[str, ...] = (), heartbeat_s: float = HEARTBEAT_S
     ) -> None:
         self.books, self.access, self.hosts = books, access, hosts
-        self.assets = assets or Assets()
+        self.heartbeat_s = heartbeat_s
+        self.assets = Assets()
         self.ending = asyncio.Event()
         self._streams = 0
 
@@ -343,7 +344,7 @@ class Web:
                     if made := row(usage):
                         said = time.monotonic()
                         yield f"id: {place.id}\nevent: call\ndata: {msgspec.json.encode(event(made)).decode()}\n\n"
-                if time.monotonic() - said >= HEARTBEAT_S:
+                if time.monotonic() - said >= self.heartbeat_s:
                     said = time.monotonic()
                     yield ": still here\n\n"
                 try:

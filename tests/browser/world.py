@@ -1,4 +1,4 @@
-"""A small company for the browser to look at: a month of calls, budgets, an AWS bill with faults, a gateway's outbox."""
+"""A small company for the browser to see: a month of calls, budgets, an AWS bill with a fault, a gateway's outbox."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from farthing import demo
@@ -52,7 +53,6 @@ deadline = "24h"
 def build(folder: Path) -> Path:
     """All of it, under a folder: ledger, farthing.toml, bill.csv, outbox."""
     demo.write_logs(folder / "logs", calls=CALLS)
-    # the roles of the demo are its teams; tags are what workloads are made of, and logs without request metadata have none
     (folder / "farthing.toml").write_text(CONFIG, encoding="utf-8")
     done = subprocess.run(
         [*FARTHING, "import", str(folder / "logs"), "--ledger", str(folder / "ledger")],
@@ -77,9 +77,9 @@ def billed(ledger: Ledger) -> list[bills.Line]:
             continue
         for meter, tokens, rate in zip(bills.METERS, cell.tokens, cell.price.rates, strict=True):
             if tokens:
-                cost = bills.Decimal(tokens * rate) / 10**12
+                cost = Decimal(tokens * rate) / 10**12
                 place = (day, account, region, sku.model, sku.endpoint, sku.mode)
-                found.append(bills.Line(*place, meter, False, tokens, cost))  # noqa: FBT003 - as its fields stand
+                found.append(bills.Line(*place, meter, False, tokens, cost))
     found[0] = replace(found[0], cost=found[0].cost * 2)
     return found
 
@@ -100,10 +100,10 @@ def post(folder: Path, calls: int, model: str = "eu.anthropic.claude-sonnet-4-6"
 @contextmanager
 def served(folder: Path, *options: str) -> Iterator[str]:
     """`farthing web` on the folder, until it is told to end; its address."""
-    command = [
-        *FARTHING, "web", "--port", "0", "--no-open", "--ledger", str(folder / "ledger"), "--config", str(folder / "farthing.toml"),
-        "--statement", str(folder / "bill.csv"), "--outbox", str(folder / "outbox"), "--policy", str(folder / "farthing-policy.toml"), *options,
-    ]  # fmt: skip
+    named = {"ledger": "ledger", "config": "farthing.toml", "statement": "bill.csv", "outbox": "outbox",
+             "policy": "farthing-policy.toml"}  # fmt: skip
+    places = [part for name, file in named.items() for part in (f"--{name}", str(folder / file))]
+    command = [*FARTHING, "web", "--port", "0", "--no-open", *places, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as server:
         try:
             assert server.stdout
