@@ -249,7 +249,9 @@ class Gateway:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 await self._settle(x, Answer(0))
                 raise self._no_answer(made, error) from error
-            if made.unmoved is not None and response.status in RETRIED:  # as it came, at the endpoint it asked for
+            if (
+                made.unmoved is not None and response.status in RETRIED
+            ):  # as it came, at the endpoint it asked for
                 await self._give_up(x, made, response)
                 self.metrics.add("farthing_retries_total")
                 assert x.who is not None

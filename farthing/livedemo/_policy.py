@@ -8,6 +8,7 @@ from pathlib import Path
 NAME = "farthing-policy.toml"
 APPS = ("triage", "chat", "nightly", "agents", "people")
 VERDICT = "made up for the demo: not worse on 40 of 40 tickets"
+WORLD = 'endpoint = "global"\nwas = "regional"'
 _APPROVED = (
     'approver = "Ada"\napproved_at = "2026-11-01"\nexpires = "2100-01-01"\nreason = "farthing demo live"\n'
 )
@@ -28,13 +29,13 @@ def _entries() -> list[str]:
     return [
         _entry("triage", "model", f'use = "claude-haiku-4-5"\nverdict = "{VERDICT}"', "claude-sonnet-4-6"),
         _entry("triage", "cache", cached),
-        _entry("triage", "endpoint", 'endpoint = "global"'),
+        _entry("triage", "endpoint", WORLD),
         _entry("chat", "cache", cached),
-        _entry("chat", "endpoint", 'endpoint = "global"'),
-        _entry("nightly", "batch", 'deadline = "24h"'),
-        _entry("nightly", "endpoint", 'endpoint = "global"'),
-        _entry("agents", "ttl", 'ttl = "1h"'),
-        _entry("agents", "endpoint", 'endpoint = "global"'),
+        _entry("chat", "endpoint", WORLD),
+        _entry("nightly", "batch", 'deadline = "24h"\nwas = "on_demand"'),
+        _entry("nightly", "endpoint", WORLD),
+        _entry("agents", "ttl", 'ttl = "1h"\nwas = "system_end_5m"'),
+        _entry("agents", "endpoint", WORLD),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The dashboard as a person meets it: every page, its filters and links, themes, keyboard, a phone, faults told plainly."""
+"""The dashboard as a person meets it: every page, filters and links, themes, keyboard, a phone, faults told plainly."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def shown(usd: str) -> str:
     return f"{'−' if amount < 0 else ''}${abs(amount):,.{places}f}"
 
 
-# --- each page ---
+# --- each page ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -82,7 +82,7 @@ def test_a_page_is_ready_within_a_second(open_page, name):
     assert page.evaluate("performance.getEntriesByName('farthing:shown')[0].startTime") < READY_MS
 
 
-# --- links carry everything ---
+# --- links carry everything ----------------------------------------------------------------
 
 
 def test_a_filter_is_in_the_link_and_back_and_forward_undo_it(open_page):
@@ -198,7 +198,7 @@ def test_why_compares_the_days_asked_for(open_page):
     assert "25 Oct – 31 Oct 2026" in page.locator(".kpis").inner_text()
 
 
-# --- what is to be trusted ---
+# --- what is to be trusted ----------------------------------------------------------------
 
 
 def test_assumed_and_unpriced_money_is_always_there(open_page):
@@ -236,7 +236,7 @@ def test_a_legend_hides_a_series(open_page):
     assert page.locator(".plot svg path").count() < before
 
 
-# --- what goes wrong ---
+# --- what goes wrong ----------------------------------------------------------------
 
 
 def test_what_cannot_be_is_said_in_words(browser, address):
@@ -273,7 +273,7 @@ def test_a_page_that_lacks_something_says_what_to_do(open_page):
     assert "A bill is compared as a whole." in page.locator(".state").inner_text()
 
 
-# --- themes and keyboard ---
+# --- themes and keyboard ----------------------------------------------------------------
 
 
 def test_the_theme_is_kept(open_page):
@@ -303,7 +303,7 @@ def test_a_keyboard_reaches_everything(open_page):
     assert page.evaluate("document.activeElement.id") == "filter-team"  # the place is kept
 
 
-# --- live, apply, undo ---
+# --- live, apply, undo ----------------------------------------------------------------
 
 
 def test_a_call_appears_when_it_is_made(open_page, folder):

