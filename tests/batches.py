@@ -72,7 +72,7 @@ def service(s3_url: str, speed: int = 1, **how: Any) -> Iterator[Service]:
     with running(World(default_book(), Clock(None, speed)), s3=s3, **how) as emulator:
         settings = {
             "s3": f"s3://{BUCKET}/night", "role_arn": ROLE, "region": "us-east-1", "bedrock": emulator.url,
-            "s3_endpoint": s3_url, "anthropic": emulator.url, "margin_s": 60,
+            "s3_endpoint": s3_url, "anthropic": emulator.url, "margin_s": 1200,
         }  # fmt: skip
         yield Service(emulator, settings)
 
@@ -108,10 +108,11 @@ class Hand:
 
 
 @contextmanager
-def working(folder: Path, services: Service, **settings: Any) -> Iterator[Runner]:
-    """A runner that has not made a step yet. Its clock is moved by hand, and its sender is `finish`."""
-    queue = Queue(folder)
-    queue.clock = Hand()  # type: ignore[assignment]
+def working(folder: Path, services: Service, speed: int = 0, **settings: Any) -> Iterator[Runner]:
+    """A runner that has not made a step yet. Without a speed its clock is moved by hand, and its sender is `finish`."""
+    queue = Queue(folder, speed=max(1, speed))
+    if not speed:
+        queue.clock = Hand()  # type: ignore[assignment]
     said = kept(queue, services.settings | settings)
     live = open_live(queue, said)
     runner = Runner(queue, said, live)
@@ -138,7 +139,8 @@ def finish(runner: Runner, services: Service, *, minutes: int = 5) -> dict[str, 
         busy = services.busy()
         if busy:
             time.sleep(0.005)
-        runner.queue.clock.at_us += (5 if busy and minutes == 5 else 60 * minutes) * SECOND
+        slowly = busy and (minutes == 5 or any(job.stopping for job in runner.queue.jobs("created")))
+        runner.queue.clock.at_us += (5 if slowly else 60 * minutes) * SECOND
     raise AssertionError((runner.queue.counts(), runner.queue.jobs("planned", "ready", "created", "ended")))
 
 

@@ -190,7 +190,7 @@ def test_what_a_job_leaves_goes_into_another_while_there_is_time(worker, there):
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_rest_sent(worker, there):
     there.jobs.step_s = 0.1
-    accept(worker, [request(n, deadline="50m") for n in range(100)])
+    accept(worker, [request(n, deadline="90m") for n in range(100)])
     ends = finish(worker, there, minutes=4)
     assert {end.mode for end in ends.values()} == {"on_demand"}
     assert [job.stopping for job in worker.queue.jobs("collected")] == [1]
@@ -250,7 +250,7 @@ class Raw:
 
 def test_a_storm_of_throttling_only_costs_time(worker, there):
     far = worker.far("bedrock")
-    storm = Storm(far._jobs, 429, "ThrottlingException", 12)
+    storm = Storm(far._jobs, 429, "ThrottlingException", 5)
     accept(worker, [request(n, deadline="12h") for n in range(100)])
     ends = finish(worker, there)
     assert storm.left == 0
@@ -269,7 +269,7 @@ def test_a_job_whose_answer_was_lost_is_found_and_not_begun_again(worker, there)
 
 def test_errors_of_s3_only_cost_time(worker, there):
     far = worker.far("bedrock")
-    storm = Storm(far._s3, 503, "SlowDown", 7)
+    storm = Storm(far._s3, 503, "SlowDown", 4)
     accept(worker, [request(n, deadline="12h") for n in range(100)])
     ends = finish(worker, there)
     assert storm.left == 0
@@ -373,8 +373,9 @@ def test_a_sender_that_died_has_cut_off_what_it_sent(worker, there, tmp_path):
 def test_of_two_runners_one_works_and_the_other_takes_over(there, tmp_path):
     import threading
 
-    with working(tmp_path / "queue", there) as first, working(tmp_path / "queue", there) as second:
-        accept(first, [request(n) for n in range(300)])
+    folder = tmp_path / "queue"
+    with working(folder, there, 200) as first, working(folder, there, 200) as second:
+        accept(first, [request(n) for n in range(200)])
         ended = threading.Event()
         other = threading.Thread(target=second.run, args=(ended.is_set,))
         first_ends = threading.Thread(target=first.run, args=(lambda: bool(first.queue.jobs("created")),))
@@ -387,7 +388,7 @@ def test_of_two_runners_one_works_and_the_other_takes_over(there, tmp_path):
         ended.set()
         other.join()
         ends = {end.id: end for end in second.queue.ends()}
-        assert len(ends) == 300
+        assert len(ends) == 200
         paid_once(there, ends)
 
 

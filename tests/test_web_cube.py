@@ -163,9 +163,10 @@ def test_an_empty_ledger_has_nothing(tmp_path):
 
 
 def test_counts_that_64_bits_may_not_hold_are_left_to_the_engine():
-    big = {"day": np.array([1, 2])}, {"calls": np.array([2**62, 2**62])}
+    by = {name: np.array([1, 2]) for name in _sums.BY}
+    counts = {name: np.array([2**62, 2**62]) for name in _sums.COUNTS}
     with pytest.raises(_sums.TooLarge):
-        _sums.grouped(*big)
+        _sums.merged(_sums.Sums("UTC", (), frozenset(), by, counts))
 
 
 def test_every_meter_is_in_the_sums():

@@ -210,7 +210,8 @@ class Autopilot:
         length = len(request.path)
         if length > self._most[1] // 4:
             raise ValueError(f"a path of {length:,} places: make {self._most[1]:,} accesses more")
-        if self._requests >= self._rooms[0] or self._accesses + length > self._rooms[1]:
+        rows = max(self._accesses, len(self._names)) + length  # names may outlive the requests they came with
+        if self._requests >= self._rooms[0] or rows > self._rooms[1]:
             self._make_room(length)
         walk, i, at = self._walk, self._requests, self._accesses
         space = self._spaces.setdefault(namespace, len(self._spaces))
@@ -230,7 +231,7 @@ class Autopilot:
         state, depth = self._state, 0
         for position, node in enumerate(sent.path.tolist()):
             depth += int(self._walk.sizes[node])
-            if position <= sent.held and depth > billed.cached:
+            if billed.cached < depth <= sent.expected.cached:
                 state[node, EXPIRES] = state[node, ENTRY_EXPIRES] = NEVER
             elif sent.expected.cache_write_1h and not billed.cache_write_1h and depth > billed.cache_read:
                 for kind in (TTL, ENTRY_TTL):
@@ -270,7 +271,8 @@ class Autopilot:
             zero.copy(),
             np.full((requests, len(GUARDS) if self.policy.guarded else 0), -1, np.int64),
         )
-        own = mind(requests, accesses, accesses, requests)
+        # A namespace has a name or a request: there are no more of them than of both.
+        own = mind(requests, accesses, accesses, requests + accesses)
         return walk, own, blank(accesses), np.zeros((requests, 2), np.int64)
 
     def _make_room(self, length: int) -> None:
@@ -280,7 +282,10 @@ class Autopilot:
         """
         now = self._now_us
         kept = int(np.searchsorted(self._walk.at_us[: self._requests], now - _WAITED_US))
-        while self._is_full(kept, length) and self._rooms != self._most:
+        recent = int((self._own.seen[: len(self._names), LAST] >= now - DAY_US).sum())
+        while self._rooms != self._most and (
+            self._is_full(kept, length) or 2 * max(recent, length) > self._rooms[1]
+        ):
             rooms, most = self._rooms, self._most
             self._rooms = min(2 * rooms[0], most[0]), min(2 * rooms[1], most[1])
         while self._is_full(kept, length) and kept < self._requests:

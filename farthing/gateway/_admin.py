@@ -266,7 +266,15 @@ def _gauges(gateway: Gateway) -> dict[str, int]:
         "farthing_open_streams": sum(1 for x in gateway.open if x.stream),
         "farthing_held_usd": sum(held),
         "farthing_outbox_waiting_lines": len(gateway.live.outbox.waiting),
+        **_policy(gateway),
     }
+
+
+def _policy(gateway: Gateway) -> dict[str, int]:
+    loaded = gateway.live.loaded()
+    if loaded is None:
+        return {}
+    return {"farthing_policy_fault": int(bool(loaded.fault)), "farthing_policy_version": loaded.policy.version}
 
 
 async def _budget_rows(gateway: Gateway) -> list[dict[str, Any]]:

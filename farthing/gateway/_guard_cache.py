@@ -151,39 +151,49 @@ class Change(NamedTuple):
 class Churn:
     """Prompts of one entry's calls against those before them. Only hashes are remembered, of so many blocks at most."""
 
-    stems: OrderedDict[tuple[bytes, ...], None] = field(default_factory=OrderedDict)
-    talks: OrderedDict[str, tuple[bytes, ...]] = field(default_factory=OrderedDict)
+    stems: OrderedDict[tuple[bytes, ...], int] = field(default_factory=OrderedDict)  # and their weights
+    talks: OrderedDict[str, tuple[tuple[bytes, ...], int]] = field(default_factory=OrderedDict)
     held: int = 0
 
     def note(self, prompt: Prompt, session: str) -> Change | None:
-        """What changed since the request before it, of its conversation or of the same tools and system prompt."""
-        stem, talk = prompt.blocks[: prompt.stem], prompt.blocks[prompt.stem :]
-        found = self._stem(prompt, stem)
+        """What changed since the request before it: of its session, else of those whose prompts begin much like it."""
+        stem, weight = prompt.blocks[: prompt.stem], sum(prompt.sizes[: prompt.stem])
+        talk = prompt.blocks[prompt.stem :]
         name = session or (talk[0].hex() if len(talk) > 1 else "")
-        before = self.talks.pop(name, ()) if name else ()
-        self.held += len(talk) - len(before) if name else 0
+        before, start = self.talks.pop(name, ((), 0)) if name else ((), 0)
+        found = None
+        if session and before:
+            found = _changed(prompt, before[:start], stem)
+        elif not session:
+            found = self._stem(prompt, stem, weight)
         if name:
-            self.talks[name] = talk
+            self.talks[name] = prompt.blocks, prompt.stem
+            self.held += len(prompt.blocks) - len(before)
         while len(self.talks) > MOST_TALKS or self.held > MOST_BLOCKS:
-            self.held -= len(self.talks.popitem(last=False)[1])
-        return found or _edited(prompt, before, talk)
+            self.held -= len(self.talks.popitem(last=False)[1][0])
+        return found or _edited(prompt, before[start:], talk)
 
-    def _stem(self, prompt: Prompt, stem: tuple[bytes, ...]) -> Change | None:
+    def _stem(self, prompt: Prompt, stem: tuple[bytes, ...], weight: int) -> Change | None:
+        """Of a caller that names no session: against the latest that has half its blocks, or is as long."""
         if not stem or stem in self.stems:
             if stem:
                 self.stems.move_to_end(stem)
             return None
         found = None
-        for before in reversed(self.stems):
-            at = _parted(before, stem)
+        for before, size in reversed(self.stems.items()):
             alike = len(set(before) & set(stem)) * 2 >= len(stem)
-            if at < len(stem) and (alike or len(before) == len(stem)):
-                found = Change(prompt.places[at], sum(prompt.sizes[at:]))
+            if alike or (len(before) == len(stem) and abs(size - weight) * 50 <= weight):
+                found = _changed(prompt, before, stem)
                 break
-        self.stems[stem] = None
+        self.stems[stem] = weight
         if len(self.stems) > MOST_STEMS:
             self.stems.popitem(last=False)
         return found
+
+
+def _changed(prompt: Prompt, before: Sequence[bytes], stem: Sequence[bytes]) -> Change | None:
+    at = _parted(before, stem)
+    return Change(prompt.places[at], sum(prompt.sizes[at:])) if at < len(stem) else None
 
 
 def _parted(before: Sequence[bytes], now: Sequence[bytes]) -> int:

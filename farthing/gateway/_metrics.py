@@ -29,6 +29,19 @@ _HELP = {
         "counter",
         "Calls passed on without an intent: the outbox had no room.",
     ),
+    "farthing_decisions_total": (
+        "counter",
+        "What levers of the policy did with calls: applied, shadow, refused.",
+    ),
+    "farthing_cache_alarms_total": (
+        "counter",
+        "What the cache's guard found: reverted, downgraded, broken.",
+    ),
+    "farthing_policy_fault": (
+        "gauge",
+        "1 if the policy file cannot be read: what was in force before stays so.",
+    ),
+    "farthing_policy_version": ("gauge", "Of the policy in force."),
     "farthing_open_calls": ("gauge", "Calls on their way."),
     "farthing_open_streams": ("gauge", "Streams on their way."),
     "farthing_held_usd": ("gauge", "Money held for calls on their way."),

@@ -13,6 +13,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -20,6 +21,7 @@ import uvicorn
 from farthing.book import Book
 from farthing.config import Config, load
 from farthing.gateway import _admin, _spans
+from farthing.gateway._autopilot_tell import tell
 from farthing.gateway._credentials import Outbound
 from farthing.gateway._guard import Guarded
 from farthing.gateway._keys import NAME, Keys
@@ -115,6 +117,11 @@ def build(settings: Settings, book: Book) -> Gateway:
         config.profiles,
         on_full=settings.on_full,
     )
+    if config.notify:
+        live.autopilots.alarm = partial(tell, config)
+    loaded = live.loaded()
+    if loaded and any(entry.lever in ("cache", "ttl") for entry in loaded.policy.entries):
+        live.autopilots.warmth.wait()
     keys = Keys(keys_path(settings)) if settings.auth else None
     return Gateway(settings, live, targets, Outbound.open(settings, targets), keys)
 

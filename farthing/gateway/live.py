@@ -16,18 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
 from farthing.book import Book, Resolved, Unpriced
 from farthing.gateway._autopilot_apply import Autopilots, Flight
 from farthing.gateway._ceiling import Ceiling, ceiling
 from farthing.gateway._outbox import Outbox, OutboxError
-from farthing.gateway.budgets import Budgets, Denied, Notice, Scope
+from farthing.gateway.budgets import Budgets, Denied, Held, Notice, Scope
 from farthing.gateway.protocol import Effect, Event, State, outcome, step
 from farthing.outbox import Decision, Intent, Pass, Prefixes, Result, Tokens
 from farthing.policy import Loaded, reload
 from farthing.rating import find
-from farthing.usage import Part, Sku
+from farthing.usage import Part, Reading, Sku
 from farthing.wire import Answer, Asked, Route
 
 LEASE_S = 900  # a hold lasts so long unless it is renewed
@@ -150,86 +148,62 @@ class Live:
 
         Who gives `call_id` again, after a crash, begins the same call again.
         """
-        at_us = self.clock_us()
+        at_us, name = self.clock_us(), call_id or new_id()
         resolved = self.resolve(who, asked, mode)
         most = ceiling(asked, body, self.book, resolved, _instant(at_us))
-        call = Call(
-            call_id or new_id(),
-            self._intent(who, route, asked, most, decisions, mode, at_us),
-            at_us,
-            resolved,
-            most,
-            key=who.key,
-            flight=flight,
-        )
-        call.intent = msgspec.structs.replace(call.intent, gateway_id=call.id)
+        held = Held()
+        tags = _tags(who, asked)
         if self.budgets is not None:
-            scope, lease = _scope(who, call.sku, asked), at_us + lease_s * 1_000_000
-            held = self.budgets.hold(call.id, scope, most.picos, at_us, lease, sum(most.tokens))
-            if isinstance(held, Denied):
-                return Refused(held.reason, held)
-            call.holds, call.warnings, call.renewed_us = held.holds, held.warnings, at_us
-            if held.holds:
-                call.intent = msgspec.structs.replace(call.intent, holds=held.holds)
+            scope, lease = _scope(who, resolved, asked, tags), at_us + lease_s * 1_000_000
+            answered = self.budgets.hold(name, scope, most.picos, at_us, lease, sum(most.tokens))
+            if isinstance(answered, Denied):
+                return Refused(answered.reason, answered)
+            held = answered
+        intent = _intent(name, who, route, asked, most, decisions, mode, at_us, tags, held.holds)
+        call = Call(
+            name, intent, at_us, resolved, most, holds=held.holds, warnings=held.warnings, renewed_us=at_us,
+            key=who.key, flight=flight,
+        )  # fmt: skip
         try:
-            call.position = self.outbox.intent(call.intent)
+            call.position = self.outbox.intent(intent)
         except OutboxError as error:
             return self._unwritten(call, str(error))
+        except BaseException:
+            self._give_back(call)
+            raise
         return call
 
     def undo(self, call: Call, reason: str) -> Call | Refused:
-        """The outbox could not make the intent durable after all: as if it had not been written."""
-        return self._unwritten(call, reason)
+        """The outbox could not make the intent durable: if its line is there after all, it is void."""
+        undone = self._unwritten(call, reason)
+        if isinstance(undone, Refused):
+            self.outbox.result(_result(call, Answer(0), None, "void", call.at_us, None, None))
+        return undone
 
     def _unwritten(self, call: Call, reason: str) -> Call | Refused:
         if self.on_full == "pass":
             call.metered = False
             self.unmetered += 1
             return call
+        self._give_back(call)
+        return Refused(f"the outbox has no room: {reason}")
+
+    def _give_back(self, call: Call) -> None:
         if self.budgets is not None and call.holds:
             self.budgets.void(call.id, self.clock_us())
-        return Refused(f"the outbox has no room: {reason}")
 
     def resolve(self, who: Who, asked: Asked, mode: str = "") -> Resolved | Unpriced:
         """The SKU that the call will be priced at."""
-        return self.book.resolve(
+        found = self.book.resolve(
             asked.model,
             platform=who.platform,
             region=who.region,
-            mode=mode or ("fast" if asked.speed == "fast" else ""),
+            mode=mode or _mode(asked),
             inference_geo=asked.inference_geo,
             profiles=self.profiles,
             assume=self.assume,
         )
-
-    def _intent(
-        self,
-        who: Who,
-        route: Route,
-        asked: Asked,
-        most: Ceiling,
-        decisions: Sequence[Decision],
-        mode: str,
-        at_us: int,
-    ) -> Intent:
-        return Intent(
-            gateway_id="-",
-            at=_instant(at_us),
-            model=asked.model,
-            platform=who.platform,
-            region=who.region,
-            account=who.account,
-            principal=who.principal,
-            session=who.session,
-            project=who.project,
-            operation=route.operation,
-            mode=mode or ("fast" if asked.speed == "fast" else ""),
-            inference_geo=asked.inference_geo,
-            tags=_tags(who, asked),
-            stream=asked.stream,
-            decisions=tuple(decisions),
-            expected=Tokens(*most.tokens),
-        )
+        return self.book.by_terms(found, who.account)
 
     # --- after it
 
@@ -253,19 +227,19 @@ class Live:
         now = self.clock_us()
         warnings = self._tell_budgets(call, effect, parts, picos, now)
         if effect is not Effect.POST_CEILING and call.metered:
-            status = "" if effect is Effect.POST else answer.error or "void"
-            self.outbox.result(_result(call, answer, parts, status, now, first_token_ms, prefixes))
-        self._learn(call, answer, parts, now)
+            posted = reading if effect is Effect.POST else None
+            status = "" if posted else answer.error or "void"
+            self.outbox.result(_result(call, answer, posted, status, now, first_token_ms, prefixes))
+        self._learn(call, answer, reading if parts else None, now)
         return Settled(call.state, 0 if effect is Effect.VOID else picos, parts, unpriced, warnings)
 
-    def _learn(self, call: Call, answer: Answer, parts: Sequence[Part], now: int) -> None:
+    def _learn(self, call: Call, answer: Answer, reading: Reading | None, now: int) -> None:
         """For the decisions to come. A fault of theirs is none of the call's."""
-        own = parts[0].tokens if parts else None
+        own = reading.parts[0].tokens if reading else None
         try:
             if own is not None and call.sku is not None and (intent := call.intent).session:
                 self.autopilots.switches.note(call.key, intent.session, intent.model, call.sku, own, now)
             if call.flight is not None:
-                reading = answer.reading()
                 split = reading is not None and "ttl" not in reading.assumed
                 call.flight.landed(call.state, own, split=split, status=answer.status)
         except Exception as error:  # noqa: BLE001
@@ -304,6 +278,7 @@ class Live:
                     part.model or call.intent.model, platform=call.intent.platform, region=call.intent.region,
                     mode=call.intent.mode, inference_geo=call.intent.inference_geo, profiles=self.profiles,
                 )  # fmt: skip
+                resolved = self.book.by_terms(resolved, call.intent.account)
             if isinstance(resolved, Unpriced):
                 return None, resolved.reason
             card = find(self.book, resolved.sku, at, part.tokens)
@@ -324,17 +299,51 @@ class Live:
             self.budgets.close()
 
 
+def _intent(
+    name: str,
+    who: Who,
+    route: Route,
+    asked: Asked,
+    most: Ceiling,
+    decisions: Sequence[Decision],
+    mode: str,
+    at_us: int,
+    tags: dict[str, str],
+    holds: tuple[str, ...],
+) -> Intent:
+    return Intent(
+        gateway_id=name,
+        at=_instant(at_us),
+        model=asked.model,
+        platform=who.platform,
+        region=who.region,
+        account=who.account,
+        principal=who.principal,
+        session=who.session,
+        project=who.project,
+        operation=route.operation,
+        mode=mode or _mode(asked),
+        inference_geo=asked.inference_geo,
+        tags=tags,
+        stream=asked.stream,
+        decisions=tuple(decisions),
+        holds=holds,
+        expected=Tokens(*most.tokens),
+    )
+
+
 def _result(
     call: Call,
     answer: Answer,
-    parts: Sequence[Part],
+    reading: Reading | None,
     status: str,
     now: int,
     first_token_ms: int | None,
     prefixes: Prefixes | None,
 ) -> Result:
+    """`reading` is of a call that is posted."""
     said = {name: getattr(call.intent, name) for name in _REPEATED}
-    reading = answer.reading() if parts else None
+    parts = reading.parts if reading else ()
     own = parts[0] if parts else None
     return Result(
         **said,
@@ -343,7 +352,7 @@ def _result(
         served_model=answer.model,
         tokens=Tokens(*own.tokens) if own else Tokens(),
         passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[1:]),
-        web_searches=_searches(answer) if parts else 0,
+        web_searches=_searches(answer) if own else 0,
         status=status,
         assumed=",".join(reading.assumed) if reading else "",
         latency_ms=max(0, (now - call.at_us) // 1000),
@@ -365,16 +374,20 @@ def _searches(answer: Answer) -> int:
     return count if isinstance(count, int) and count > 0 else 0
 
 
-def _scope(who: Who, sku: Sku | None, asked: Asked) -> Scope:
+def _scope(who: Who, resolved: Resolved | Unpriced, asked: Asked, tags: dict[str, str]) -> Scope:
     return Scope(
         key=who.key,
         team=who.team,
         project=who.project,
         run=who.run,
-        model=sku.model if sku else asked.model,
-        tags=tuple(_tags(who, asked).items()),
+        model=asked.model if isinstance(resolved, Unpriced) else resolved.sku.model,
+        tags=tuple(tags.items()),
         account=who.account,
     )
+
+
+def _mode(asked: Asked) -> str:
+    return "fast" if asked.speed == "fast" else ""
 
 
 def _tags(who: Who, asked: Asked) -> dict[str, str]:

@@ -265,6 +265,7 @@ def _members(source: Source, archive: zipfile.ZipFile, copies: Path) -> Iterator
 
 # --- how a file is read --------------------------------------------------------------------------------------------
 
+_MOST_REJECTS = 1000  # a file with more of them is told by these
 _Kind = Literal["json", "parquet", "gzip", "zstd", "none"]
 _MAGIC: dict[bytes, _Kind] = {b"PAR1": "parquet", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -281,11 +282,30 @@ def kind_of(source: Source) -> _Kind:
 
 
 def opened(con: duckdb.DuckDBPyConnection, source: Source) -> duckdb.DuckDBPyRelation:
-    """The file as a relation: Parquet, or CSV in whatever compression."""
+    """The file as a relation: Parquet, or CSV in whatever compression, but for rows that are in `rejects`."""
     kind = kind_of(source)
     if kind == "parquet":
         return con.read_parquet(str(source.path))
     packed = cast("Literal['gzip', 'zstd', 'none']", kind)
     return con.read_csv(
-        str(source.path), all_varchar=True, header=True, quotechar='"', escapechar='"', compression=packed
+        str(source.path),
+        all_varchar=True,
+        header=True,
+        quotechar='"',
+        escapechar='"',
+        compression=packed,
+        store_rejects=True,
+        rejects_limit=_MOST_REJECTS,
     )
+
+
+def rejects(con: duckdb.DuckDBPyConnection) -> list[tuple[int, str]]:
+    """Line and fault of what was no row of the CSV files read since the last time this was asked."""
+    if not con.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
+        return []
+    found = con.execute(
+        "SELECT line, arg_min(error_message, error_message) FROM reject_errors GROUP BY line ORDER BY line"
+    ).fetchall()
+    con.execute("DROP TABLE reject_errors")
+    con.execute("DROP TABLE reject_scans")
+    return [(line, " ".join(str(message).split())) for line, message in found]

@@ -26,7 +26,7 @@ from farthing.statement._columns import (
     projection,
 )
 from farthing.statement._explorer import explore
-from farthing.statement._files import Asked, Meter, Progress, Source, StatementError, kind_of, opened, sources
+from farthing.statement._files import Asked, Meter, Progress, Source, StatementError, kind_of, opened, rejects, sources
 from farthing.statement._same import BRANDS, Part, told_once
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class _Reading:
 
     def read(self, source: Source, tell: Any) -> None:
         size = source.path.stat().st_size
+        if not size:
+            raise StatementError(f"{source.name}: empty: fetch it again")
         digest = _digest(source.path)
         if digest in self._seen:
             self.notes.append(f"{source.name}: the same as {self._seen[digest]}, and not read again")
@@ -159,8 +161,10 @@ class _Reading:
                 WHERE lines > 0 AND ({_IS_OURS} OR {_MAY_BE_OURS})"""
         )
         con.execute("DROP TABLE statement_part")
-        self.lines += int(count or 0)
+        torn = rejects(con)
+        self.lines += int(count or 0) + len(torn)
         self.bad += [_fault(source.name, *row) for row in faults]
+        self.bad += [f"{source.name}:{line}: no whole row ({what}): fetch it again" for line, what in torn]
 
     def _check_dates(self, source: Source, month: str) -> None:
         """Of dates such as 9/1/2026 the first is the month, as billing periods begin on a first day of one."""
@@ -188,7 +192,7 @@ def _digest(file: Path) -> str:
 
 def _unreadable(source: Source, error: Exception) -> StatementError:
     text = " ".join(str(error).split()).replace(str(source.path), source.name)
-    return StatementError(f"{source.name}: cannot be read: {text[:200]}")
+    return StatementError(f"{source.name}: cannot be read, as if it were cut off: fetch it again ({text[:200]})")
 
 
 @contextmanager

@@ -13,21 +13,24 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from farthing.cells import Question
 from farthing.fx import Rates
 from farthing.ledger import Ledger, LedgerError
-from farthing.statement import Statement
 from farthing.web import _proof, _saving, _usage  # noqa: F401 - they bring the pages
 from farthing.web._access import Who
-from farthing.web._cube import FRESH_S, Cubed
 from farthing.web._live import recent
 from farthing.web._page import PAGES, Page, PageError, View, as_json, page
 from farthing.web._usage import choices
+
+if TYPE_CHECKING:
+    from farthing.statement import Statement
+    from farthing.web._cube import Cubed
 
 ORDER = (
     "bill",
@@ -72,17 +75,29 @@ class Books:
     outbox: str = ""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     demo: bool = False
-    fresh_s: float = FRESH_S
+    fresh_s: float = 1.0  # for so long the ledger is not asked whether it has changed
 
-    quick: Cubed = field(init=False)
-    slow: Ledger = field(init=False)
+    _quick: Cubed | None = field(init=False, default=None)
     _kept: OrderedDict[Any, _Kept] = field(init=False, default_factory=OrderedDict)
     _turns: dict[bool, threading.RLock] = field(init=False)
     _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.quick, self.slow = Cubed(self.folder, self.fresh_s), Ledger(self.folder)
         self._turns = {False: threading.RLock(), True: threading.RLock()}
+
+    @property
+    def quick(self) -> Cubed:
+        """The ledger that keeps sums. Its libraries load as long as all the rest: the server is ready before."""
+        with self._turns[False]:
+            if self._quick is None:
+                from farthing.web._cube import Cubed
+
+                self._quick = Cubed(self.folder, self.fresh_s)
+            return self._quick
+
+    @cached_property
+    def slow(self) -> Ledger:
+        return Ledger(self.folder)
 
     def warm(self) -> None:
         """Make the first page before somebody asks, and with it the sums. What is at fault, whoever asks is told."""

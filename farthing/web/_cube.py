@@ -51,8 +51,7 @@ from farthing.web._sums import (
     save,
 )
 
-FRESH_S = 1.0  # for so long the ledger is not asked whether it has changed
-# By these most pages group and filter: one set of sums serves them all.
+# By these most pages group and filter: one slate serves them all.
 COMMON = frozenset(("platform", "model", "endpoint", "zone", "mode", "routing", "team"))
 MOST_SLATES, MOST_ZONES, MOST_BASES = 24, 4, 8
 
@@ -130,7 +129,7 @@ class Slate:
 class Cubed(Ledger):
     """To be read only, by one thread at a time."""
 
-    def __init__(self, folder: Path | str, fresh_s: float = FRESH_S) -> None:
+    def __init__(self, folder: Path | str, fresh_s: float = 1.0) -> None:
         super().__init__(folder)
         self.files_read = 0  # of usage, since it was opened
         self._fresh_s = fresh_s
@@ -205,8 +204,9 @@ class Cubed(Ledger):
         """Those of the question's zone, as the ledger stands: of files that came since, these alone are read."""
         edges = self._edges(question)
         key = (question.tz, edges)
-        path = self._path(key)
-        kept = self._sums.get(key) or (load(path, *key) if path else None)
+        kept = self._sums.get(key)
+        if kept is None and (path := self._path(key)):
+            kept = load(path, *key)
         delta = self.delta("usage")
         files = {Path(file).name: file for file in self.place.files("usage", delta)} if delta else {}
         if kept is None or not kept.files <= files.keys():  # what was put together or dropped is read again
@@ -214,7 +214,7 @@ class Cubed(Ledger):
         if fresh := [file for name, file in files.items() if name not in kept.files]:
             kept = added(kept, read(self.connection, fresh, question.zone, edges))
             self.files_read += len(fresh)
-            if path:
+            if path := self._path(key):
                 save(path, kept)
         self._sums[key] = kept
         self._sums.move_to_end(key)
@@ -274,7 +274,7 @@ class Cubed(Ledger):
 
     def _slate(self, question: Question, base: Base, sums: Sums, keys: Sequence[str]) -> Slate:
         wanted = {key for key in (*keys, *(where.key for where in question.where)) if key not in TIME_KEYS}
-        names = COMMON if wanted <= COMMON else frozenset(wanted)
+        names = COMMON | wanted  # so that another filter by what is common needs no other slate
         key = (id(sums), id(base), names)
         kept = self._slates.get(key)
         if kept is None:
@@ -308,17 +308,12 @@ def _summed(
     sizes: tuple[int, ...], by_meter: bool,
 ) -> Summed:  # fmt: skip
     """The slate's rows that are as asked, summed by keys and cell of the book, as the engine would have it."""
-    chosen = np.ones(len(slate.by["code"]), bool)
-    for where in question.where:
-        fits = np.array([_fits(where, said[where.key]) for said in slate.said], bool)
-        chosen &= fits[slate.by["code"]]
-    if question.since:
-        chosen &= slate.by["local"] >= question.since.toordinal() - _EPOCH_DAY
-    if question.until:
-        chosen &= slate.by["local"] <= question.until.toordinal() - _EPOCH_DAY
-    rows = {name: values[chosen] for name, values in slate.by.items()}
     wanted = COUNTS if by_meter else COUNTS[: 1 + len(METERS)]
-    counts = {name: slate.counts[name][chosen] for name in wanted}
+    rows, counts = slate.by, {name: slate.counts[name] for name in wanted}
+    chosen = _chosen(slate, question)
+    if chosen is not None:
+        rows = {name: values[chosen] for name, values in rows.items()}
+        counts = {name: values[chosen] for name, values in counts.items()}
     named = tuple(key for key in keys if key not in TIME_KEYS)
     codes, meanings = slate.merge(named)
     by = {"code": codes[rows["code"]]}
@@ -338,6 +333,19 @@ def _summed(
     by, counts = grouped(by, counts)
     table = [values.tolist() for values in (*by.values(), *counts.values())]
     return Summed(tuple(by), list(zip(*table, strict=True)), meanings, {})
+
+
+def _chosen(slate: Slate, question: Question) -> Array | None:
+    """Which rows are as asked; None is all of them."""
+    tests = []
+    for where in question.where:
+        fits = np.array([_fits(where, said[where.key]) for said in slate.said], bool)
+        tests.append(fits[slate.by["code"]])
+    if question.since:
+        tests.append(slate.by["local"] >= question.since.toordinal() - _EPOCH_DAY)
+    if question.until:
+        tests.append(slate.by["local"] <= question.until.toordinal() - _EPOCH_DAY)
+    return np.logical_and.reduce(tests) if tests else None
 
 
 _EPOCH_DAY = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - a day's number has no zone

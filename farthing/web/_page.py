@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from farthing.cells import KEYS, Question
 from farthing.meters import METERS
@@ -70,19 +70,25 @@ class View:
 
     def link(self, page: str = "explore", **narrowed: str) -> str:
         """The link to a page with the view's filters, narrowed to one value of each key; of days to that day."""
-        query = [pair for pair in self.query if pair[0] not in ("since", "until", "where")]
         asked = {"since": self.question.since, "until": self.question.until}
         days = {name: day.isoformat() for name, day in asked.items() if day}
-        where = [value for name, value in self.query if name == "where"]
+        parts = [self._carried] if self._carried else []
         for key, value in narrowed.items():
             if key in _SPANS:
                 days = _within(days, *_SPANS[key](value))
             elif key in KEYS or key.startswith("tag:"):
-                where.append(f"{key}={value.replace(',', '?')}")  # a comma would part it
+                parts.append(
+                    "where=" + quote_plus(f"{key}={value.replace(',', '?')}")
+                )  # a comma would part it
             else:
-                query.append((key, value))
-        pairs = [*query, *days.items(), *(("where", text) for text in where)]
-        return f"/{page}?{urlencode(pairs)}" if pairs else f"/{page}"
+                parts.append(f"{key}={quote_plus(value)}")
+        parts += [f"{name}={day}" for name, day in days.items()]
+        return f"/{page}?{'&'.join(parts)}" if parts else f"/{page}"
+
+    @cached_property
+    def _carried(self) -> str:
+        """The filters that links take along as they are."""
+        return urlencode([pair for pair in self.query if pair[0] not in ("since", "until")])
 
 
 def _within(days: dict[str, str], first: date, last: date) -> dict[str, str]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import calendar
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farthing.book import Card, Resolved
 from farthing.cells import QuestionError, cells
 from farthing.meters import METERS
 from farthing.money import mtok_usd
-from farthing.pricelist import at_risk, history
-from farthing.reconcile import Cause, Reconciled, by
-from farthing.reconcile import reconcile as compare
 from farthing.reports import footer, heading
 from farthing.web._page import DAY, Kpi, Page, Row, Sheet, View, page, sheet
+
+if TYPE_CHECKING:
+    from farthing.reconcile import Cause, Reconciled
 
 AHEAD_DAYS = 180
 
@@ -24,6 +24,8 @@ AHEAD_DAYS = 180
 
 @page("Ours against AWS's: every dollar of the difference by its cause.", slow=True)
 def reconcile(view: View) -> Page:
+    from farthing.reconcile import reconcile as compare
+
     title = "Reconcile"
     used = view.ledger.days()
     if used is None:
@@ -106,6 +108,8 @@ def _causes(found: Reconciled) -> Sheet:
 
 
 def _sides(found: Reconciled, keys: tuple[str, ...], title: str, view: View) -> Sheet:
+    from farthing.reconcile import by
+
     columns = (*keys, "ours", "billed", "ours_usd", "billed_usd", "quantity_usd", "price_usd")
     rows = [
         {**{key: str(value) for key, value in zip(keys, row.keys, strict=True)}, "ours": row.ours, "billed": row.billed,
@@ -189,6 +193,8 @@ def _card(card: Card) -> Row:
 
 def _history(view: View, models: list[str]) -> Sheet:
     """A row a rate that began: of on-demand calls, at each endpoint."""
+    from farthing.pricelist import history
+
     rows: list[Row] = []
     for model in models:
         if model not in view.question.book.models:
@@ -220,6 +226,8 @@ def _sources(cards: list[Card]) -> Sheet:
 
 def _ahead(view: View, used: dict[tuple[str, str], list[int]]) -> Sheet:
     """Stages of models' lives and changes of price to come, of models in use."""
+    from farthing.pricelist import at_risk
+
     book, today = view.question.book, view.now.date()
     rows: list[dict[str, Any]] = []
     for risk in at_risk(book, today, timedelta(days=AHEAD_DAYS), used):

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farthing.cells import cells
 from farthing.money import show
-from farthing.optimise import Advice, Plan
-from farthing.optimise import savings as plan_of
 from farthing.policy import Entry, PolicyError, instant, load, versions
 from farthing.reports import footer, heading
 from farthing.web._calls import selected
 from farthing.web._page import DAY, Kpi, Page, Row, Sheet, View, page, total
 from farthing.web._usage import share
 
+if TYPE_CHECKING:
+    from farthing.optimise import Advice, Plan
+
 MOST_ADVICE = 500
 GAP_DAYS = 7  # of the end, which tell how far calls are apart
 _EDGES_S = (10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 86_400)
+
+
+def plan_of(view: View) -> Plan:
+    """The cheapest plan of the view's calls."""
+    from farthing.optimise import savings as planned  # it brings a compiler: a server starts without
+
+    return planned(view.ledger, view.question)
+
 
 # --- savings ---------------------------------------------------------------------------------------------------------
 
 
 @page("The cheapest plan that owners allow, its proof, and what is in force.", slow=True)
 def savings(view: View) -> Page:
-    plan = plan_of(view.ledger, view.question)
+    plan = plan_of(view)
     steps: list[Row] = [{"label": "Now", "usd": plan.billed, "lever": ""}]
     steps += [
         {"label": step.lever, "usd": -step.saved.mid, "low_usd": -step.saved.high, "high_usd": -step.saved.low,
@@ -165,7 +174,7 @@ def cache(view: View) -> Page:
         row["cache_read"] += cell.tokens.cache_read
         row["written"] += cell.tokens.cache_write_5m + cell.tokens.cache_write_1h
     rows = [row | {"share": share(row["cache_read"], row["prompt"])} for _, row in sorted(days.items())]
-    plan = plan_of(view.ledger, view.question)
+    plan = plan_of(view)
     counts = {"prompt": "count", "written": "count", "from_s": "count", "to_s": "count", "lost": "count"}
     tables = {
         "days": Sheet(
@@ -274,5 +283,5 @@ def _bound(plan: Plan) -> Sheet:
 
 def chosen(view: View, names: set[str]) -> list[Advice]:
     """The pieces of advice of these names, as the plan is now."""
-    plan = plan_of(view.ledger, view.question)
+    plan = plan_of(view)
     return [one for one in plan.advice if advice_name(one) in names]

@@ -82,18 +82,21 @@ def read(con: Any, files: Sequence[str], zone: ZoneInfo, edges: tuple[int, ...])
     found = dated.aggregate(said, ", ".join(groups.values())).fetchnumpy()
     columns = {name.removesuffix("_"): np.asarray(values, np.int64) for name, values in found.items()}
     by, counts = ({name: columns[name] for name in group} for group in (BY, COUNTS))
-    return _merged(Sums(str(zone), edges, frozenset(names), by, counts))
+    return merged(Sums(str(zone), edges, frozenset(names), by, counts))
 
 
 def added(first: Sums, second: Sums) -> Sums:
     """Both together."""
     by = {name: np.concatenate([first.by[name], second.by[name]]) for name in BY}
     counts = {name: np.concatenate([first.counts[name], second.counts[name]]) for name in COUNTS}
-    return _merged(Sums(first.tz, first.edges, first.files | second.files, by, counts))
+    return merged(Sums(first.tz, first.edges, first.files | second.files, by, counts))
 
 
-def _merged(sums: Sums) -> Sums:
-    """Each group once; what was taken back without remainder is left out."""
+def merged(sums: Sums) -> Sums:
+    """Each group once; what was taken back without remainder is left out. TooLarge where 64 bits might not do."""
+    for values in sums.counts.values():
+        if float(np.abs(values).sum(dtype=np.float64)) >= _MOST:
+            raise TooLarge
     by, counts = grouped(sums.by, sums.counts)
     left = np.zeros(len(by["day"]), bool)
     for values in counts.values():
@@ -105,10 +108,7 @@ def _merged(sums: Sums) -> Sums:
 
 
 def grouped(by: dict[str, Array], counts: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The counts summed by the columns. TooLarge where 64 bits might not do."""
-    for values in counts.values():
-        if float(np.abs(values).sum(dtype=np.float64)) >= _MOST:
-            raise TooLarge
+    """The counts summed by the columns."""
     size = len(next(iter(by.values())))
     if not size:
         return by, counts
@@ -129,12 +129,24 @@ def grouped(by: dict[str, Array], counts: dict[str, Array]) -> tuple[dict[str, A
             room = int(key.max()) + 1
         key = key * span + codes
         room *= span
+    if room <= 4 * size:  # each has a place of its own: nothing need be sorted
+        first = np.full(room, -1, np.int64)
+        first[key[::-1]] = np.arange(size - 1, -1, -1)
+        used = np.flatnonzero(first >= 0)
+        summed = {name: _placed(key, values, room)[used] for name, values in counts.items()}
+        return {name: values[first[used]] for name, values in by.items()}, summed
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     first = order[starts]
     summed = {name: np.add.reduceat(values[order], starts) for name, values in counts.items()}
     return {name: values[first] for name, values in by.items()}, summed
+
+
+def _placed(key: Array, values: Array, room: int) -> Array:
+    sums = np.zeros(room, np.int64)
+    np.add.at(sums, key, values)
+    return sums
 
 
 # --- kept beside the ledger ------------------------------------------------------------------------------------------
