@@ -85,6 +85,7 @@ def _body(blocks: Sequence[bytes], system: int) -> bytes:
 def figures(trace: Trace) -> dict[str, int]:
     """What the trace comes to by the rules, in picodollars: the bound, and the policies it is compared with."""
     found: dict[str, Any] = {
-        name: simulate(trace, POLICIES[name], RATES, MINIMUM).cost for name in ("none", "end_5m", "end_1h", "adaptive_unpinged")
+        name: simulate(trace, POLICIES[name], RATES, MINIMUM).cost
+        for name in ("none", "end_5m", "end_1h", "adaptive_unpinged")
     }
     return {"bound": bound(radix_with(trace, ())[0], MINIMUM, Cards.one(RATES, trace)), **found}

@@ -234,6 +234,17 @@ def test_a_block_changed_in_the_middle_of_a_conversation_is_named(made):
     assert any("messages[2].content[0] changed" in alarm.says for alarm in sky.live.autopilots.alarms)
 
 
+def test_agents_of_one_session_break_nothing(made):
+    sky = made(WATCHED)
+    said = {name: [] for name in ("main", "search", "title")}
+    for k in range(10):
+        for at, (name, blocks) in enumerate(said.items()):
+            blocks += [words(300, f"{name} {k}"), words(300, f"{name} {k} answer")]
+            system = words(5_000 + 2_000 * at, name)
+            sky.send(turn(*blocks[:-1], system=system, marks={2 * k: "5m"}), wait_s=15, session="one")
+    assert not sky.live.autopilots.alarms
+
+
 def test_conversations_that_begin_and_end_break_nothing(made):
     sky = made(WATCHED)
     for n in range(12):

@@ -488,7 +488,7 @@ def test_handed_in_again_it_is_known(worker, there):
 def test_run_answers_in_order_and_goes_on_after_a_crash(there, tmp_path):
     requests = [request(n) for n in range(110)]
     folder = tmp_path / "queue"
-    with working(folder, there) as runner:
+    with working(folder, there, 200) as runner:
         accept(runner, requests)
         until(runner, lambda: runner.queue.jobs("created"))
     seen = []
@@ -505,7 +505,7 @@ def test_run_for_an_event_loop_and_its_name(there, tmp_path):
 
     import farthing
 
-    with working(tmp_path / "queue", there):
+    with working(tmp_path / "queue", there, 200):
         pass
     answers = asyncio.run(farthing.batch.arun([request(1, DIRECT)], "2h", queue=tmp_path / "queue"))
     assert answers[0].mode == "batch"

@@ -1,30 +1,31 @@
 """What the live cache autopilot makes of recorded sessions: its bill, beside the bound and fixed policies.
 
-    python tools/autopilot.py shared/data/claude_code_kv_traces/sessions.jsonl.gz [--sessions N] [--http]
+    python tools/autopilot.py shared/data/claude_code_kv_traces/sessions.jsonl.gz [--sessions N]
 
-Bodies go through the gateway's own decisions and are billed by the emulator's cache; with --http, through a gateway and
-an emulator on this machine. Amounts are of prompts and answers at the list price of Claude Sonnet 4.6, global.
+Bodies go through the decisions of gateway and hooks and are billed by the emulator's cache, both in this process. Amounts
+are of prompts and answers at the list price of Claude Sonnet 4.6, global.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
-from tests.piloted import ADAPTIVE, HEAD, Cloud, cloud, entry
+from tests.piloted import ADAPTIVE, HEAD, SECOND, Cloud, cloud, entry
 from tests.replayed import MODEL, RATES, Trace, calls, figures, sessions
 
 TTL = HEAD + entry("ttl", 'ttl = "1h"')
 
 
-def play(trace: Trace, policy: str, marked: str = "") -> tuple[int, Cloud]:
-    """Picodollars of all calls."""
+def play(trace: Trace, policy: str, marked: str = "", most: int = 0) -> tuple[int, Cloud]:
+    """Picodollars of all calls, or of so many."""
     with tempfile.TemporaryDirectory() as folder:
         sky = cloud(Path(folder), policy)
         start, output = sky.clock.now_us, 0
-        for call in calls(trace, marked=marked):
-            sky.clock.now_us = start + call.at_us
+        for call in islice(calls(trace, marked=marked), most or None):
+            sky.clock.now_us = start + call.at_us // SECOND * SECOND
             sky.send(call.body, model=MODEL, session=call.session)
             output += call.output
         sky.live.close()

@@ -24,7 +24,7 @@ class Comparison(NamedTuple):
     """Picodollars, output included. `online` has every policy that can run live.
 
     `best_online` names the one that is advised: it was chosen on other traces, since which is the cheapest here is
-    only known afterwards.
+    only known afterwards. Where a replay of it comes to more than no caching, none is advised.
     """
 
     none: int
@@ -86,7 +86,7 @@ def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOC
         plan=min(planned, *(online[name] for name in plain)),
         bound_with_pings=bound(merged, minimum, cards, pings=True),
         online=online,
-        best_online=BEST,
+        best_online=BEST if online[BEST] <= online["none"] else "none",
     )
 
 

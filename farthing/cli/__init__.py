@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 
-from farthing.cli._app import BadInput, app, main
+from farthing.cli._ending import end_cleanly
+
+end_cleanly(sys.argv[1:])
+
+from farthing.cli._app import BadInput, app, main  # noqa: E402 - cyclopts takes its time
 
 __all__ = ["BadInput", "app", "main"]
 

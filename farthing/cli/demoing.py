@@ -120,9 +120,13 @@ def _print(made: Outcome, out: Path) -> None:
     got = 1000 * (made.off.picos - made.on.picos) // max(1, made.off.picos - made.bound)
     print(f"Nobody who uses these levers could pay less than {show(made.bound)}: the second run is {over / 10:.1f} % "
           f"over that,\nand saved {got / 10:.1f} % of all there was to save.")  # fmt: skip
+    print(
+        "Levers are applied by the gateway, but for batch: the nightly job hands its requests to `farthing batch`."
+    )
     ledger = out / "ledger" / "on"
     print(f"\nAll of it is in {out}: logs, bills, the gateway's records, the policy, the bound. Next:\n"
           f"  farthing bill --ledger {ledger}\n"
+          f"  farthing savings report --ledger {ledger} --policy {out / 'farthing-policy.toml'} --config {out / 'farthing.toml'}\n"
           f"  farthing reconcile --statement {out / 'cur' / 'on'} --month 2026-11 --ledger {ledger}")  # fmt: skip
 
 

@@ -157,15 +157,10 @@ class Churn:
 
     def note(self, prompt: Prompt, session: str) -> Change | None:
         """What changed since the request before it: of its session, else of those whose prompts begin much like it."""
-        stem, weight = prompt.blocks[: prompt.stem], sum(prompt.sizes[: prompt.stem])
         talk = prompt.blocks[prompt.stem :]
         name = session or (talk[0].hex() if len(talk) > 1 else "")
         before, start = self.talks.pop(name, ((), 0)) if name else ((), 0)
-        found = None
-        if session and before:
-            found = _changed(prompt, before[:start], stem)
-        elif not session:
-            found = self._stem(prompt, stem, weight)
+        found = self._stem(prompt, before[:start] if session else None)
         if name:
             self.talks[name] = prompt.blocks, prompt.stem
             self.held += len(prompt.blocks) - len(before)
@@ -173,19 +168,24 @@ class Churn:
             self.held -= len(self.talks.popitem(last=False)[1][0])
         return found or _edited(prompt, before[start:], talk)
 
-    def _stem(self, prompt: Prompt, stem: tuple[bytes, ...], weight: int) -> Change | None:
-        """Of a caller that names no session: against the latest that has half its blocks, or is as long."""
-        if not stem or stem in self.stems:
-            if stem:
-                self.stems.move_to_end(stem)
+    def _stem(self, prompt: Prompt, own: tuple[bytes, ...] | None) -> Change | None:
+        """Tools and system prompt that were never seen, against those they come from: of the session, if it has one.
+
+        Agents of one session have stems of their own: what has few blocks in common and another length is another's.
+        """
+        stem, weight = prompt.blocks[: prompt.stem], sum(prompt.sizes[: prompt.stem])
+        if not stem:
             return None
         found = None
-        for before, size in reversed(self.stems.items()):
+        others = list(reversed(self.stems)) if own is None else [own]
+        for before in [] if stem in self.stems else others:
+            size = self.stems.get(before, 0)
             alike = len(set(before) & set(stem)) * 2 >= len(stem)
             if alike or (len(before) == len(stem) and abs(size - weight) * 50 <= weight):
                 found = _changed(prompt, before, stem)
                 break
         self.stems[stem] = weight
+        self.stems.move_to_end(stem)
         if len(self.stems) > MOST_STEMS:
             self.stems.popitem(last=False)
         return found

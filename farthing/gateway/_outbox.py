@@ -89,7 +89,7 @@ class Outbox:
     def _write(self, line: bytes) -> None:
         if self._closed:
             raise OSError("the outbox is closed")
-        if self._fd < 0 or self._full():
+        if self._fd < 0 or self._full() or os.fstat(self._fd).st_nlink == 0:  # its file was removed
             self._open()
         if self.waiting:
             self._append(b"".join(self.waiting))

@@ -38,6 +38,7 @@ _EXPIRE_S = 30.0
 _SHARE_S = 1.0
 _RESTART_S = 1.0
 _COLLECT = (10_000, 20, 50)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _LAST_S = 5.0  # for calls that were cut off to be settled
 
 log = logging.getLogger("farthing.gateway")
@@ -180,7 +181,7 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.add_signal_handler(number, self._end)
         yield
 
@@ -252,14 +253,19 @@ def _oversee(
                 os.kill(pid, signal.SIGTERM)
 
     def start() -> None:
-        pid = os.fork()
-        if pid:
-            workers[pid] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # so that one that comes now finds the worker known
+        pid = 0 if ending else os.fork()
+        if pid or ending:
+            if pid:
+                workers[pid] = time.monotonic()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return
         code = 1
         try:
             os.close(reading)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in _ENDING:
+                signal.signal(number, lambda *_: os._exit(0))  # until the server takes them
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             code = _work(settings, book, listening, shared, lambda: _tell(writing))
         except (SettingError, StoreError) as error:
             log.error("%s", error)  # noqa: TRY400
@@ -267,7 +273,7 @@ def _oversee(
         finally:
             os._exit(code)  # nothing of the parent's is this process's to clean up
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         signal.signal(number, end)
     for _ in range(settings.workers):
         start()
@@ -290,8 +296,8 @@ def _await_ready(reading: int, wanted: int, workers: dict[int, float]) -> bool:
     while ready < wanted:
         with contextlib.suppress(BlockingIOError):
             ready += len(os.read(reading, wanted))
-        pid, _ = os.waitpid(-1, os.WNOHANG)
-        if pid:
+        pid = os.waitpid(-1, os.WNOHANG)[0] if workers else 0
+        if pid or not workers:
             workers.pop(pid, None)
             return True
         time.sleep(0.01)

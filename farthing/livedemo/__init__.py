@@ -57,7 +57,8 @@ class Outcome(NamedTuple):
             "reconciled": self.reconciled,
             "levers": {name: usd(picos) for name, picos in self.levers.items()},
             "billed_usd": {"off": usd(self.off.billed), "on": usd(self.on.billed)},
-            "on_batch_usd": usd(self.on.batched),
+            "on_batch_usd": usd(self.on.batched),  # which no invocation log has
+            "applied_by": {lever: "client" if lever == "batch" else "gateway" for lever in self.levers},
         }
 
 

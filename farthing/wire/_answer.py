@@ -163,9 +163,7 @@ def _unpacker(encoding: str) -> Any:
     if encoding in ("gzip", "deflate", "x-gzip"):
         return zlib.decompressobj(15 + 32).decompress
     if encoding == "zstd":
-        from backports import zstd
-
-        return zstd.ZstdDecompressor().decompress
+        return _zstd()
     if encoding in ("", "identity"):
         return _same
 
@@ -173,6 +171,14 @@ def _unpacker(encoding: str) -> Any:
         raise FrameError(f"content-encoding {encoding[:20]} is not read")
 
     return unknown
+
+
+def _zstd() -> Any:
+    try:
+        from compression.zstd import ZstdDecompressor
+    except ImportError:  # before Python 3.14
+        from backports.zstd import ZstdDecompressor
+    return ZstdDecompressor().decompress
 
 
 def _same(chunk: bytes) -> bytes:

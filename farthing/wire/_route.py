@@ -109,8 +109,10 @@ def _anthropic(method: str, raw_path: str) -> Route | None:
         )
     elif path.startswith("/messages"):
         operation = _MESSAGES.get((method, path.removeprefix("/messages").rstrip("/")))
-    elif method == "GET" and path.startswith("/models"):
-        operation = "ListModels" if path.rstrip("/") == "/models" else "GetModel"
+    elif method == "GET" and path.rstrip("/") == "/models":
+        operation = "ListModels"
+    elif method == "GET" and path.startswith("/models/") and safe_model_id(unquote(path[8:])):
+        operation = "GetModel"
     else:
         operation = None
     return Route(operation, ANTHROPIC, mantle=mantle) if operation else None

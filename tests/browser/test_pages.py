@@ -9,6 +9,8 @@ import pytest
 from tests.browser import world
 from tests.browser.conftest import ROOT, drawn
 
+expect = pytest.importorskip("playwright.sync_api", reason="no playwright: make setup installs it").expect
+
 PAGES = (
     "bill", "explore", "why", "reconcile", "savings", "cache", "endpoints", "batch", "budgets", "prices", "live",
 )  # fmt: skip
@@ -100,9 +102,10 @@ def test_a_filter_is_in_the_link_and_back_and_forward_undo_it(open_page):
     page.go_back()
     page.wait_for_url("**/bill")
     drawn(page)
-    page.wait_for_function("(text) => document.querySelector('.kpis .big').innerText === text", arg=whole)
+    bill = page.locator(".kpis .big").first
+    expect(bill).to_have_text(whole)
     page.go_forward()
-    page.wait_for_function("(text) => document.querySelector('.kpis .big').innerText === text", arg=part)
+    expect(bill).to_have_text(part)
 
 
 @pytest.mark.parametrize(("label", "choice", "query"), [
@@ -174,9 +177,8 @@ def test_a_number_leads_to_its_calls_and_their_rate(open_page):
         .first.inner_text()
     )
     page.get_by_role("link", name="Older calls").click()
-    page.wait_for_function(
-        "(text) => [...document.querySelectorAll('h2')].find((one) => one.innerText.startsWith('Calls'))"
-        ".parentElement.querySelector('tbody th').innerText !== text", arg=newest)  # fmt: skip
+    calls = page.locator("section", has=page.locator("h2", has_text="Calls, newest first"))
+    expect(calls.locator("tbody th").first).not_to_have_text(newest)
     assert "after=" in page.url
 
 
@@ -185,7 +187,7 @@ def test_other_pages_keep_the_filters_and_not_what_is_a_page_s_own(open_page):
     page.locator("nav a", has_text="Cache").click()
     page.wait_for_url("**/cache?**")
     assert page.url.endswith("/cache?where=team%3Dsearch-rag&since=2026-10-05")
-    page.wait_for_function("document.activeElement.tagName === 'H1'")  # where a reader goes on
+    expect(page.locator("h1")).to_be_focused()  # where a reader goes on
 
 
 def test_why_compares_the_days_asked_for(open_page):
@@ -300,7 +302,7 @@ def test_a_keyboard_reaches_everything(open_page):
     page.keyboard.press("ArrowDown")
     page.wait_for_url("**where=team**")
     drawn(page)
-    assert page.evaluate("document.activeElement.id") == "filter-team"  # the place is kept
+    expect(page.locator("#filter-team")).to_be_focused()  # the place is kept
 
 
 # --- live, apply, undo ----------------------------------------------------------------
@@ -311,14 +313,16 @@ def test_a_call_appears_when_it_is_made(open_page, folder):
     page.get_by_text("following").wait_for()
     world.post(folder, 2, "global.anthropic.claude-opus-4-6-v1")
     page.locator("tbody tr", has_text="claude-opus-4-6").first.wait_for()
-    assert re.match(r"2 calls, \$0\.\d+ since this page was opened", page.locator("#live-sum").inner_text())
+    expect(page.locator("#live-sum")).to_have_text(
+        re.compile(r"2 calls, \$0\.\d+ since this page was opened")
+    )
     page.get_by_role("button", name="Pause").click()
     rows = page.locator("tbody tr").count()
     world.post(folder, 1)
-    page.wait_for_function("document.getElementById('live-sum').innerText.startsWith('3 calls')")
+    expect(page.locator("#live-sum")).to_contain_text("3 calls")
     assert page.locator("tbody tr").count() == rows
     page.get_by_role("button", name="Go on").click()
-    page.wait_for_function("(rows) => document.querySelectorAll('tbody tr').length === rows + 1", arg=rows)
+    expect(page.locator("tbody tr")).to_have_count(rows + 1)
 
 
 def test_an_advice_is_applied_and_taken_back(open_page, folder):

@@ -20,8 +20,8 @@ export function filters(page, { days = true, keys = true } = {}) {
 }
 
 /** @param {string} id @param {string} title @param {HTMLElement} control */
-function labelled(id, title, control) {
-  return h("label", { for: id, class: "filter" }, h("span", {}, title), control);
+export function labelled(id, title, control) {
+  return h("div", { class: "filter" }, h("label", { for: id }, title), control);
 }
 
 /**

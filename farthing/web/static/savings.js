@@ -3,6 +3,7 @@
 
 import { waterfall } from "./charts.js";
 import { coded, h, say as tell } from "./dom.js";
+import { labelled } from "./filters.js";
 import * as say from "./format.js";
 import { card, chartCard, tableCard } from "./parts.js";
 
@@ -136,8 +137,8 @@ function confirm(page, who, names) {
       h("h2", { id: "apply-title" }, `Apply ${names.length} ${names.length === 1 ? "piece of advice" : "pieces of advice"}?`),
       h("p", { class: "dim" }, "They go into the policy file that gateway and hooks read, with your name. It can be taken back at any time."),
       h("ul", {}, ...names.map((name) => h("li", {}, name))),
-      h("label", { class: "filter", for: "apply-expires" }, h("span", {}, "In force until"), date),
-      h("label", { class: "filter", for: "apply-reason" }, h("span", {}, "Reason"), reason),
+      labelled("apply-expires", "In force until", date),
+      labelled("apply-reason", "Reason", reason),
       h("p", { class: "buttons" }, h("button", { class: "main", type: "submit" }, "Apply"), h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Not now")))));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);

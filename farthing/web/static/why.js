@@ -2,7 +2,7 @@
 // The two spans of days that are compared.
 
 import { h } from "./dom.js";
-import { filters, leading, periods } from "./filters.js";
+import { filters, labelled, leading, periods } from "./filters.js";
 import { spans } from "./format.js";
 import { go, link, query } from "./state.js";
 
@@ -26,7 +26,7 @@ function span(page, name, title) {
 /** Any other days. @param {any} page */
 function other(page) {
   const field = (/** @type {string} */ id, /** @type {string} */ text, /** @type {string} */ value) =>
-    h("label", { class: "filter", for: id }, h("span", {}, text), h("input", { type: "date", id, required: true, value }));
+    labelled(id, text, h("input", { type: "date", id, required: true, value }));
   const [a, b] = (page.from ?? "..").split("..");
   const [c, d] = (page.to ?? "..").split("..");
   const read = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id)).value;

@@ -1,0 +1,204 @@
+"""Policies live where requests pass: in the gateway with an emulator behind it, and in boto3's hook."""
+
+import http.client
+import json
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import pytest
+
+from farthing.book import default_book
+from farthing.emulator import running as emulating
+from farthing.gateway._running import running
+from farthing.gateway._settings import Settings
+from farthing.gateway.hooks import attach, open_hook
+from farthing.outbox import Result, decode
+from tests.gateways import INVOKE, gateway, message, reply, upstream
+from tests.piloted import ADAPTIVE, HEAD, MODEL, NOON, SECOND, Clock, entry, turn, words
+from tests.replayed import MODEL as SONNET
+from tests.replayed import SESSIONS, calls, sessions
+
+GLOBAL = HEAD + entry("endpoint", 'endpoint = "global"')
+SUPPORT = [("X-Amzn-Bedrock-Request-Metadata", '{"app":"support"}')]
+BODY = turn("hello")
+
+
+def policed(folder, text):
+    file = folder / "policy.toml"
+    file.write_text(text)
+    return "--no-auth", "--policy", str(file)
+
+
+def test_a_throttled_endpoint_is_left_within_the_call(tmp_path):
+    def answer(asked):
+        if "global." in asked.line:
+            return [reply(b'{"message":"slow"}', "429 Too Many Requests")]
+        return [reply(message())]
+
+    with (
+        upstream(answer) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, *policed(tmp_path, GLOBAL)) as made,
+    ):
+        first, second = (made.post(INVOKE, BODY, SUPPORT) for _ in range(2))
+        assert (first.status, second.status) == (200, 200)
+        records = made.results()
+        text = made.raw(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").decode()
+    assert [asked.line.split()[1] for asked in up.asked] == [INVOKE.replace("us.", "global."), INVOKE, INVOKE]
+    assert [asked.body for asked in up.asked] == [BODY] * 3
+    assert "the global endpoint throttles" in records[first["x-farthing-call-id"]].decisions[0].reason
+    assert (
+        sorted(record.status for record in records.values())[0] == ""
+    )  # the one that was throttled is no answer
+    assert 'farthing_decisions_total{lever="endpoint",outcome="applied"} 1' in text
+    assert 'farthing_decisions_total{lever="endpoint",outcome="refused"} 2' in text
+    assert "farthing_policy_fault 0" in text
+
+
+def test_a_throttled_endpoint_is_told_if_the_other_is_throttled_too(tmp_path):
+    slow = reply(b'{"message":"slow"}', "429 Too Many Requests")
+    with (
+        upstream(lambda _: [slow]) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, *policed(tmp_path, GLOBAL)) as made,
+    ):
+        got = made.post(INVOKE, BODY, SUPPORT)
+    assert (got.status, got.body) == (429, b'{"message":"slow"}')
+    assert len(up.asked) == 2
+
+
+def test_half_a_policy_file_is_told_by_metrics(tmp_path):
+    with (
+        upstream(lambda _: [reply(message())]) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, *policed(tmp_path, GLOBAL)) as made,
+    ):
+        made.post(INVOKE, BODY, SUPPORT)
+        (tmp_path / "policy.toml").write_text(GLOBAL[: len(GLOBAL) // 2])
+        made.post(INVOKE, BODY, SUPPORT)
+        text = made.raw(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").decode()
+    assert all("global." in asked.line for asked in up.asked)
+    assert "farthing_policy_fault 1" in text
+
+
+# --- with an emulator behind it --------------------------------------------------------------------------------------
+
+
+class Line:
+    """A connection to a gateway; time is moved along with the calls."""
+
+    def __init__(self, url, emulator, clock):
+        self.http = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        self.emulator, self.clock = emulator, clock
+        self.emulator.clock(datetime.fromtimestamp(NOON // SECOND, UTC).isoformat(), speed=0)
+
+    def post(self, body, *, model=MODEL, session="", at_us=0):
+        step = max(0, (NOON + at_us - self.clock.now_us) // SECOND)
+        self.clock.now_us += step * SECOND
+        self.emulator.clock(advance_s=step)
+        headers = {"X-Amzn-Bedrock-Request-Metadata": '{"app":"support"}', "Content-Type": "application/json"}
+        if session:
+            headers["X-Claude-Code-Session-Id"] = session
+        self.http.request("POST", f"/model/{model}/invoke", body, headers)
+        answered = self.http.getresponse()
+        said = answered.read()
+        assert answered.status == 200, said
+        return json.loads(said)["usage"]
+
+
+@pytest.fixture
+def line(tmp_path):
+    """From a policy to a gateway with an emulator behind it."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def made(policy):
+            file = tmp_path / "policy.toml"
+            file.write_text(policy)
+            emulator = stack.enter_context(emulating())
+            where = Settings(
+                tmp_path / "outbox", bedrock=emulator.url, region="eu-west-1", auth=False, policy=file
+            )
+            clock = Clock()
+            url = stack.enter_context(running(where, default_book(), clock)).url
+            found = Line(url, emulator, clock)
+            stack.callback(found.http.close)
+            return found
+
+        yield made
+
+
+def results(folder):
+    lines = [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().splitlines()]
+    return [record for record in map(decode, lines) if isinstance(record, Result)]
+
+
+def test_a_conversation_through_the_gateway_is_cached(line, tmp_path):
+    made, said, used = line(ADAPTIVE), [], []
+    for k in range(5):
+        said += [words(300, f"q{k}"), words(400, f"a{k}")]
+        used.append(made.post(turn(*said[:-1], system=words(9_000)), session="s", at_us=40 * k * SECOND))
+    assert used[0]["cache_creation_input_tokens"] == 0
+    assert used[-1]["cache_read_input_tokens"] > 10_000
+    record = results(tmp_path / "outbox")[-1]
+    assert record.decisions[0].lever == "cache"
+    assert "adaptive_unpinged: messages[" in record.decisions[0].reason
+
+
+def test_an_hour_that_the_service_does_not_keep_is_found_out(line):
+    made = line(HEAD + entry("ttl", 'ttl = "1h"'))
+    made.emulator.fail(downgrade_1h=True)
+    used = [
+        made.post(turn(words(3_000, f"q{k}"), system=words(2_000), marks={0: "5m"}), at_us=20 * k * SECOND)
+        for k in range(4)
+    ]
+    bills = made.emulator.calls()
+    assert all(each["cache_creation_input_tokens"] for each in used)
+    assert [bill["tokens"].get("cache_write_1h", 0) for bill in bills] == [0] * 4
+    assert made.emulator.world.billed == 4
+
+
+def test_recorded_sessions_through_the_gateway(line, shared):
+    """What the gateway's HTTP does is what its decisions do: two short sessions, to the token."""
+    from tools.autopilot import play
+
+    trace = sessions(shared / "data" / SESSIONS, 2)
+    some = 40
+    made = line(ADAPTIVE)
+    total = [0, 0, 0]
+    for number, call in enumerate(calls(trace)):
+        if number == some:
+            break
+        at_us = call.at_us // SECOND * SECOND
+        used = made.post(call.body, model=SONNET, session=call.session, at_us=at_us)
+        each = used["input_tokens"], used["cache_read_input_tokens"], used["cache_creation_input_tokens"]
+        total = [a + b for a, b in zip(total, each, strict=True)]
+    _, sky = play(trace, ADAPTIVE, most=some)
+    billed = sky.total
+    assert total == [billed.input, billed.cache_read, billed.cache_write_5m + billed.cache_write_1h]
+
+
+# --- in a hook -------------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_through_boto3_is_cached(tmp_path):
+    (tmp_path / "policy.toml").write_text(ADAPTIVE)
+    with emulating() as emulator:
+        hook = open_hook(
+            outbox=tmp_path / "outbox", policy=tmp_path / "policy.toml", tags={"app": "support"}, settle="now"
+        )
+        hook.live.autopilots.warmth.wait()
+        client = emulator.client(region="eu-west-1")
+        attach(client.meta.events, hook)
+        used, said = [], []
+        for k in range(5):
+            said += [words(300, f"q{k}"), words(400, f"a{k}")]
+            messages = [
+                {"role": ("user", "assistant")[at % 2], "content": [{"text": text}]}
+                for at, text in enumerate(said[:-1])
+            ]
+            answered = client.converse(modelId=MODEL, messages=messages, system=[{"text": words(9_000)}])
+            used.append(answered["usage"])
+        client.close()
+        hook.close()
+    assert "cachePoint" not in json.dumps(messages)  # the caller's own stay as they were
+    assert used[-1]["cacheReadInputTokens"] > 10_000
+    assert len(results(tmp_path / "outbox")) == 5
