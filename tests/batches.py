@@ -124,6 +124,13 @@ def working(folder: Path, services: Service, speed: int = 0, **settings: Any) ->
         queue.close()
 
 
+def pass_(runner: Runner, seconds: int) -> None:
+    """Time, on a clock that is moved by hand."""
+    clock: Any = runner.queue.clock
+    if isinstance(clock, Hand):
+        clock.at_us += seconds * SECOND
+
+
 def over(runner: Runner) -> bool:
     return not sum(runner.queue.counts().get(state, 0) for state in OPEN)
 
@@ -140,7 +147,7 @@ def finish(runner: Runner, services: Service, *, minutes: int = 5) -> dict[str, 
         if busy:
             time.sleep(0.005)
         slowly = busy and (minutes == 5 or any(job.stopping for job in runner.queue.jobs("created")))
-        runner.queue.clock.at_us += (5 if slowly else 60 * minutes) * SECOND
+        pass_(runner, 5 if slowly else 60 * minutes)
     raise AssertionError((runner.queue.counts(), runner.queue.jobs("planned", "ready", "created", "ended")))
 
 
@@ -150,8 +157,7 @@ def until(runner: Runner, done: Callable[[], Any], seconds: int = 20) -> None:
     while not done():
         assert time.monotonic() < end
         runner.step()
-        if isinstance(runner.queue.clock, Hand):
-            runner.queue.clock.at_us += SECOND
+        pass_(runner, 1)
         time.sleep(0.01)
 
 

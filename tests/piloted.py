@@ -80,11 +80,14 @@ class Sent(NamedTuple):
 
 @dataclass
 class Cloud:
-    """Calls one after another, billed as the emulator bills. `reads`: what is written can be read, as it should."""
+    """Calls one after another, billed as the emulator bills: unless what is written cannot be read (`reads` is false),
+    or cache points are ignored.
+    """
 
     live: Live
     cache: Cache = field(default_factory=Cache)
     reads: bool = True
+    ignores: bool = False
     hour_as_five: bool = False
     total: Vector = Vector()  # noqa: RUF009 - a tuple
 
@@ -114,6 +117,8 @@ class Cloud:
 
     def bill(self, model: str, body: bytes) -> Vector:
         prompt = prompt_of(json.loads(body), marked=True, automatic=False)
+        if self.ignores:
+            prompt = prompt._replace(blocks=[block._replace(mark="") for block in prompt.blocks])
         cache = self.cache if self.reads else Cache()
         billed = cache.bill(model, self.clock(), prompt, MINIMUM, 0, hour_as_five=self.hour_as_five)
         self.total = Vector(*(a + b for a, b in zip(self.total, billed, strict=True)))

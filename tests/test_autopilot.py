@@ -100,6 +100,23 @@ def test_more_at_once_than_it_has_room_for_is_taken_all_the_same():
         pilot.observe(Request(3_000_000, [(str(k), 10) for k in range(300)]))
 
 
+@pytest.mark.parametrize(
+    ("path", "namespace", "gap_us"),
+    [
+        (lambda n: [(f"{n} {k}", 200) for k in range(18)], lambda _: "", 10_000_000),
+        (lambda n: [(f"{n}", 2_000)], lambda n: f"account {n}", 40_000_000),
+    ],
+)
+def test_what_outlives_its_requests_has_room_too(path, namespace, gap_us):
+    """Prefixes are known for a day, requests for hours: after a quiet night there are more of the former."""
+    pilot = Autopilot(POLICIES[BEST], SONNET, MINIMUM, most_requests=1_024, most_accesses=16_384)
+    for n in range(3_000):
+        at_us = n * gap_us + (10 * HOUR_US if n > 900 else 0)
+        made = pilot.observe(Request(at_us, path(n)), namespace=namespace(n))
+        pilot.settle(made.number, made.expected)
+        assert len(pilot._names) <= 16_384
+
+
 def test_the_markers_of_a_client_are_kept_and_learned_from():
     pilot = Autopilot(POLICIES[BEST], SONNET, MINIMUM)
     first = pilot.observe(Request(0, TURN, [(1, HOUR_US)]))
@@ -119,6 +136,19 @@ def test_what_the_bill_says_is_not_there_is_written_again():
         assert made.expected == Vector(0, 0, 0, 8_000)
         pilot.settle(made.number, billed)
     assert pilot.observe(Request(2 * MINUTE, TURN)).expected == Vector(0, 0, 8_000)
+
+
+def test_a_bill_as_expected_changes_nothing_where_a_mark_stood_below_the_minimum():
+    pilot = Autopilot(POLICIES["end_5m"], SONNET, MINIMUM)
+    whole, start = [("a", 600), ("b", 600)], [("a", 600)]
+    for at, path, expected in (
+        (0, whole, Vector(0, 0, 0, 1_200)),
+        (MINUTE, start, Vector(600)),
+        (2 * MINUTE, whole, Vector(0, 0, 1_200)),
+    ):
+        made = pilot.observe(Request(at, path))
+        assert made.expected == expected
+        pilot.settle(made.number, made.expected)
 
 
 def test_an_hour_that_became_five_minutes_on_the_bill_is_not_counted_on():

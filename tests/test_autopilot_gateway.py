@@ -46,9 +46,7 @@ def test_a_throttled_endpoint_is_left_within_the_call(tmp_path):
     assert [asked.line.split()[1] for asked in up.asked] == [INVOKE.replace("us.", "global."), INVOKE, INVOKE]
     assert [asked.body for asked in up.asked] == [BODY] * 3
     assert "the global endpoint throttles" in records[first["x-farthing-call-id"]].decisions[0].reason
-    assert (
-        sorted(record.status for record in records.values())[0] == ""
-    )  # the one that was throttled is no answer
+    assert sorted(record.status for record in records.values())[:2] == ["", ""]
     assert 'farthing_decisions_total{lever="endpoint",outcome="applied"} 1' in text
     assert 'farthing_decisions_total{lever="endpoint",outcome="refused"} 2' in text
     assert "farthing_policy_fault 0" in text
@@ -118,7 +116,7 @@ def line(tmp_path):
                 tmp_path / "outbox", bedrock=emulator.url, region="eu-west-1", auth=False, policy=file
             )
             clock = Clock()
-            url = stack.enter_context(running(where, default_book(), clock)).url
+            url = stack.enter_context(running(where, default_book(), clock))
             found = Line(url, emulator, clock)
             stack.callback(found.http.close)
             return found
@@ -188,7 +186,7 @@ def test_a_conversation_through_boto3_is_cached(tmp_path):
         hook.live.autopilots.warmth.wait()
         client = emulator.client(region="eu-west-1")
         attach(client.meta.events, hook)
-        used, said = [], []
+        used, said, messages = [], [], []
         for k in range(5):
             said += [words(300, f"q{k}"), words(400, f"a{k}")]
             messages = [

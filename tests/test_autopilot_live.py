@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farthing.config import Config, Residency
 from farthing.emulator._prompt import prompt_of
 from farthing.policy import load, undo
 from tests.piloted import ADAPTIVE, HEAD, MODEL, cloud, entry, turn, words
@@ -170,11 +171,20 @@ def test_a_cache_that_is_never_read_is_given_up_within_minutes(made, caplog):
     assert sent[-1].marks == []
     assert load(file).entries[0].state == "off"
     assert load(file).by == "the cache guard"
-    assert any("the guard took it back" in each.said for each in sent)  # in the outbox, too
-    assert "the guard took it back" in " ".join(
+    assert any("the cache guard took it back" in each.said for each in sent)  # in the outbox, too
+    assert "the cache guard took it back" in " ".join(
         decision.reason for each in sent for decision in each.call.intent.decisions
     )
     assert "reverted: support/cache" in caplog.text
+
+
+def test_cache_points_that_the_service_ignores_are_given_up(made):
+    sky = made(ignores=True)
+    sent = talk(sky, 40, wait_s=10)
+    settle_files()
+    assert sky.total.cached == 0
+    assert sum(bool(each.marks) for each in sent) == 10
+    assert "tokens were read or written where" in sky.live.autopilots.alarms[0].says
 
 
 def test_a_file_that_cannot_be_written_does_not_keep_the_guard_from_it(made):
@@ -183,10 +193,10 @@ def test_a_file_that_cannot_be_written_does_not_keep_the_guard_from_it(made):
     sent = talk(sky, 40, wait_s=10)
     settle_files()
     assert sent[-1].marks == []
-    assert "refused: the guard took it back" in sent[-1].said
+    assert "refused: the cache guard took it back" in sent[-1].said
     # who writes it anew means it
     sky.live.policy.write_text(ADAPTIVE.replace("Ada", "Bea"))
-    assert "the guard" not in sky.send(turn("hello")).said
+    assert "guard" not in sky.send(turn("hello")).said
 
 
 def test_cache_points_that_cost_more_than_they_save_are_taken_back(made):
@@ -236,7 +246,7 @@ def test_a_block_changed_in_the_middle_of_a_conversation_is_named(made):
 
 def test_agents_of_one_session_break_nothing(made):
     sky = made(WATCHED)
-    said = {name: [] for name in ("main", "search", "title")}
+    said: dict[str, list[str]] = {name: [] for name in ("main", "search", "title")}
     for k in range(10):
         for at, (name, blocks) in enumerate(said.items()):
             blocks += [words(300, f"{name} {k}"), words(300, f"{name} {k} answer")]
@@ -320,9 +330,40 @@ def test_an_hour_is_waited_for_as_an_hour(made):
     assert sky.send(said, session="s", wait_s=HOUR).model.startswith("global.")
 
 
+@pytest.mark.parametrize(
+    ("rule", "who", "leaves"),
+    [
+        (Residency(("geo:eu",)), {}, False),
+        (Residency(("geo:eu", "global")), {}, True),
+        (Residency(("geo:eu",), teams=("legal",)), {"team": "search"}, True),
+        (Residency(("geo:eu",), teams=("legal",)), {"team": "legal"}, False),
+        (Residency(("geo:eu",), teams=("legal",)), {}, False),  # nobody knows whose it is: it stays
+        (Residency(("in_region:eu-*",), accounts=("4711*",)), {"account": "471100000000"}, False),
+        (Residency(("geo:eu",), since="2026-12-01"), {}, True),
+    ],
+)
+def test_who_may_not_leave_stays(made, rule, who, leaves):
+    sky = made(HEAD + GLOBAL)
+    sky.live.config = Config(residency=(rule,))
+    sent = sky.send(turn("hello"), **who)
+    assert sent.model.startswith("global.") == leaves
+    assert ("refused: residency keeps it to" in sent.said) != leaves
+
+
 def test_the_verdict_is_in_the_reason(made):
     sent = made(HEAD + HAIKU).send(turn("hello"))
     assert "calls eu.anthropic.claude-haiku-4-5-20251001-v1:0 by the verdict v.json" in sent.said
+
+
+def test_a_model_in_shadow_is_priced_beside_the_one_that_is_called(made):
+    sky = made(HEAD + HAIKU.replace("use =", 'state = "shadow"\nuse ='))
+    sent = sky.send(turn(words(2_000)))
+    assert sent.model == MODEL
+    assert sent.decisions[0].shadow
+    ((name, called, other),) = sky.live.autopilots.shadows
+    assert name == "support/claude-sonnet-4-6/model"
+    assert called == 2_000 * 3_300_000 + 20 * 16_500_000
+    assert other == 2_000 * 1_100_000 + 20 * 5_500_000
 
 
 def test_a_throttled_endpoint_is_left_for_the_one_that_was_asked_for(made):
@@ -379,3 +420,63 @@ def test_a_clock_that_steps_does_no_harm(made):
     said = turn(words(2_000, "q"), system=SYSTEM)
     sent = [sky.send(said, wait_s=wait_s) for wait_s in (30, 30, -7_200, 30, 30, 90_000, 30, 30)]
     assert sent[-1].billed.cache_read == 11_000
+
+
+# --- whatever is sent ------------------------------------------------------------------------------------------------
+
+text = st.integers(1, 2_500).map(lambda tokens: {"type": "text", "text": words(tokens, str(tokens))})
+used = st.just({"type": "tool_use", "id": "t1", "name": "look", "input": {"at": "here"}})
+told = st.integers(1, 900).map(
+    lambda n: {"type": "tool_result", "tool_use_id": "t1", "content": words(n, "r")}
+)
+thought = st.just({"type": "thinking", "thinking": "hm", "signature": "s"})
+tool = st.integers(1, 5_000).map(
+    lambda n: {"name": "look", "description": words(n), "input_schema": {"type": "object"}}
+)
+parts = st.one_of(text, used, told, thought)
+bodies = st.fixed_dictionaries(
+    {"messages": st.lists(
+        st.fixed_dictionaries({
+            "role": st.sampled_from(["user", "assistant"]),
+            "content": st.one_of(st.just("hello"), st.lists(parts, min_size=1, max_size=4)),
+        }), min_size=1, max_size=6)},
+    optional={"system": st.one_of(st.just("be brief"), st.lists(text, min_size=1, max_size=3)),
+              "tools": st.lists(tool, min_size=1, max_size=3)},
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(bodies, min_size=1, max_size=3), st.integers(2, 5))
+def test_tools_thoughts_and_plain_texts_are_taken_as_they_come(tmp_path_factory, said, times):
+    """Requests that grow, and come again: the emulator refuses what the service would."""
+    sky = cloud(tmp_path_factory.mktemp("walk"), ADAPTIVE)
+    for _ in range(times):
+        messages: list[object] = []
+        for each in said:
+            messages += each["messages"]
+            body = json.dumps({"max_tokens": 9, **each, "messages": messages}).encode()
+            sent = sky.send(body, wait_s=30)
+            before, after = (
+                prompt_of(json.loads(one), marked=True, automatic=False) for one in (body, sent.body)
+            )
+            assert [block.data for block in before.blocks] == [block.data for block in after.blocks]
+            assert len(after.marks) <= 4
+
+
+def test_threads_may_send_at_once(made):
+    sky = made()
+    faults: list[BaseException] = []
+
+    def agent(name: str) -> None:
+        try:
+            talk(sky, 12, wait_s=3, name=name, session=name)
+        except BaseException as error:  # noqa: BLE001
+            faults.append(error)
+
+    threads = [threading.Thread(target=agent, args=(f"agent {n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert sky.total.cache_read > sky.total.prompt // 2

@@ -10,6 +10,7 @@ from botocore.awsrequest import AWSResponse
 from farthing.config import Budget, Config
 from farthing.emulator import Fault
 from farthing.gateway import batch
+from farthing.gateway._batch_accept import Usual
 from farthing.gateway._batch_bedrock import Bedrock
 from farthing.gateway._batch_clock import HOUR, SECOND, anchor
 from farthing.gateway._batch_messages import Messages
@@ -188,13 +189,24 @@ def test_what_a_job_leaves_goes_into_another_while_there_is_time(worker, there):
     paid_once(there, ends)
 
 
-def test_a_job_that_takes_too_long_is_stopped_and_the_rest_sent(worker, there):
-    there.jobs.step_s = 0.1
-    accept(worker, [request(n, deadline="90m") for n in range(100)])
-    ends = finish(worker, there, minutes=4)
+def test_a_job_that_fails_is_tried_once_more(worker, there):
+    there.jobs.ends.extend([("Failed", 0)] * 2)
+    accept(worker, [request(n, deadline="12h") for n in range(100)])
+    ends = finish(worker, there)
     assert {end.mode for end in ends.values()} == {"on_demand"}
-    assert [job.stopping for job in worker.queue.jobs("collected")] == [1]
+    assert all("the job ended Failed" in end.reason for end in ends.values())
+    assert len(there.jobs.jobs) == 2
     paid_once(there, ends)
+
+
+def test_a_job_that_takes_too_long_is_stopped_and_the_rest_sent(there, tmp_path):
+    there.jobs.step_s = 0.3
+    with working(tmp_path / "queue", there, margin_s=3600) as worker:
+        accept(worker, [request(n, deadline="3h") for n in range(100)])
+        ends = finish(worker, there, minutes=10)
+        assert {end.mode for end in ends.values()} == {"on_demand"}
+        assert [job.stopping for job in worker.queue.jobs("collected")] == [1]
+        paid_once(there, ends)
 
 
 def test_answers_that_were_paid_and_not_delivered_are_not_paid_again(worker, there):
@@ -476,7 +488,7 @@ def test_a_request_that_is_taken_back(worker, there):
 def test_handed_in_again_it_is_known(worker, there):
     accept(worker, [request(1)])
     queue = worker.queue
-    usual = batch.Usual(queue.now_us())
+    usual = Usual(queue.now_us())
     same, other = json.dumps(request(1)).encode(), json.dumps(request(2) | {"id": "r1"}).encode()
     assert batch.submit(queue, [same], usual)[:2] == (0, 1)
     assert batch.submit(queue, [other], usual)[2] == [(1, "id 'r1' is another request's in the queue")]

@@ -2,14 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.book import default_book
 from farthing.gateway._batch_accept import due_us
 from farthing.gateway._batch_clock import HOUR, SECOND
-from farthing.gateway._batch_limits import limits_of
+from farthing.gateway._batch_limits import ask_quotas, limits_of
 from farthing.gateway._batch_plan import (
     LIKELY_US,
     WORST_US,
@@ -58,7 +60,7 @@ def test_a_good_size_goes_at_once():
 
 
 def test_a_hundred_go_when_the_earliest_deadline_needs_it():
-    needed_us = 24 * HOUR - FAST.worst_us - MARGIN.of(150)
+    needed_us = 24 * HOUR - FAST.worst_us - MARGIN.of(150)  # half an hour, and what would have to be sent
     assert planned(rows(150, 24), needed_us - 1)[0] == []
     assert planned(rows(150, 24), needed_us)[0] == [(150, True)]
 
@@ -96,10 +98,20 @@ def test_jobs_keep_the_limits_of_the_quota():
     assert planned(rows(1000, 24), limits=heavy)[0] == [(500, True), (500, True)]
 
 
+def test_where_places_are_few_jobs_are_larger():
+    waiting = rows(10_000, 24)
+    assert planned(waiting, open_jobs={GROUP.model: 18})[0] == [(5000, True), (5000, True)]
+    assert len(planned(waiting)[0]) == 10
+
+
+def test_a_large_queue_is_not_sent_by_itself_because_all_of_it_could_fail():
+    assert {as_job for _, as_job in planned(rows(30_000, 3), paces=Pace(HOUR, 2 * HOUR))[0]} == {True}
+
+
 def test_the_earliest_deadline_has_the_last_free_place():
     waiting = rows(1000, 24) + rows(1000, 12, first=1000)
     one_left = {GROUP.model: 19}
-    sizes, found = planned(waiting, open_jobs=one_left)
+    sizes, found = planned(waiting, limits=Limits(most=1000), open_jobs=one_left)
     assert sizes == [(1000, True)]
     assert set(found[0].ids) == {row.id for row in waiting[1000:]}
     assert len(planned(waiting + rows(1000, 24, OTHER), open_jobs=one_left)[0]) == 2  # a quota is of a model
@@ -164,7 +176,7 @@ def test_nine_tenths_from_the_cache_are_cheaper_at_once_on_bedrock():
 def test_without_a_cache_a_batch_is_half():
     choice = choose(default_book(), SONNET, with_hits(10_000, 100, 0), NOON)
     assert choice.reason == ""
-    assert choice.sync_picos == 2 * choice.batch_picos
+    assert (choice.sync_picos, choice.batch_picos) == (31_500_000_000, 15_750_000_000)
 
 
 def test_the_break_even_is_that_of_the_published_rule():
@@ -198,6 +210,24 @@ def test_quotas_are_of_the_model_and_else_as_published():
     ]  # fmt: skip
     assert limits_of(quotas, "Claude Sonnet 4.6") == Limits(50, 9_000, 128 << 20, 5)
     assert limits_of(quotas, "Claude Opus 5") == Limits()
+
+
+def test_quotas_are_asked_page_by_page_and_not_having_the_right_is_no_fault():
+    client = boto3.client(
+        "service-quotas", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x",
+        endpoint_url="http://127.0.0.1:9",
+    )  # fmt: skip
+    name = "ecords per batch inference job for Claude Opus 5"
+    pages = [
+        {"Quotas": [{"QuotaName": f"R{name}", "Value": 900.0}], "NextToken": "n"},
+        {"Quotas": [{"QuotaName": f"Minimum number of r{name}", "Value": 10.0}]},
+    ]
+    with Stubber(client) as answers:
+        answers.add_response("list_service_quotas", pages[0], {"ServiceCode": "bedrock"})
+        answers.add_response("list_service_quotas", pages[1], {"ServiceCode": "bedrock", "NextToken": "n"})
+        assert limits_of(ask_quotas(client), "Claude Opus 5")[:2] == (10, 900)
+        answers.add_client_error("list_service_quotas", "AccessDeniedException")
+        assert ask_quotas(client) == []
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("6h", 21_600), ("2d", 172_800)])

@@ -196,6 +196,41 @@ def test_nothing_usable(bound, trace):
     assert "no request of it can be used: 1 no hashes" in err
 
 
+@pytest.mark.parametrize("at", [-5, 1e300])
+def test_a_time_that_is_none_is_named_with_its_line(bound, trace, at):
+    good, bad = asked(0, 2_100, 1, 2, 3, 4), asked(at, 2_100, 1, 2, 3, 4)
+    code, answer, err = bound(trace(good, bad))
+    assert (code, answer["requests"]) == (2, 1)
+    assert "trace.jsonl:2: Expected `float`" in err
+    code, _, err = bound(trace(bad))
+    assert code == 2
+    assert "1 unreadable" in err
+    assert "trace.jsonl:1: Expected `float`" in err
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", 10**25, 1e300])
+def test_a_day_that_no_calendar_has_is_named_with_its_line(bound, trace, at):
+    lines = [
+        {"session_id": "a", "timestamp": t, "input": "hello", "output": "x"} for t in (at, 1_760_000_000)
+    ]
+    code, answer, err = bound(trace(*lines), "--format", "agent_trace")
+    assert (code, answer["requests"]) == (2, 1)
+    assert "trace.jsonl:1: " in err
+
+
+def test_no_caching_is_advised_where_the_policy_would_lose(bound, trace):
+    """Sent twice a minute apart, then never again: a second sighting is written for nothing."""
+    _, answer, _ = bound(trace(*(asked(at * 1_000, 5_120, *range(10)) for at in (0, 60))))
+    usd = {name: float(picos) for name, picos in (answer["usd"] | answer["policies_usd"]).items()}
+    assert usd["adaptive"] > usd["none"]
+    assert (answer["best_online_policy"], usd["best_online"]) == ("none", usd["none"])
+
+
+def test_a_minimum_below_nothing(bound, trace):
+    code, _, err = bound(trace(asked(0, 600, 1)), "--minimum=-1")
+    assert (code, err) == (2, "farthing: --minimum -1 is no number of tokens\n")
+
+
 def test_the_real_sessions(bound, shared):
     """Figures known from an earlier program: the policies, the bound and the plan, to the cent."""
     code, answer, _ = bound(shared / "data/claude_code_kv_traces/sessions.jsonl.gz", "--format", "kv_trace")

@@ -86,6 +86,9 @@ def test_a_month_by_command(run, tmp_path):
     code, out, _ = run("closings", "show", "2026-10", "--by", "team,kind", "--json")
     rows = {(row["team"], row["kind"]): row["booked_usd"] for row in json.loads(out)["rows"]}
     assert rows["unassigned", "tax"] == "1"
+    computed = sum(Decimal(row["computed_usd"]) for row in json.loads(out)["rows"])
+    code, out, _ = run("closings", "show", "2026-10", "--json")
+    assert computed == Decimal(json.loads(out)["computed_usd"])
     assert Decimal(rows["search", "usage"]) == Decimal(listed(OCTOBER[0], OCTOBER[3])).scaleb(-12)
     code, out, _ = run("closings", "list", "--json")
     assert [row["closing"] for row in json.loads(out)["closings"]] == ["2026-10.1"]

@@ -135,6 +135,17 @@ def test_it_needs_the_owner_and_enough_hours(tmp_path, clocked):
         assert one.saved.mid > 0
 
 
+def test_an_order_on_few_hours_is_not_resolved(tmp_path):
+    """Twenty calls, six minutes apart: held and sent together they would write their rules once."""
+    records = [record(3 * n, body(at(3 * n), n, clock=False)) for n in range(20)]
+    plan, _, _ = plan_of(tmp_path, records, deadline="6h")
+    one = next(each for each in plan.advice if each.lever == "schedule")
+    assert one.saved.mid > 0
+    assert not one.resolved
+    assert not one.counts
+    assert "not resolved" in one.why_not
+
+
 def test_where_nothing_changes_nothing_is_moved(tmp_path):
     records = [
         record(n, body(START, n), *((WRITTEN, 0) if n else (0, WRITTEN))) for n in range(60)

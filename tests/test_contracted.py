@@ -16,7 +16,7 @@ from farthing.cells import Question, at_list, cells, parse_where
 from farthing.config import Budget, load
 from farthing.exporters.focus import export
 from farthing.ledger import Ledger
-from farthing.money import from_usd
+from farthing.money import from_usd, show, usd
 from farthing.reports import REPORTS, as_json
 from farthing.usage import EPOCH, Facts, Usage
 from farthing.watch._events import over_budget
@@ -223,6 +223,23 @@ def test_the_first_day_of_an_offer_is_a_price_step_with_its_name(ledger, questio
     assert all(NAME not in name for name in back)  # nothing began in September
 
 
+def test_the_same_usage_by_another_book_differs_in_prices_alone(run, project):
+    """Though the offers of farthing.toml tell accounts apart, and the other book is everyone's."""
+    head = '[[offers]]\nname = "Tenth"\nsigned = 2026-01-01\nstarts = 2026-01-01\n'
+    (project / "tenth.toml").write_text(head + '[[offers.rates]]\npercent_off = "10"\n')
+    for side in ("--to-book", "--from-book"):
+        words = ("why", "--from", "2026-10", "--to", "2026-10", side, "tenth.toml", "--json")
+        code, out, err = run(*words)
+        assert code == 0, err
+        said = json.loads(out)
+        moved = [step["name"] for step in said["steps"] if from_usd(step["usd"])]
+        assert moved
+        assert all(name.startswith("price of ") for name in moved)
+        assert sum(from_usd(step["usd"]) for step in said["steps"]) == (
+            from_usd(said["to_usd"]) - from_usd(said["from_usd"])
+        )
+
+
 # --- FOCUS and reports -----------------------------------------------------------------------------------------------
 
 
@@ -351,3 +368,44 @@ def test_an_estimate_is_of_no_account_and_so_of_no_offer(run):
     )
     assert code == 0, err
     assert Decimal(json.loads(out)["from_usd"]) * 2 == Decimal(listed["from_usd"])
+
+
+def test_what_migrate_says_of_offers_is_of_the_model_that_is_left(run, ledger, question):
+    """Not of all the ledger, whose other model is in no figure of the answer."""
+    code, out, err = run("migrate", "--from", "claude-sonnet-4-6", "--to", "claude-sonnet-5-5", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["legacy"] == []
+    held = cells(ledger, at_list(question), ("model",))
+    listed = sum(cell.cost for cell in held if cell.keys == ("claude-sonnet-4-6",))
+    assert from_usd(said["offers"]["list_usd"]) == listed
+    assert from_usd(said["offers"]["list_usd"]) - from_usd(said["offers"]["off_usd"]) == from_usd(
+        said["from_usd"]
+    )
+
+
+def test_what_is_of_no_call_is_told_where_calls_are_shared_out_and_closed(run, question, tmp_path):
+    """A commitment's shortfall is in `bill`, and in no call: allocate and close have it beside."""
+    commitment = '\n[offers.commitment]\nusd = "100000"\nevery = "month"\n'
+    (tmp_path / "offers.toml").write_text(OFFER + commitment)
+    (tmp_path / "farthing.toml").write_text(SETTINGS)
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(USAGES)
+    october = replace(at_list(question), since=date(2026, 10, 1))
+    listed = sum(cell.cost for cell in cells(ledger, october, ("account",)) if cell.keys == (OURS,))
+    owed = 100_000 * 10**12 - listed // 2
+
+    def told(*words) -> str:
+        code, out, err = run(*words, "--config", tmp_path / "farthing.toml", "--ledger", tmp_path / "ledger")
+        assert code == 0, err
+        return out
+
+    bill = told("bill", "--since", "2026-10-01", "--until", "2026-10-31", "--json")
+    assert from_usd(json.loads(bill)["shortfall_usd"]) == owed
+    assert f"{show(owed)} of shortfalls fell due" in told("allocate", "--month", "2026-10")
+    assert "shortfalls" not in told("allocate", "--month", "2026-09")  # no period ends in it
+    closing = ("close", "2026-10", "--accrue", "--dry-run")
+    assert "shortfalls less rebates" in told(*closing)
+    said = json.loads(told(*closing, "--json"))
+    assert said["terms"] == {"rebate_usd": "0", "shortfall_usd": usd(owed)}
+    assert said["booked_usd"] == said["computed_usd"]

@@ -244,6 +244,16 @@ def test_the_gateway_recorded_every_decision(day):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("run", ["off", "on"])
+def test_the_logs_alone_come_to_the_same(day, tmp_path, capsys, run):
+    """Whoever imports a run's folder has its bill, the batch with its time and model among it."""
+    assert said(capsys, "import", str(day.folder / run), "--ledger", str(tmp_path / "ledger"))[0] == 0
+    code, out, _ = said(capsys, "bill", "--ledger", str(tmp_path / "ledger"), "--json")
+    footer = json.loads(out)["footer"]
+    assert (code, footer["usd"], footer["assumed_usd"]) == (0, day.told[f"{run}_usd"], "0")
+    assert footer["priced"] == len(requests())
+
+
 def test_what_was_realised_is_the_waterfall(day):
     """`farthing savings report` has the second run alone, and works the levers back out of it: the same dollars."""
     config = load_config(day.folder / "farthing.toml")

@@ -185,6 +185,21 @@ def test_the_command_line_agrees(month, tmp_path, capsys):
     assert told["difference_usd"] == "0"
 
 
+def test_the_bill_of_an_earlier_run_stays(tmp_path):
+    """Logs of both runs are there, so both must be on the bill."""
+    for _ in range(2):
+        clock = Clock(datetime(2026, 10, 8, tzinfo=UTC), 0)
+        world = World(default_book(), clock, logs=Logs(tmp_path / "logs"))
+        with running(world, cur_folder=tmp_path / "cur") as emulated:
+            for _ in range(2):
+                invoke(emulated.client(), "us.anthropic.claude-sonnet-4-6", body())
+                emulated.write()
+    bill = Statement([tmp_path / "cur"])
+    found = reconcile(bill, ledger_of(tmp_path, tmp_path / "logs"), OCTOBER)
+    assert found.difference_picos == 0
+    assert sum(line.tokens for line in bill.billed if line.meter == "input") == 4 * 5
+
+
 def test_logs_lie_as_in_s3(month):
     names = [path.relative_to(month[0] / "logs").as_posix() for path in (month[0] / "logs").rglob("*.gz")]
     assert all(name.startswith("AWSLogs/") and "/BedrockModelInvocationLogs/" in name for name in names)

@@ -101,6 +101,27 @@ def test_paths_that_lead_elsewhere_are_not_found(up, passing, path):
     assert up.asked == []
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models/../organizations/api_keys",
+        "/v1/models/..%2Forganizations",
+        "/v1/models/%2e%2e/x",
+        "/v1/models/%252e%252e%252fx",
+        "/v1/modelsX/../../admin",
+    ],
+)
+def test_models_cannot_be_a_way_to_the_rest_of_the_api(path, tmp_path):
+    """The upstream is asked with the gateway's own right."""
+    with (
+        upstream(lambda _: [reply(b"{}")]) as up,
+        gateway(tmp_path, "--anthropic", up.url, "--no-auth") as made,
+    ):
+        assert answered(made.raw(request("GET", path))).status == 404
+        assert answered(made.raw(request("GET", "/v1/models/claude-sonnet-4-6?limit=1"))).status == 200
+        assert [asked.line for asked in up.asked] == ["GET /v1/models/claude-sonnet-4-6?limit=1 HTTP/1.1"]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"{" * 100_000, b'{"max_tokens": -1}',
                                   b'{"max_tokens": 1e400}', b'{"max_tokens": true}', b"null"])  # fmt: skip
 @pytest.mark.parametrize(("path", "dialect"), [(INVOKE, "bedrock"), ("/v1/messages", "anthropic")])

@@ -131,6 +131,14 @@ def test_any_answer_comes_back_as_it_was_given(told, passing, status, headers, b
                     ("connection", "close")]  # fmt: skip
 
 
+def test_an_answer_of_many_headers(told, passing):
+    many = [(f"X-{number}", "v" * 30) for number in range(500)]
+    told["answer"] = lambda _: [reply(message(), headers=many)]
+    got = passing.post(INVOKE)
+    assert got.status == 200
+    assert dict(got.headers)["x-499"] == "v" * 30
+
+
 def test_each_answer_names_its_call_and_its_cost(passing):
     got = passing.post(INVOKE)
     assert got["x-farthing-cost-usd"] == COST

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -337,6 +339,54 @@ def test_workers_end_together(several):
     before = children(several.process.pid)
     assert several.end() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.4, 1.2])
+@pytest.mark.parametrize(
+    "command",
+    [["emulate"], ["gateway", "--bedrock", "http://127.0.0.1:9", "--no-auth", "--outbox", "OUT", "--workers", "3"]],
+    ids=["emulate", "gateway"],
+)  # fmt: skip
+def test_ends_with_exit_code_0_before_it_listens(tmp_path, command, after_s):
+    said = [word.replace("OUT", str(tmp_path)) for word in command]
+    process = subprocess.Popen([sys.executable, "-m", "farthing", *said], stdout=subprocess.DEVNULL)
+    assert waited(lambda: catches(process.pid, signal.SIGTERM))
+    time.sleep(after_s)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def catches(pid, number):
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1
+
+
+def test_workers_that_cannot_begin_are_bad_input(tmp_path):
+    flags = ("--bedrock", "http://127.0.0.1:9", "--no-auth", "--workers", "2", "--profile", "nobody")
+    with pytest.raises(AssertionError, match="nobody"), gateway(tmp_path, *flags) as made:
+        made.end()
+
+
+def test_nobody_waits_in_line_while_workers_end(tmp_path):
+    gate = threading.Event()
+    flags = ("--no-auth", "--workers", "2")
+    with upstream(streaming(gate)) as up, gateway(tmp_path, "--bedrock", up.url, *flags) as made:
+        with socket.create_connection(made.address, timeout=20) as client:
+            client.sendall(request("POST", STREAM, BODY))
+            client.recv(65536)
+            made.process.send_signal(signal.SIGTERM)
+            assert waited(lambda: refused(made.address))
+            gate.set()
+            assert until_closed(client).endswith(LAST)
+        assert made.process.wait(20) == 0
+
+
+def refused(address):
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_workers_do_not_outlive_their_parent(tmp_path):

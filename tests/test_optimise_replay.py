@@ -95,6 +95,15 @@ def test_an_order_changes_when_calls_are_sent_and_nothing_else(calls, waits):
     trace = played.traffic.trace
     assert (kept[~waiting] == trace.at_us[~waiting]).all()
     assert (kept[waiting] >= trace.at_us[waiting]).all()
+    assert (kept[waiting] <= trace.at_us[waiting] + HOUR).all()
+
+
+def test_none_of_many_calls_waits_longer_than_it_may():
+    calls = [(minute // 100, minute % 4, 50, 20) for minute in range(6_000)]
+    played = stage(calls, [True] * len(calls))
+    late = played._times(HOUR) - played.traffic.trace.at_us
+    assert late.min() >= 0
+    assert late.max() <= HOUR
 
 
 def test_calls_in_the_order_of_their_prefixes_read_what_the_first_one_wrote():

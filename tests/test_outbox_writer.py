@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,16 @@ def test_a_full_disk_refuses_intents_and_keeps_results_until_there_is_room(tmp_p
     outbox.intent(intent("after"))
     assert not outbox.waiting
     assert lines(tmp_path)[-2:] == [result("before"), intent("after")]
+    outbox.close()
+
+
+def test_a_folder_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox")
+    outbox.sync(outbox.intent(intent("a")))
+    shutil.rmtree(tmp_path / "outbox")
+    outbox.result(result("a"))
+    outbox.sync(outbox.intent(intent("b")))
+    assert lines(tmp_path / "outbox") == [result("a"), intent("b")]
     outbox.close()
 
 

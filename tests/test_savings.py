@@ -96,6 +96,15 @@ def test_the_bill_of_the_ledgers_days_is_what_savings_are_measured_by(place, cap
     assert sum(Decimal(one["billed_usd"]) for one in said["workloads"]) == 60
 
 
+@pytest.mark.parametrize("billed", ["60.000000000001", "47.123456789012", "0.000000000007"])
+def test_the_steps_add_up_to_the_picodollar_in_billed_money_too(place, capsys, billed):
+    line = bills.Line("2026-09-07", "111122223333", "us-east-1", "claude-sonnet-4-6", "regional", "on_demand",
+                      "input", False, 2 * 10**7, Decimal(billed))  # fmt: skip
+    said = asked(capsys, place, "--statement", bills.write_csv(place / "cur.csv", [line]))
+    steps = sum(dollars(one["saved_usd"])[1] for one in said["waterfall"])
+    assert Decimal(said["billed_usd"]) - steps == dollars(said["advised_usd"])[1]
+
+
 def test_a_bill_and_a_filter_do_not_go_together(place, capsys):
     code, _, err = run(
         capsys, "--ledger", place / "ledger", "--statement", place / "cur.csv", "--where", "model=claude-*"

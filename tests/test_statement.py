@@ -1,5 +1,6 @@
 """Bills decoded and reconciled: made of usage and public rates, with faults planted in them."""
 
+import gzip
 import json
 from collections import defaultdict
 from dataclasses import replace
@@ -230,7 +231,7 @@ def test_what_is_no_usage_is_apart(billed, tmp_path):
     [
         ("a,b\n1,2\n", "no bill that is known here"),
         ("lineItem/UsageType,lineItem/LineItemType\nx,Usage\n", "lacks line_item_usage_start_date"),
-        ("", "cannot be read|no bill"),
+        ("", "empty: fetch it again"),
     ],
 )
 def test_what_is_no_bill_is_refused_in_one_line(text, says, tmp_path):
@@ -251,6 +252,30 @@ def test_a_line_that_is_no_number_is_told_and_the_rest_counts(billed, tmp_path):
     assert "cur.csv:4: not a number" in found.loaded.bad[0]
     assert summed(found).items() < wanted(billed).items() | summed(found).items()
     assert len(found.billed) == len(billed) - 1
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_of_a_file_cut_in_a_row_the_rows_before_it_count(billed, tmp_path, compress):
+    path = bills.write_csv(tmp_path / "cur.csv", billed)
+    lines = path.read_text().splitlines()
+    text = "\n".join([*lines[:9], lines[9][:70]])
+    path.write_bytes(gzip.compress(text.encode()) if compress else text.encode())
+    found = Statement([path])
+    assert summed(found) == wanted(billed[:8])
+    assert found.loaded.lines == 9
+    assert [bad.partition(" (")[0] for bad in found.loaded.bad] == [f"{path}:10: no whole row"]
+
+
+def test_rows_of_too_many_and_too_few_cells_are_told_with_their_lines(billed, tmp_path):
+    path = bills.write_csv(tmp_path / "cur.csv", billed)
+    lines = path.read_text().splitlines()
+    lines[3], lines[6] = lines[3][:40], lines[6] + ",more,cells"
+    path.write_text("\n".join(lines))
+    found = Statement([path])
+    assert [bad.split(":")[1] for bad in found.loaded.bad] == ["4", "7"]
+    assert summed(found) == wanted(billed[:2] + billed[3:5] + billed[6:])
+    again = found.grouped(["account", "principal"])  # which reads the file again
+    assert sum(group.picos for group in again) == found.billed_picos
 
 
 def test_two_currencies_are_refused(billed, tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -417,6 +418,21 @@ def test_new_calls_appear(tmp_path):
         after = made.get("/bill.json").json
     assert after["kpis"][1]["value"] > before["kpis"][1]["value"]
     assert after["ledger_version"] != before["ledger_version"]
+
+
+def test_many_at_once_are_told_the_same(tmp_path):
+    """Threads that ask all pages while calls come in: each answer is of some state of the ledger, and none fails."""
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append(list(usages(hours=24)))
+    paths = [f"/{name}.json?where=mode%3D{mode}" for name in ORDER for mode in ("batch", "on_demand")]
+    with site(tmp_path / "ledger", fresh_s=0) as made, ThreadPoolExecutor(6) as threads:
+        answers = threads.map(made.get, paths * 2)
+        for hour in range(24, 30):
+            ledger.append(list(usages(hours=hour + 1, first=hour)))
+        assert {answer.status for answer in answers} == {200}
+        last = made.get("/bill.json?where=mode%3Dbatch").json
+    found = cells(Ledger(tmp_path / "ledger"), Question(where=(parse_where("mode=batch"),)))
+    assert last["footer"]["usd"] == usd(sum(cell.cost for cell in found))
 
 
 def test_the_command_serves_and_ends(place, tmp_path):

@@ -206,6 +206,7 @@ def test_guessing_is_slow(guarded: Site, clock):
 def test_another_sites_form_does_not_log_in(guarded: Site):
     body = f"key={guarded.tokens['viewer']}".encode()
     assert guarded.post("/login", body, sec_fetch_site="cross-site").status == 403
+    assert guarded.post("/login", body, origin="https://evil.example").status == 403
 
 
 # --- whose money -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,10 @@ import pytest
 
 from farthing.gateway._keys import Key, Keys, add
 from farthing.gateway._outbox import Outbox
+from farthing.importers.outbox import read
 from farthing.ledger import Ledger
-from farthing.outbox import Intent, Result, Tokens
+from farthing.outbox import Intent, Result, Tokens, encode
+from farthing.usage import Usage
 from farthing.web._access import Access
 from farthing.web._live import Place, end_of, follow
 from tests.web_server import Site, site
@@ -128,8 +130,6 @@ def test_an_id_that_is_not_ours_begins_at_the_end(served: Site, outbox, wrong):
 
 
 def test_a_line_half_written_waits_for_its_end(tmp_path):
-    from farthing.outbox import encode
-
     file = tmp_path / "gateway-1.jsonl"
     line = encode(result("g1"))
     file.write_bytes(line[:40])
@@ -176,6 +176,28 @@ def test_each_team_follows_its_own(tmp_path, outbox):
             outbox.result(result("g2", "search"))
             assert following(stream)[1]["id"] == "r-g2"
         assert [row["id"] for row in there.get("/live.json").json["tables"]["recent"]["rows"]] == ["r-g2"]
+
+
+@pytest.mark.parametrize(
+    ("where", "fit"),
+    [
+        ("team=search", True), ("team!=search", False), ("model=claude-sonnet-*", True), ("endpoint=regional", False),
+        ("tag:team=search", True), ("tag:env=prod", False), ("region=us-east-1", True), ("routing=global", True),
+        ("status=", True), ("workload=nobody", False), ("mode=on_demand", True),
+    ],
+)  # fmt: skip
+def test_filters_hold_as_on_other_pages(tmp_path, outbox, where, fit):
+    """The page, and the same call in a ledger."""
+    ledger = Ledger(tmp_path / "ledger")
+    (usage,) = read([(1, encode(result("g1")).rstrip())])
+    assert isinstance(usage, Usage)
+    ledger.append([usage])
+    outbox.result(result("g1"))
+    with site(tmp_path / "ledger", outbox=str(outbox.folder)) as made:
+        for path, table in (("/live.json", "recent"), ("/explore.json?calls=5", "calls")):
+            query = [("where", where), *([("calls", "5")] if "?" in path else [])]
+            rows = made.get(path.partition("?")[0], query).json["tables"][table]["rows"]
+            assert [row["usd"] for row in rows] == (["0.0045"] if fit else [])
 
 
 def test_without_an_outbox_it_says_how_to_follow_one(tmp_path):

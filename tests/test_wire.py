@@ -1,6 +1,7 @@
 """The wire: frames as botocore reads them, answers metered however they are cut, paths that lead nowhere else."""
 
 import json
+import sys
 import zlib
 from base64 import b64encode
 from itertools import pairwise
@@ -14,6 +15,11 @@ from hypothesis import strategies as st
 from farthing.meters import Vector
 from farthing.usage import Rejected
 from farthing.wire import Answers, FrameError, Frames, Route, ask, encode, event, route, safe_model_id
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 INVOKE = route("POST", "/model/global.anthropic.claude-sonnet-4-6/invoke") or pytest.fail("no route")
 STREAM = route(
@@ -172,11 +178,20 @@ def test_an_answer_in_one_piece() -> None:
         ("", body),
         ("gzip", zlib.compress(body, wbits=31)),
         ("deflate", zlib.compress(body)),
+        ("zstd", zstd.compress(body)),
     ]:
         answer = metered(
             INVOKE, "application/json", sent, content_encoding=encoding, x_amzn_requestid="r"
         ).done()
         assert (answer.parts[0].tokens.cached, answer.request_id, answer.final) == (940, "r", True)
+
+
+def test_brotli_is_read_where_it_is_installed() -> None:
+    brotli = pytest.importorskip("brotli", reason="an answer in brotli counts as its ceiling without brotli")
+    sent = brotli.compress(json.dumps({"id": "msg_1", "model": "m", "usage": START}).encode())
+    for cut in (1, 40, len(sent)):
+        answers = metered(INVOKE, "application/json", sent[:cut], sent[cut:], content_encoding="br")
+        assert answers.done().parts[0].tokens.cached == 940
 
 
 def test_headers_tell_the_tokens_where_the_body_does_not() -> None:

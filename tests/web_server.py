@@ -81,6 +81,7 @@ def site(
 ) -> Iterator[Site]:
     """Served by uvicorn on a port that is free, until left."""
     given: dict[str, Any] = {"policy": ledger.parent / "farthing-policy.toml", "clock": lambda: NOW} | more
+    given |= {"config": str(config or "")}
     books = Books(str(ledger), _Asking(config, ""), **given)
     access = access or Access(None, audit=ledger.parent / "audit.jsonl")
     web = Web(books, access, ("127.0.0.1", "localhost"))

@@ -2,8 +2,8 @@
 
     python tools/autopilot.py shared/data/claude_code_kv_traces/sessions.jsonl.gz [--sessions N]
 
-Bodies go through the decisions of gateway and hooks and are billed by the emulator's cache, both in this process. Amounts
-are of prompts and answers at the list price of Claude Sonnet 4.6, global.
+Bodies go through the decisions of gateway and hooks and are billed by the emulator's cache, both in this process.
+Amounts are of prompts and answers at the list price of Claude Sonnet 4.6, global.
 """
 
 import argparse
@@ -12,9 +12,11 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from farthing.cache import Trace
 from tests.piloted import ADAPTIVE, HEAD, SECOND, Cloud, cloud, entry
-from tests.replayed import MODEL, RATES, Trace, calls, figures, sessions
+from tests.replayed import MODEL, RATES, calls, figures, sessions
 
 TTL = HEAD + entry("ttl", 'ttl = "1h"')
 
@@ -39,7 +41,10 @@ def main() -> None:
     said = asked.parse_args()
     trace = sessions(said.file, said.sessions)
     least = figures(trace)
-    rows = {"calls": trace.requests, **{name: round(picos / 1e12, 2) for name, picos in least.items()}}
+    rows: dict[str, Any] = {
+        "calls": trace.requests,
+        **{name: round(picos / 1e12, 2) for name, picos in least.items()},
+    }
     for name, policy, marked in (("autopilot", ADAPTIVE, ""), ("own_5m", HEAD, "5m"), ("ttl_1h", TTL, "5m")):
         began = time.perf_counter()
         picos, sky = play(trace, policy, marked)

@@ -229,7 +229,7 @@ class Autopilot:
     def _correct(self, sent: _Sent, billed: Vector) -> None:
         """The state as the bill says that it is."""
         state, depth = self._state, 0
-        for position, node in enumerate(sent.path.tolist()):
+        for node in sent.path.tolist():
             depth += int(self._walk.sizes[node])
             if billed.cached < depth <= sent.expected.cached:
                 state[node, EXPIRES] = state[node, ENTRY_EXPIRES] = NEVER

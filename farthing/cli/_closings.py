@@ -92,6 +92,9 @@ def _totals(
         )
     if said["unpriced_calls"]:
         yield "without a price", None, f"{said['unpriced_calls']:,} calls are in no figure: farthing by model"
+    if terms := said.get("terms"):
+        amount = from_usd(terms["shortfall_usd"]) - from_usd(terms["rebate_usd"])
+        yield "shortfalls less rebates", amount, "of private offers, due in the month: not booked"
     if left := said.get("left_out"):
         yield (
             "not tokens",
@@ -197,6 +200,7 @@ def headline(closing: Closing, seen: Sequence[Closing]) -> dict[str, Any]:
         "billed_usd": said["bill"]["billed_usd"] if said.get("bill") else None,
         "booked_usd": usd(sum(it.picos for it in booked(closing, seen).values())),
         **({"offers": {**said["offers"], "list_usd": said["list_usd"]}} if "offers" in said else {}),
+        **({"terms": said["terms"]} if "terms" in said else {}),
     }
 
 
@@ -235,11 +239,11 @@ def summed_by(closing: Closing, seen: Sequence[Closing], keys: Sequence[str]) ->
             {
                 **values,
                 "tokens": tokens,
-                "list": total(usage.get(key, ())),
+                "computed": total(usage.get(key, ())),
                 "booked": total(money.get(key, ())),
             }
         )
-    return sorted(rows, key=lambda row: (-row["booked"], -row["list"], *(row[key] for key in keys)))
+    return sorted(rows, key=lambda row: (-row["booked"], -row["computed"], *(row[key] for key in keys)))
 
 
 def _by(lines: Iterable[Line], keys: Sequence[str]) -> dict[tuple[str, ...], list[Line]]:
@@ -265,7 +269,7 @@ def print_audit(found: Audit) -> None:
     known = f", known anew in {', '.join(found.corrected_by)}" if found.corrected_by else ""
     print(f"{found.month}, closed as {found.closing}{known}: {verdict(found)}")
     for part in found.parts:
-        print(f"  {part.name:<12}{part.verdict:<11}{part.note or _short(part.closed, part.now)}".rstrip())
+        print(f"  {part.name:<17}{part.verdict:<11}{part.note or _short(part.closed, part.now)}".rstrip())
     for rate in found.rates[:SHOWN]:
         print(f"    {described_rate(rate)}")
     _print_bookings([booking for _, booking in found.later], "booked for it since")

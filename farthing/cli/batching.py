@@ -35,7 +35,7 @@ Json = Annotated[bool, Parameter(name=["--json", "-j"], negative="", help="One l
 
 @group.command
 def submit(
-    file: Annotated[Path, Parameter(help="JSON lines, a request each; `-` is stdin.")],
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True, help="JSON lines, a request each; `-` is stdin.")],
     /,
     *,
     deadline: Annotated[str, Parameter(help="90s, 30m, 6h, 2d, or a time with its zone.")] = "24h",
@@ -136,6 +136,7 @@ def run_(
             return 130
         finally:
             live.close()
+        print(_summary(held))
         return _late(held)
 
 
@@ -281,6 +282,21 @@ def _late(held: Queue) -> int:
         "SELECT count(*) FROM requests WHERE state = 'failed' OR (state = 'done' AND done_us > deadline_us)"
     )
     return int(late[0][0] > 0)
+
+
+def _summary(held: Queue) -> str:
+    """What has ended, and what it came to."""
+    from farthing.money import show
+
+    ends = held.ends()
+    modes = {mode: sum(end.mode == mode and not end.error for end in ends) for mode in ("batch", "on_demand")}
+    failed, late = sum(bool(end.error) for end in ends), sum(end.late and not end.error for end in ends)
+    said = f"{modes['batch']:,} answered in batches, {modes['on_demand']:,} sent by themselves"
+    said += f", {failed:,} failed" * bool(failed) + f", {late:,} late" * bool(late)
+    unknown = sum(end.picos is None for end in ends)
+    return f"{said}: {show(sum(end.picos or 0 for end in ends))}" + (
+        f", and {unknown:,} whose cost is not known" if unknown else ""
+    )
 
 
 @contextmanager

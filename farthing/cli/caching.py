@@ -50,6 +50,8 @@ def bound(
     from farthing.traces import TraceError, read_traces
 
     moment = _moment(at)
+    if minimum is not None and minimum < 0:
+        raise BadInput(f"--minimum {minimum} is no number of tokens")
     book = book_of()
     sku = _sku(book, model, platform, endpoint)
     faults: list[str] = []
@@ -61,7 +63,8 @@ def bound(
         raise BadInput("; ".join([f"{trace}: {error}", *faults])) from error
     if not log.trace.requests:
         left = ", ".join(f"{count:,} {why}" for why, count in log.left.items()) or "it is empty"
-        raise BadInput(f"{trace}: no request of it can be used: {left}")
+        why = [f"{path}:{number}: {why}" for path, number, why in log.rejects[:1]]
+        raise BadInput("; ".join([f"{trace}: no request of it can be used: {left}", *faults, *why]))
     least = (
         _minimum(book.models[sku.model], platform, log, moment, dated=dated) if minimum is None else minimum
     )

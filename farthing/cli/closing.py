@@ -272,16 +272,16 @@ def show_(
         return 0
     widths = [max(len(key), *(len(row[key]) for row in rows)) + 2 for key in by]
     heads = "".join(f"{key:<{width}}" for key, width in zip(by, widths, strict=True))
-    print(f"{heads}{'tokens':>18}{'list':>18}{'booked':>18}")
+    print(f"{heads}{'tokens':>18}{'computed':>18}{'booked':>18}")
     for row in rows:
         values = "".join(f"{row[key]:<{width}}" for key, width in zip(by, widths, strict=True))
-        print(f"{values}{row['tokens']:>18,}{show(row['list']):>18}{show(row['booked']):>18}")
+        print(f"{values}{row['tokens']:>18,}{show(row['computed']):>18}{show(row['booked']):>18}")
     return 0
 
 
 def _exact(row: dict[str, Any]) -> dict[str, Any]:
-    amounts = {f"{name}_usd": usd(row[name]) for name in ("list", "booked")}
-    return {**{key: value for key, value in row.items() if key not in ("list", "booked")}, **amounts}
+    amounts = {f"{name}_usd": usd(row[name]) for name in ("computed", "booked")}
+    return {**{key: value for key, value in row.items() if key not in ("computed", "booked")}, **amounts}
 
 
 # --- what the options mean ------------------------------------------------------------------------------------------

@@ -123,11 +123,10 @@ def _print(made: Outcome, out: Path) -> None:
     print(
         "Levers are applied by the gateway, but for batch: the nightly job hands its requests to `farthing batch`."
     )
-    ledger = out / "ledger" / "on"
-    print(f"\nAll of it is in {out}: logs, bills, the gateway's records, the policy, the bound. Next:\n"
-          f"  farthing bill --ledger {ledger}\n"
-          f"  farthing savings report --ledger {ledger} --policy {out / 'farthing-policy.toml'} --config {out / 'farthing.toml'}\n"
-          f"  farthing reconcile --statement {out / 'cur' / 'on'} --month 2026-11 --ledger {ledger}")  # fmt: skip
+    print("\nLogs, bills, the gateway's records, the policy and the bound are kept. Next:\n"
+          f"  cd {out}\n"
+          "  farthing savings report --ledger ledger/on      the same saving, worked back out of the second run alone\n"
+          "  farthing reconcile --statement cur/on --month 2026-11 --ledger ledger/on")  # fmt: skip
 
 
 def _waterfall(made: Outcome) -> None:

@@ -107,7 +107,8 @@ def migrate(
             for one in old
             if not (move and one.model == move.source)
         ]
-        taken = taken_off(books, question)
+        shown = {one.model for one in old} | ({move.source} if move else set())
+        taken = taken_off(books, question, shown)
     return _tell(made, others, taken, json=json)
 
 

@@ -20,8 +20,6 @@ from farthing.cli._shared import (
     is_ledger,
     ledger_to_read,
     load_config,
-    progress,
-    run_import,
     write_json,
 )
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from farthing.web._books import Books, Query
 
 PORT = 8700
-DEMO_CALLS = 20_000
 
 _DATA = Group("Data", sort_key=1)
 _SERVER = Group("Server", sort_key=2)
@@ -88,9 +85,7 @@ def web(
     private_key: Annotated[Path | None, Parameter(group=_SERVER, help="For TLS: PEM.")] = None,
     behind_tls: Annotated[
         bool,
-        Parameter(
-            negative="", group=_SERVER, help="A proxy before it has TLS: cookies travel by that alone."
-        ),
+        Parameter(negative="", group=_SERVER, help="A proxy before it has TLS; it wants login."),
     ] = False,
 ) -> int:
     """Serve until SIGTERM. Prints {"listening": URL} once ready."""
@@ -102,7 +97,7 @@ def web(
     if bool(certificate) != bool(private_key):
         raise BadInput("--certificate and --private-key go together")
     secure = certificate is not None or behind_tls
-    access = _access(login or not is_loopback(host), keys, audit, config, secure=secure)
+    access = _access(login or behind_tls or not is_loopback(host), keys, audit, config, secure=secure)
     if not is_loopback(host) and not secure:
         print(f"farthing: {host} without TLS: keys travel in the clear; --certificate, or --behind-tls with a proxy",
               file=sys.stderr)  # fmt: skip
@@ -111,9 +106,10 @@ def web(
     def ready(url: str) -> None:
         print(line_of(url), flush=True)
         if open:
+            import threading
             import webbrowser
 
-            webbrowser.open(url)
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     with _books(ledger, config, policy, outbox, book, statement, demo=demo) as books:
         return serve(Web(books, access, hosts), host, port, ready, certificate, private_key)
@@ -145,36 +141,24 @@ def _books(
     from farthing.policy import default_path
     from farthing.web._books import Books
 
-    told = load_config(config)
     with contextlib.ExitStack() as stack:
-        file = policy or default_path(told)
+        more: dict[str, Any] = {}
         if demo:
+            from farthing.cli import _showcase
+
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-web-")))
-            place = str(_demo(folder))
-            file = policy or folder / "farthing-policy.toml"
-        else:
-            place = ledger or default_ledger(told)
-            if not is_ledger(place):
-                place = str(stack.enter_context(ledger_to_read(ledger or None, told)).folder)
+            made = _showcase.build(folder)
+            _showcase.go_on(made.outbox)
+            ledger, config, statement, outbox = str(made.ledger), made.config, [str(made.bill)], made.outbox
+            more = {"demo": True, "clock": lambda: _showcase.NOW}
+        told = load_config(config)
+        place = ledger or default_ledger(told)
+        if not is_ledger(place):
+            place = str(stack.enter_context(ledger_to_read(ledger or None, told)).folder)
+        asking, bills = _Asking(config, book), _Bills(statement, book) if statement else None
         yield Books(
-            place,
-            _Asking(config, book),
-            file,
-            _Bills(statement, book) if statement else None,
-            str(outbox or ""),
-            demo=demo,
+            place, asking, policy or default_path(told), bills, str(outbox or ""), asking.path, **more
         )
-
-
-def _demo(folder: Path) -> Path:
-    from farthing import demo as demo_
-    from farthing.ledger import Ledger
-
-    with progress("writing logs") as advance:
-        demo_.write_logs(folder / "logs", calls=DEMO_CALLS, seed=7, progress=advance)
-    ledger = folder / "ledger"
-    run_import(Ledger(ledger), [str(folder / "logs")])
-    return ledger
 
 
 class _Asking:
@@ -182,11 +166,12 @@ class _Asking:
 
     def __init__(self, config: Path | None, book: str) -> None:
         self._config, self._book = config, book
+        self.path = load_config(config).path
         self._kept: dict[Any, tuple[Question, Rates | None, str]] = {}
 
     def __call__(self, query: Query) -> tuple[Question, Rates | None, str]:
-        path = load_config(self._config).path if not self._config else str(self._config)
-        stamp = Path(path).stat().st_mtime_ns if path and Path(path).exists() else 0
+        file = Path(self.path) if self.path else None
+        stamp = file.stat().st_mtime_ns if file and file.exists() else 0
         key = (tuple(query), stamp)
         if key not in self._kept:
             if len(self._kept) > 1000:

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Reached, faults
 from farthing.cli._currency import InCurrency
+from farthing.cli._offered import beside_calls
 from farthing.cli._shared import Asked, default_ledger, is_ledger, ledger_to_read, write_json
 from farthing.cli._sharing import Bill, Month, Teams, question_of, statements
 
@@ -44,6 +45,8 @@ def allocate(
     statement = bill.read(month, reached)
     with ledger_to_read(asked.ledger, question.config) as ledger:
         made = share(ledger, question, statement, exchange)
+        if not statement:
+            made.notes += beside_calls(ledger, question)
         code = asked.answer(table(made, ledger, question), ledger, question)
     return (faults(statement) if statement else 0) or code
 

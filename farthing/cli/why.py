@@ -57,6 +57,7 @@ def why(
 ) -> int:
     """Why the cost moved: volume, sizes, mixes, cache and each dated price, summing to the difference exactly."""
     from farthing.cells import Question, parse_where
+    from farthing.offers import told_apart
     from farthing.why import Scenario, between, between_by
 
     told = load_config(config)
@@ -77,6 +78,11 @@ def why(
             book=book_of(book) if book else both.book,
         )
         for own_where, own_assume, book in ((from_where, None, from_book), (to_where, to_assume, to_book))
+    ]
+    first, second = (side.book for side in sides)
+    sides = [
+        replace(side, book=told_apart(own, other))
+        for side, own, other in zip(sides, (first, second), (second, first), strict=True)
     ]
     days = parse_days(from_, "--from"), parse_days(to, "--to")
     with ledger_to_read(ledger, told) as books, ledger_to_read(to_ledger or ledger, told) as others:

@@ -36,6 +36,7 @@ from farthing.close._month import (
     NOT_YET,
     USAGE,
     Month,
+    asked_of,
     bill_of,
     days_of,
     digests_of,
@@ -44,6 +45,7 @@ from farthing.close._month import (
     together,
     usage_of,
 )
+from farthing.costs import due
 from farthing.fx import Rates
 from farthing.ledger import Closing, Ledger, LedgerError, add_closing, closings, faulty, in_full
 from farthing.money import show, usd
@@ -146,6 +148,7 @@ def _made(
             f"{month}: no usage in the ledger{given}: import its logs, or name its bill by --statement"
         )
     name = f"{month}.{len(earlier) + 1}"
+    terms = _terms(ledger, asked_of(question, month), now)
     lines = (*(line for it in months.values() for line in it.lines), *numbered(name, found))
     said = {
         "by": asked.by,
@@ -156,10 +159,16 @@ def _made(
         "ends": f"{days_of(month)[1]}",
         "ledger_version": _version(ledger),
         "accrued": any(it.what == ACCRUAL and it.of == month for it in found),
-        "months": {of: it.said for of, it in months.items()},
+        "months": {of: it.said | (terms if of == month else {}) for of, it in months.items()},
         "skipped": skipped,
     }
     return Closing(name, len(seen) + 1, int(now.timestamp()) * 1_000_000, said, lines)
+
+
+def _terms(ledger: Ledger, asked: Question, now: datetime) -> dict[str, Any]:
+    """What commitments and volume tiers of offers came to in the month: of no call, and so in no booking."""
+    back, short = due(ledger, asked, now.date())
+    return {"terms": {"rebate_usd": usd(back), "shortfall_usd": usd(short)}} if back or short else {}
 
 
 def _check(month: str, asked: Asked, now: datetime, seen: Sequence[Closing]) -> None:

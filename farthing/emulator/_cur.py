@@ -73,6 +73,7 @@ class Bills:
 
     def __init__(self) -> None:
         self._tokens: dict[_Line, list[int]] = defaultdict(lambda: [0] * len(METERS))
+        self._before: dict[Path, list[bytes]] = {}  # a delivery's lines as an earlier run left them
 
     def add(self, call: Call, tokens: Vector) -> None:
         """A call that was billed."""
@@ -90,15 +91,15 @@ class Bills:
         """Months with usage, as 2026-11."""
         return sorted({line.hour[:7] for line in list(self._tokens)})
 
-    def cur(self, form: Form = "cur2", month: str = "") -> bytes:
-        """The bill as CSV, of one month or of all."""
+    def cur(self, form: Form = "cur2", month: str = "", first: int = 0) -> bytes:
+        """The bill as CSV, of one month or of all. Its lines are numbered from `first`."""
         names = (
             dict(_LEGACY) if form == "legacy" else {name: name for name in (*_LEGACY.values(), _PRINCIPAL)}
         )
         text = io.StringIO(newline="")
         out = csv.writer(text)
         out.writerow(list(names))
-        for number, row in enumerate(self._rows(month)):
+        for number, row in enumerate(self._rows(month), first):
             row["identity_line_item_id"] = f"line{number:08d}"
             if form == "legacy":
                 row["product"] = row["line_item_line_item_description"].partition(" - ")[0]
@@ -106,13 +107,20 @@ class Bills:
         return text.getvalue().encode()
 
     def write(self, folder: Path, form: Form = "cur2") -> list[Path]:
-        """One delivery a month, each in place of the one before."""
+        """One delivery a month, each in place of the one before, with what earlier runs were billed in this form."""
         written = []
         for month in self.months():
             path = folder / f"BILLING_PERIOD={month}" / "emulated-00001.csv.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path not in self._before:
+                self._before[path] = (
+                    gzip.decompress(path.read_bytes()).splitlines(True) if path.exists() else []
+                )
+            before = self._before[path]
+            names, *lines = self.cur(form, month, max(0, len(before) - 1)).splitlines(True)
+            kept = before[1:] if before[:1] == [names] else []
             part = path.with_name(f".{path.name}.part")
-            part.write_bytes(gzip.compress(self.cur(form, month), mtime=0))
+            part.write_bytes(gzip.compress(b"".join([names, *kept, *lines]), mtime=0))
             written.append(part.replace(path))
         return written
 

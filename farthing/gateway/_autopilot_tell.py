@@ -33,7 +33,12 @@ def _send(channel: Channel, config: Config, alarm: Alarm) -> None:
     else:
         url = channel.url or secret(channel.url_env, "the address of the webhook")
         at = datetime.fromtimestamp(alarm.at_us // 1_000_000, UTC).isoformat()
-        facts = {"kind": f"cache_{alarm.kind}", "entry": alarm.entry, "at": at, "usd_an_hour": usd(alarm.picos)}
+        facts = {
+            "kind": f"cache_{alarm.kind}",
+            "entry": alarm.entry,
+            "at": at,
+            "usd_an_hour": usd(alarm.picos),
+        }
         text = f"{title}: {alarm.says}"
         webhook(url, {"text": text} if channel.kind == "slack" else {"text": text, **facts})
 

@@ -108,18 +108,47 @@ def read_line(line: bytes, usual: Usual, book: Book) -> New:
     who = {each: value for each in _WHO if (value := getattr(said, each))} | {
         "tags": {**usual.tags, **said.tags}
     }
-    reason = _alone(group, body, said.usage, usual, book)
-    deadline = due_us(said.deadline or usual.deadline, usual.now_us)
-    canonical = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
-    return New(name, group, body, deadline, msgspec.json.encode(who), reason, digest(group, canonical))
+    usage = Vector(*msgspec.structs.astuple(said.usage)) if said.usage else None
+    usual = usual._replace(deadline=said.deadline or usual.deadline)
+    return checked(name, group, body, usual, book, msgspec.json.encode(who), usage)
+
+
+def checked(
+    name: str,
+    group: Group,
+    body: bytes,
+    usual: Usual,
+    book: Book,
+    who: bytes,
+    usage: Vector | None = None,
+) -> New:
+    """A request that can be put into a queue; Rejected if it cannot. `usage` is what such a call is billed today."""
+    inner = _object(body)
+    if len(body) > MOST_BODY:
+        raise Rejected(f"its body has {len(body):,} bytes; {MOST_BODY:,} are taken")
+    if inner.get("stream"):
+        raise Rejected('"stream" cannot be waited for: take it out of the body')
+    if not isinstance(inner.get("messages"), list) or not inner["messages"]:
+        raise Rejected('no "messages" in its body')
+    if group.kind == "InvokeModel" and "anthropic_version" not in inner:
+        raise Rejected('no "anthropic_version" in its body: "bedrock-2023-05-31"')
+    ask(route_of(group), body)
+    body = b" ".join(body.splitlines())  # it becomes a line of the job's file
+    deadline = due_us(usual.deadline, usual.now_us)
+    known = digest(group, msgspec.json.encode(inner, order="sorted"))
+    return New(name, group, body, deadline, who, _alone(group, body, usage, usual, book), known)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(f"its body is no object of JSON: {error}"[:300]) from None
 
 
 def _group(said: _Line, body: bytes, usual: Usual) -> tuple[Group, bytes]:
     """Where it goes, and the body as it goes there."""
-    try:
-        inner = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(f"its body is no object of JSON: {error}"[:300]) from None
+    inner = _object(body)
     own = inner.get("model")
     model = said.model or (own if isinstance(own, str) else "") or usual.model
     if not model or not safe_model_id(model):
@@ -128,18 +157,9 @@ def _group(said: _Line, body: bytes, usual: Usual) -> tuple[Group, bytes]:
     if kind not in KINDS:
         raise Rejected(f"operation {kind[:40]!r}: write {', '.join(KINDS)}")
     platform = "anthropic" if kind == "Messages" else "bedrock"
-    if len(body) > MOST_BODY:
-        raise Rejected(f"its body has {len(body):,} bytes; {MOST_BODY:,} are taken")
-    if inner.get("stream"):
-        raise Rejected('"stream" cannot be waited for: take it out of the body')
-    if not isinstance(inner.get("messages"), list) or not inner["messages"]:
-        raise Rejected('no "messages" in its body')
-    if kind == "InvokeModel" and "anthropic_version" not in inner:
-        raise Rejected('no "anthropic_version" in its body: "bedrock-2023-05-31"')
     if kind == "Messages" and own != model:
         body = msgspec.json.encode({**inner, "model": model})
-    ask(route_of(Group(platform, model, kind)), body)
-    return Group(platform, model, kind), b" ".join(body.splitlines())  # a line in the job's file
+    return Group(platform, model, kind), body
 
 
 def _kind(model: str, body: Mapping[str, Any]) -> str:
@@ -154,14 +174,14 @@ def route_of(group: Group) -> Route:
     return Route(group.kind, "bedrock", group.model)
 
 
-def _alone(group: Group, body: bytes, usage: _Usage | None, usual: Usual, book: Book) -> str:
+def _alone(group: Group, body: bytes, usage: Vector | None, usual: Usual, book: Book) -> str:
     """Why it is sent by itself; "" where a batch is the cheaper way, as far as it can be told."""
     if group.kind == "Converse" and b'"toolConfig"' in body:
         return "jobs of Converse take no tools: write it for InvokeModel"
     resolved = book.resolve(group.model, platform=group.platform, region=usual.region)
     if isinstance(resolved, Unpriced):
         return ""
-    tokens = Vector(*msgspec.structs.astuple(usage)) if usage else None
+    tokens = usage
     if tokens is None:
         most = ask(route_of(group), body).max_tokens or 1024
         tokens = with_hits(len(body) // 4, most, usual.hits)

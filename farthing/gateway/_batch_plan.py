@@ -91,11 +91,12 @@ def plan(
     taken = dict(open_jobs)
     jobs: list[tuple[int, Release]] = []
     for group, rows in groups.items():
-        hopeless, rest = _split(rows, now_us, paces(group), margin)
+        hopeless, rest = _split(rows, now_us, paces(group), margin, size)
         if hopeless:
             found.append(Release(group, _ids(hopeless), False, "too near its deadline for a batch"))
         ready = [row for row in rest if row.later_us <= now_us]
-        parts = _jobs(ready, now_us, limits(group), paces(group), margin, size)
+        free = limits(group).jobs - taken.get(group.model, 0)
+        parts = _jobs(ready, now_us, limits(group), paces(group), margin, size, max(1, free))
         jobs += [(some[0].deadline_us, Release(group, _ids(some), True)) for some in parts]
     for _, job in sorted(jobs, key=lambda each: each[0]):
         model = job.group.model
@@ -109,36 +110,39 @@ def _ids(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(row.id for row in rows)
 
 
-def _split(rows: Sequence[Row], now_us: int, pace: Pace, margin: Margin) -> tuple[list[Row], list[Row]]:
-    """(those that no batch can be in time for, the rest). Each must leave time to send all that is due before it."""
+def _split(
+    rows: Sequence[Row], now_us: int, pace: Pace, margin: Margin, size: int
+) -> tuple[list[Row], list[Row]]:
+    """(those that no batch can be in time for, the rest). Each leaves time to send a job's worth of those before it."""
     hopeless: list[Row] = []
     rest: list[Row] = []
     for place, row in enumerate(rows, 1):
-        in_time = now_us + pace.likely_us + margin.of(place) <= row.deadline_us
+        in_time = now_us + pace.likely_us + margin.of(min(place, size)) <= row.deadline_us
         (rest if in_time else hopeless).append(row)
     return hopeless, rest
 
 
 def _jobs(
-    rows: Sequence[Row], now_us: int, limits: Limits, pace: Pace, margin: Margin, size: int
+    rows: Sequence[Row], now_us: int, limits: Limits, pace: Pace, margin: Margin, size: int, free: int
 ) -> list[Sequence[Row]]:
     """Jobs to start now. What is left waits: for company, or for its time."""
     least = max(1, limits.least)
     if len(rows) < least:
         return []
     size = min(max(size, least), limits.most)
-    urgent = sum(now_us + pace.worst_us + margin.of(len(rows)) >= row.deadline_us for row in rows)
+    spare_us = margin.of(min(len(rows), size))
+    urgent = sum(now_us + pace.worst_us + spare_us >= row.deadline_us for row in rows)
     lingers = now_us - max(row.accepted_us for row in rows) < LINGER_US
-    if len(rows) < size and (not urgent or (lingers and not _presses(rows, now_us, pace, margin))):
+    if len(rows) < size and (not urgent or (lingers and not _presses(rows, now_us + spare_us, pace))):
         return []
     count = len(rows) if len(rows) >= size else max(urgent, least)
     if len(rows) - count < least:  # the rest would be too few for a job of its own
         count = len(rows)
-    return _parts(rows[:count], max(1, count // size), least, limits)
+    return _parts(rows[:count], max(1, min(count // size, free)), least, limits)
 
 
-def _presses(rows: Sequence[Row], now_us: int, pace: Pace, margin: Margin) -> bool:
-    return now_us + pace.likely_us + margin.of(len(rows)) + 2 * LINGER_US >= rows[0].deadline_us
+def _presses(rows: Sequence[Row], now_us: int, pace: Pace) -> bool:
+    return now_us + pace.likely_us + 2 * LINGER_US >= rows[0].deadline_us
 
 
 def _parts(rows: Sequence[Row], parts: int, least: int, limits: Limits) -> list[Sequence[Row]]:

@@ -20,10 +20,10 @@ from farthing.gateway._batch_lock import only
 from farthing.gateway._batch_plan import SEND_US
 from farthing.gateway._batch_queue import SENDING, SYNC, Held, Queue
 from farthing.gateway._batch_settings import Settings, kept
-from farthing.gateway._outbox import Outbox
+from farthing.gateway._outbox import Outbox, OutboxError
 from farthing.gateway.budgets import open_budgets
 from farthing.gateway.live import Live, Refused, Who, new_id
-from farthing.wire import Answers, ask
+from farthing.wire import Answer, Answers, ask
 
 SENDER_LOCK = "sender.lock"
 LEASE_S = 32 * 86_400  # of a hold: no deadline is further away
@@ -96,7 +96,12 @@ class Sender:
         if isinstance(call, Refused):
             self._refused(held, call)
             return
-        self.live.outbox.sync(call.position)
+        try:
+            self.live.outbox.sync(call.position)
+        except OutboxError as error:
+            self.live.settle(call, Answer(0), sent=False)
+            self._later(held, str(error))
+            return
         said = self.http.send(held.group, held.body)
         answers = Answers(route, said.status, said.headers)
         answers.feed(said.body)

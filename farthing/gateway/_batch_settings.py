@@ -66,7 +66,10 @@ def kept(queue: Queue, changes: Mapping[str, Any] = {}) -> Settings:
     said = queue.meta(_KEY)
     settings = msgspec.json.decode(said, type=Settings) if said else Settings()
     if changes:
-        settings = msgspec.structs.replace(settings, **changes)
+        try:
+            settings = msgspec.convert(msgspec.to_builtins(settings) | dict(changes), Settings)
+        except msgspec.ValidationError as error:
+            raise QueueError(f"settings: {error}") from None
         if fault := settings.fault():
             raise QueueError(fault)
         queue.set_meta(_KEY, msgspec.json.encode(settings).decode())

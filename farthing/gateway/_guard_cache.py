@@ -40,6 +40,8 @@ class _Call(NamedTuple):
     expected_read: int
     read: int
     prompt: int
+    expected_cached: int
+    cached: int
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Window:
     """The calls of the last minutes, added up."""
 
     calls: deque[_Call] = field(default_factory=deque)
-    sums: list[int] = field(default_factory=lambda: [0] * 3)
+    sums: list[int] = field(default_factory=lambda: [0] * 5)
 
     def add(self, call: _Call) -> None:
         self.calls.append(call)
@@ -88,19 +90,27 @@ class Guard:
                 self.baseline[0] * 99 // 100 + first.prompt,
                 self.baseline[1] * 99 // 100 + first.read,
             )
-        self.window.add(_Call(at_us, expected.cache_read, billed.cache_read, prompt))
+        made = _Call(
+            at_us, expected.cache_read, billed.cache_read, prompt, expected.cached, billed.cached
+        )  # fmt: skip
+        self.window.add(made)
         return self._missing(at_us, rates) or self._dearer(at_us)
 
     def _missing(self, at_us: int, rates: Vector) -> Alarm | None:
-        expected, read, _ = self.window.sums
-        waited = sum(call.expected_read > 0 for call in self.window.calls) if expected else 0
-        if waited < FEW or read * 2 >= expected:
-            return None
-        says = f"{read:,} tokens were read from the cache where {expected:,} were expected, in {waited} calls"
-        picos = (
-            (expected - read) * (rates.cache_write_5m - rates.cache_read) * AGAIN_US // self.window.span_us
+        """Reads that do not come; or cache points that are taken for nothing at all."""
+        expected, read, _, expected_cached, cached = self.window.sums
+        waited = sum(call.expected_read > 0 for call in self.window.calls) if read * 2 < expected else 0
+        if waited >= FEW:
+            says = f"{read:,} tokens were read from the cache where {expected:,} were expected, in {waited} calls"
+            picos = (expected - read) * (rates.cache_write_5m - rates.cache_read)
+            return Alarm("reverted", self.entry, says, at_us, picos * AGAIN_US // self.window.span_us)
+        waited = (
+            sum(call.expected_cached > 0 for call in self.window.calls) if cached * 2 < expected_cached else 0
         )
-        return Alarm("reverted", self.entry, says, at_us, picos)
+        if waited >= FEW:
+            says = f"{cached:,} tokens were read or written where {expected_cached:,} were expected, in {waited} calls"
+            return Alarm("reverted", self.entry, says, at_us)
+        return None
 
     def _dearer(self, at_us: int) -> Alarm | None:
         """What is written is paid at once and read later: so not before some minutes have gone."""
@@ -123,7 +133,7 @@ class Guard:
 
     def dropped(self, at_us: int, rates: Vector) -> tuple[str, int] | None:
         """In words and picodollars an hour, where much less of the prompts is read than before."""
-        prompt, read = self.window.sums[2], self.window.sums[1]
+        _, read, prompt, _, _ = self.window.sums
         before, was = self.baseline
         if len(self.window.calls) < FEW or not before or not prompt or was * 100 < before * 30:
             return None

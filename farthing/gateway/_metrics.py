@@ -37,6 +37,10 @@ _HELP = {
         "counter",
         "What the cache's guard found: reverted, downgraded, broken.",
     ),
+    "farthing_shadow_usd_total": (
+        "counter",
+        "What calls cost, and the same tokens where an entry in shadow would have sent them.",
+    ),
     "farthing_policy_fault": (
         "gauge",
         "1 if the policy file cannot be read: what was in force before stays so.",

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import msgspec
 
 from farthing.book import Book
-from farthing.gateway._autopilot_apply import Applied, Flight, apply
+from farthing.gateway._autopilot_apply import Applied, apply
+from farthing.gateway._autopilot_crew import Flight
 from farthing.gateway._keys import Key
 from farthing.gateway._metadata import metadata_of, told
 from farthing.gateway._reply import Failure

@@ -8,26 +8,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from farthing.book import Book
 from farthing.gateway import _admin, _serve
 from farthing.gateway._settings import Settings
-from farthing.gateway.proxy import Gateway
 
 _READY_S = 30
 
 
-class Running(NamedTuple):
-    """`url` is where it is called; `gateway` is what it knows."""
-
-    url: str
-    gateway: Gateway
-
-
 @contextmanager
-def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None = None) -> Iterator[Running]:
-    """Until the end of the block, which waits for calls under way. SettingError or StoreError before it begins.
+def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None = None) -> Iterator[str]:
+    """Its URL, until the end of the block; calls under way are waited for. SettingError or StoreError before it begins.
 
     `clock_us` is the time of records, policies and caches; signatures have the machine's.
     """
@@ -58,7 +50,7 @@ def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None =
             if failed:
                 raise failed[0]
             host, port = listening.getsockname()[:2]
-            yield Running(f"http://{host}:{port}", gateway)
+            yield f"http://{host}:{port}"
         finally:
             server.should_exit = True
             thread.join()

@@ -23,6 +23,7 @@ from farthing.config import Config, load
 from farthing.gateway import _admin, _spans
 from farthing.gateway._autopilot_tell import tell
 from farthing.gateway._credentials import Outbound
+from farthing.gateway._deferred import Deferred
 from farthing.gateway._guard import Guarded
 from farthing.gateway._keys import NAME, Keys
 from farthing.gateway._outbox import Outbox
@@ -117,6 +118,7 @@ def build(settings: Settings, book: Book) -> Gateway:
         settings.policy or default_path(config),
         config.profiles,
         on_full=settings.on_full,
+        config=config,
     )
     if config.notify:
         live.autopilots.alarm = partial(tell, config)
@@ -124,7 +126,10 @@ def build(settings: Settings, book: Book) -> Gateway:
     if loaded and any(entry.lever in ("cache", "ttl") for entry in loaded.policy.entries):
         live.autopilots.warmth.wait()
     keys = Keys(keys_path(settings)) if settings.auth else None
-    return Gateway(settings, live, targets, Outbound.open(settings, targets), keys)
+    made = Gateway(settings, live, targets, Outbound.open(settings, targets), keys)
+    if settings.queue is not None:
+        made.deferred = Deferred(settings.queue, live.book, settings.upstream_region)
+    return made
 
 
 def _budgets(settings: Settings, config: Config) -> Budgets | None:
@@ -248,16 +253,17 @@ def _oversee(
     def end(*_: object) -> None:
         nonlocal ending
         ending = True
+        listening.close()  # or clients would wait in line here for workers that take nobody any more
         for pid in list(workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def start() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # so that one that comes now finds the worker known
-        pid = 0 if ending else os.fork()
-        if pid or ending:
-            if pid:
-                workers[pid] = time.monotonic()
+        pid = -1 if ending else os.fork()
+        if pid > 0:
+            workers[pid] = time.monotonic()
+        if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             return
         code = 1
@@ -278,11 +284,13 @@ def _oversee(
     for _ in range(settings.workers):
         start()
     failed = _await_ready(reading, settings.workers, workers)
+    unasked = failed and not ending
     if not failed:
         announce()
-    elif not ending:
+    elif unasked:
         end()
-    return _reap(workers, start, lambda: ending or failed) or (2 if failed and not ending else 0)
+    code = _reap(workers, start, lambda: ending)
+    return 2 if unasked else code
 
 
 def _tell(writing: int) -> None:

@@ -82,6 +82,7 @@ class Settings:
     on_full: Literal["refuse", "pass"] = "refuse"
     tag: Literal["header", "all", "none"] = "header"
     book: str = ""
+    queue: Path | None = None  # of calls that may wait
     certificate: Path | None = None
     private_key: Path | None = None
     limits: Limits = Limits()

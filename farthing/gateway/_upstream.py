@@ -21,6 +21,7 @@ _NOT_SENT_ON = _HOP | AUTH_HEADERS | {"host", "expect"}
 _NOT_SENT_BACK = frozenset(name.encode() for name in _HOP)
 _POOL_S = 15.0  # that a connection waits for its next call: shorter than any server's patience
 _READ_BYTES = 64 * 1024
+_MOST_HEADERS = 2_000  # of an answer: what a client takes is for the client to say
 _AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")  # that aiohttp would add
 
 Pairs = list[tuple[str, str]]
@@ -38,6 +39,7 @@ def session(limits: Limits) -> aiohttp.ClientSession:
         requote_redirect_url=False,
         max_line_size=64 * 1024,
         max_field_size=64 * 1024,
+        max_headers=_MOST_HEADERS,
     )
 
 

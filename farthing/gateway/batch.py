@@ -43,6 +43,7 @@ from farthing.gateway._batch_queue import (
     READY,
     SENDING,
     SYNC,
+    WAITING,
     End,
     Group,
     Held,
@@ -92,6 +93,7 @@ class Runner:
         self.http = Http(settings)
         self._far: dict[str, Bedrock | Messages] = {}
         self._sender: subprocess.Popen[bytes] | None = None
+        self._release_at = 0.0
 
     def far(self, platform: str) -> Bedrock | Messages:
         """The service. Fault if the settings do not say where."""
@@ -120,7 +122,8 @@ class Runner:
 
     def step(self) -> int:
         """Everything that can be done now; how many µs of the queue's time nothing else will be."""
-        self._release()
+        if time.monotonic() >= self._release_at:
+            self._release()
         for job in self.queue.jobs(*LIVE_JOBS):
             if job.next_us <= self.queue.now_us():
                 self._advance(job)
@@ -137,8 +140,10 @@ class Runner:
         open_jobs: dict[str, int] = {}
         for job in self.queue.jobs(*LIVE_JOBS):
             open_jobs[job.group.model] = open_jobs.get(job.group.model, 0) + 1
+        waiting = self.queue.waiting()
+        self._release_at = time.monotonic() + len(waiting) // 10_000  # it takes long where many wait
         released = plan(
-            self.queue.waiting(), self.queue.now_us(), limits=self.limits, paces=self.pace, margin=self.margin(),
+            waiting, self.queue.now_us(), limits=self.limits, paces=self.pace, margin=self.margin(),
             open_jobs=open_jobs, size=self.settings.size,
         )  # fmt: skip
         for each in released:
@@ -331,7 +336,8 @@ class Runner:
             self.queue.finish(held, error=f"the job ended {job.status}: {CUT}", mode="batch", picos=None)
         else:
             said = f"the job ended {job.status}{f': {job.message}' if job.message else ''}"
-            self.queue.back(held, said, failed=job.status in ("Completed", "ended"))
+            failed = job.status in ("Completed", "ended", "Failed")  # the others ran out of time
+            self.queue.back(held, said, failed=failed, state=SYNC if failed and held.failures else WAITING)
 
     def _call(self, held: Held, at_us: int = 0) -> Call:
         """The call of an attempt, from its intent. `at_us`: a batch ran when its job ended."""

@@ -27,6 +27,7 @@ import msgspec
 from farthing.book import Book, default_book
 from farthing.config import Config, load
 from farthing.gateway._autopilot_apply import Applied, apply
+from farthing.gateway._autopilot_crew import Autopilots
 from farthing.gateway._boto import UNIQUE, Boto
 from farthing.gateway._metadata import bytes_of, metadata_of, told
 from farthing.gateway._outbox import Fsync, Outbox
@@ -394,6 +395,7 @@ class Hook:
             self.process, self._thread = _forks, None
             self._whos.clear()
             self._queue = SimpleQueue()  # what a parent left is the parent's
+            self.live.autopilots = Autopilots()  # a thread of the parent may have held its lock
             if self.reopen is not None:
                 _INHERITED.append(self.live.budgets)
                 self.live.budgets = self.reopen()
@@ -505,6 +507,7 @@ def open_hook(
         budgets,
         Path(policy) if policy else None,
         on_full="pass",
+        config=settings,
     )
     who = Who(account=account, principal=principal, region=region, platform=platform)
     hook = Hook(

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from farthing.book import Book, Resolved, Unpriced
-from farthing.gateway._autopilot_apply import Autopilots, Flight
+from farthing.config import Config
+from farthing.gateway._autopilot_crew import Autopilots, Flight
 from farthing.gateway._ceiling import Ceiling, ceiling
 from farthing.gateway._outbox import Outbox, OutboxError
 from farthing.gateway.budgets import Budgets, Denied, Held, Notice, Scope
@@ -114,6 +115,7 @@ class Live:
     clock_us: Callable[[], int] = now_us
     unmetered: int = 0  # calls that passed without an intent
     autopilots: Autopilots = field(default_factory=Autopilots)
+    config: Config | None = None  # whose residency levers keep to
     _loaded: Loaded | None = None
 
     # --- before the call
@@ -239,9 +241,10 @@ class Live:
         try:
             if own is not None and call.sku is not None and (intent := call.intent).session:
                 self.autopilots.switches.note(call.key, intent.session, intent.model, call.sku, own, now)
-            if call.flight is not None:
-                split = reading is not None and "ttl" not in reading.assumed
-                call.flight.landed(call.state, own, split=split, status=answer.status)
+            if call.flight is not None and call.state is State.VOIDED:
+                call.flight.lost(answer.status)
+            elif call.flight is not None:
+                call.flight.landed(own, split=reading is not None and "ttl" not in reading.assumed)
         except Exception as error:  # noqa: BLE001
             log.error("a call taught nothing: %s", type(error).__name__)  # noqa: TRY400
 

@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from farthing.gateway import _deferred
 from farthing.gateway._callers import Caller, caller, verified, who_calls
 from farthing.gateway._credentials import Outbound, role_for
+from farthing.gateway._deferred import Deferred
 from farthing.gateway._guard import PROTOCOL
 from farthing.gateway._keys import Key, Keys, may
 from farthing.gateway._metrics import Metrics
@@ -87,6 +89,7 @@ class Gateway:
     keys: Keys | None
     metrics: Metrics = field(default_factory=Metrics)
     http: aiohttp.ClientSession | None = None  # made in the event loop
+    deferred: Deferred | None = None  # calls that may wait
     own: Callable[[Scope, Receive, Send], Any] | None = None  # the app of what is not a call
     observe: Callable[[Call, Settled, Answer], None] | None = None  # spans
     open: set[Exchange] = field(default_factory=set)
@@ -147,29 +150,26 @@ class Gateway:
         if self.keys is None and not _is_local(said.get("origin", "")):
             raise Failure("forbidden", "a page of another site may not spend through a gateway without keys")
         known = caller(self.keys, said, now)
+        if self.deferred is not None and path.startswith(_deferred.PATH):
+            x.key = self._key(known, method, path, "", headers, b"", now)
+            await self.deferred.serve(x.send, method, path, x.key.name if self.keys else "")
+            return
         if x.route is None:
             raise Failure("not_found", f"{method} {path[:200]}: nothing that this gateway passes on")
         body = await self._body(x, said)
         query = scope["query_string"].decode("latin-1")
         x.key = self._key(known, method, path, query, headers, body, now)
         made = plan(
-            self.settings,
-            self.targets,
-            self.live.book,
-            x.key,
-            x.route,
-            method,
-            path,
-            query,
-            headers,
-            said,
-            body,
-        )
+            self.settings, self.targets, self.live.book, x.key, x.route, method, path, query, headers, said, body
+        )  # fmt: skip
         x.who = who_calls(
             x.key, said, made.target.platform, made.target.region, self.settings.account,
             made.asked.user if made.asked else "",
         )  # fmt: skip
         self._permit(x.key, x.who, made)
+        if self.deferred is not None and made.asked is not None and _deferred.HEADER in said:
+            await self.deferred.take(x.send, x.who._asdict(), made.route, made.asked.model, made.body, said)
+            return
         x.stream = made.streams
         auth = caller_auth(headers) if self.outbound.pass_on else []
         await self._exchange(x, leveled(made, self.live, x.who, x.key), auth)
@@ -491,8 +491,13 @@ class Gateway:
         for made in call.intent.decisions:
             done = "shadow" if made.shadow else "refused" if made.reason.startswith("refused:") else "applied"
             metrics.add("farthing_decisions_total", lever=made.lever, outcome=done)
-        while self.live.autopilots.alarms:
-            alarm = self.live.autopilots.alarms.popleft()
+        crew = self.live.autopilots
+        while crew.shadows:
+            entry, called, other = crew.shadows.popleft()
+            metrics.add("farthing_shadow_usd_total", called, entry=entry, side="called")
+            metrics.add("farthing_shadow_usd_total", other, entry=entry, side="shadow")
+        while crew.alarms:
+            alarm = crew.alarms.popleft()
             metrics.add("farthing_cache_alarms_total", kind=alarm.kind, entry=alarm.entry)
         if self.observe is not None:
             self.observe(call, settled, answer)

@@ -21,7 +21,7 @@ def write(path: Path) -> None:
 
 def workloads() -> str:
     """Whose calls are whose, as farthing.toml says it too."""
-    return "".join(f'[workloads.{app}]\ntags = ["app={app}"]\n\n' for app in APPS)
+    return "".join(f'[workloads.{app}]\ntags = ["team={app}"]\n\n' for app in APPS)
 
 
 def _entries() -> list[str]:

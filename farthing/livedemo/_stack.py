@@ -10,7 +10,7 @@ import http.client
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ LONGEST = (
     10_000  # tokens of an answer, which is as long as its request allows: the same whatever is done with it
 )
 QUEUE_SPEED = 60
+ENDED = {"done", "failed"}  # states of requests in the queue
 QUIET_US = 600_000_000  # after the last of its requests, a job hands in what may wait
 _METADATA = "x-amzn-bedrock-request-metadata"
 _ACTION = {
@@ -63,13 +64,23 @@ class DemoError(RuntimeError):
 def run(places: Places, policy: Path, asks: Sequence[Ask], book: Book, progress: Progress) -> None:
     """The day, once. Its logs, bill and records are on disk when it returns."""
     world = World(book, Clock(DAY, 0), ACCOUNT, REGION, LONGEST, Logs(places.logs), seed=b"farthing demo")
-    with _nobody(), bucket() as store, emulated(world, s3=_s3(store), cur_folder=places.cur) as emulator:
+    with (
+        _nobody(),
+        tempfile.TemporaryDirectory(prefix="farthing-demo-") as queue,
+        bucket() as store,
+        emulated(world, s3=_s3(store), cur_folder=places.cur) as emulator,
+    ):
         settings = Settings(
             outbox=places.outbox, bedrock=emulator.url, region=REGION, account=ACCOUNT, auth=False, policy=policy,
-            config=policy.with_name("farthing.toml"), fsync="os",
+            config=policy.with_name("farthing.toml"), fsync="os", queue=Path(queue),
         )  # fmt: skip
-        with gateway(settings, book, world.clock.now_us) as running:
-            _Client(running.url, emulator, store, places, decider(load(policy), book)).send(asks, progress)
+        jobs = batch.Settings(
+            s3=f"s3://{NAME}", role_arn=f"arn:aws:iam::{ACCOUNT}:role/batch", region=REGION, account=ACCOUNT,
+            bedrock=emulator.url, s3_endpoint=store.url, outbox=str(places.outbox), poll_s=5,
+        )  # fmt: skip
+        with gateway(settings, book, world.clock.now_us) as url:
+            _Client(url, emulator, decider(load(policy), book), Path(queue), jobs).send(asks, progress)
+        _describe(emulator, store)
     for key, body in store.objects.items():
         path = places.logs / "batch" / key.removeprefix("out/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,88 +88,103 @@ def run(places: Places, policy: Path, asks: Sequence[Ask], book: Book, progress:
 
 
 class _Client:
-    """Who sends the day's requests."""
+    """Who sends the day's requests, and who works on the queue of those that wait."""
 
-    def __init__(self, url: str, emulator: Emulator, store: Bucket, places: Places, decide: Decide) -> None:
-        self._emulator, self._store, self._places, self._decide = emulator, store, places, decide
+    def __init__(
+        self, url: str, emulator: Emulator, decide: Decide, queue: Path, jobs: batch.Settings
+    ) -> None:
+        self._emulator, self._decide, self._queue, self._jobs = emulator, decide, queue, jobs
         self._http = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        self._places: list[str] = []  # where answers will be
 
     def send(self, asks: Sequence[Ask], progress: Progress) -> None:
-        waiting: list[tuple[Ask, str]] = []
-        for number, ask in enumerate([*asks, None]):
-            if waiting and (ask is None or ask.at_us > waiting[-1][0].at_us + QUIET_US):
-                self._batch(waiting)
-                waiting = []
-            if ask is None:
-                break
+        until_us = 0
+        for number, ask in enumerate(asks):
+            if self._places and ask.at_us > until_us:
+                self._collect()
             self._emulator.clock(_moment(ask.at_us).isoformat())
-            model = self._batched(ask)
-            if model:
-                waiting.append((ask, model))
-            else:
-                self._call(ask)
+            model, deadline = self._batched(ask)
+            if deadline and not self._places:
+                self._begin(ask.at_us)
+            self._call(ask, model, deadline)
+            if deadline:
+                until_us = ask.at_us + QUIET_US
             progress(number + 1, len(asks))
+        if self._places:
+            self._collect()
         self._http.close()
 
-    def _call(self, ask: Ask) -> None:
+    def _call(self, ask: Ask, model: str, deadline: str) -> None:
         tags, body = {"app": ask.app, "ask": ask.name}, ask.body
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "x-farthing-team": ask.app, "x-farthing-run": ask.name}
         if ask.operation == "Converse":
             body = {**body, "requestMetadata": tags}
         else:
             headers[_METADATA] = json.dumps(tags)
         if ask.session:
             headers["x-claude-code-session-id"] = ask.session
-        path = f"/model/{quote(ask.model, safe='')}/{_ACTION[ask.operation]}"
-        self._http.request("POST", path, msgspec.json.encode(body), headers)
+        if deadline:
+            headers["x-farthing-deadline"] = deadline
+        path = f"/model/{quote(model, safe='')}/{_ACTION[ask.operation]}"
+        told = self._asked("POST", path, msgspec.json.encode(body), headers, 202 if deadline else 200)
+        if deadline:
+            self._places.append(told["location"])
+
+    def _asked(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], status: int
+    ) -> Mapping[str, str]:
+        self._http.request(method, path, body, dict(headers))
         answer = self._http.getresponse()
         said = answer.read()
-        if answer.status != 200:
-            raise DemoError(f"{ask.name}: {answer.status} {said[:200].decode('utf-8', 'replace')}")
+        if answer.status != status:
+            raise DemoError(f"{path}: {answer.status} {said[:200].decode('utf-8', 'replace')}")
+        return {name.lower(): value for name, value in answer.getheaders()}
 
     # --- what may wait
 
-    def _batched(self, ask: Ask) -> str:
-        """The model to batch it with; "" if it is not batched."""
-        request = Request(ask.model, "bedrock", REGION, ACCOUNT, tags={"app": ask.app}, session=ask.session)
+    def _batched(self, ask: Ask) -> tuple[str, str]:
+        """As which model, and by when: "" if it is not batched. By the policy, which the job reads as the gateway does."""
+        request = Request(ask.model, "bedrock", REGION, ACCOUNT, tags={"team": ask.app}, session=ask.session)
         made = [each for each in self._decide(request, _moment(ask.at_us)) if each.outcome == APPLIED]
-        if all(each.lever != "batch" for each in made):
-            return ""
-        return next(
-            (str(each.change["model_id"]) for each in reversed(made) if "model_id" in each.change), ask.model
-        )
+        deadline = next((str(each.change["deadline"]) for each in made if each.lever == "batch"), "")
+        models = [str(each.change["model_id"]) for each in made if "model_id" in each.change]
+        return (models[-1] if deadline and models else ask.model), deadline
 
-    def _batch(self, waiting: Sequence[tuple[Ask, str]]) -> None:
-        """One job, on a queue whose clock begins when the job hands it in."""
-        asked = [
-            {"id": ask.name, "model": model, "body": ask.body, "tags": {"app": ask.app, "ask": ask.name}}
-            for ask, model in waiting
-        ]
-        with tempfile.TemporaryDirectory(prefix="farthing-demo-") as folder:
-            held = batch.Queue(folder)
-            start = Anchor(boot_id(), waiting[-1][0].at_us, steady_us(), speed=QUEUE_SPEED)
-            held.set_meta("clock", msgspec.json.encode(start).decode())
+    def _begin(self, at_us: int) -> None:
+        """The queue's clock begins now: before the gateway looks at it."""
+        held = batch.Queue(self._queue)
+        start = Anchor(boot_id(), at_us, steady_us(), speed=QUEUE_SPEED)
+        held.set_meta("clock", msgspec.json.encode(start).decode())
+        held.close()
+
+    def _collect(self) -> None:
+        """What `farthing batch run` does, and then the answers, from where the gateway said that they will be."""
+        held = batch.Queue(self._queue)
+        jobs = msgspec.structs.replace(self._jobs, size=len(self._places))
+        live = batch.open_live(held, batch.kept(held, msgspec.structs.asdict(jobs)))
+        try:
+            batch.Runner(held, jobs, live).run(lambda: held.counts().keys() <= ENDED)
+        finally:
+            live.close()
             held.close()
-            ends = batch.run(
-                asked, "24h", queue=folder, s3=f"s3://{NAME}", role_arn=f"arn:aws:iam::{ACCOUNT}:role/batch",
-                region=REGION, account=ACCOUNT, bedrock=self._emulator.url, s3_endpoint=self._store.url,
-                outbox=str(self._places.outbox), size=len(asked), poll_s=5,
-            )  # fmt: skip
-        failed = [end for end in ends if end.error or end.mode != "batch"]
-        if failed:
-            raise DemoError(f"{failed[0].id}: {failed[0].error or failed[0].reason}")
-        self._describe()
+        for place in self._places:
+            mode = self._asked("GET", place, b"", {}, 200)["x-farthing-mode"]
+            if mode != "batch":
+                raise DemoError(f"{place}: sent as {mode}, and not in a batch")
+        self._places = []
 
-    def _describe(self) -> None:
-        """Beside the results of a job stands what it was: they name neither model nor time."""
-        jobs = self._emulator.client("bedrock", REGION)
-        for key in list(self._store.objects):
-            folder, _, file = key.rpartition("/")
-            if file == "manifest.json.out":
-                told = jobs.get_model_invocation_job(jobIdentifier=folder.rpartition("/")[2])
-                del told["ResponseMetadata"]
-                text = json.dumps(told, default=datetime.isoformat, indent=1)
-                self._store.objects[f"{folder}/job.json"] = text.encode()
+
+def _describe(emulator: Emulator, store: Bucket) -> None:
+    """Beside the results of a job stands what it was: they name neither model nor time."""
+    jobs = emulator.client("bedrock", REGION)
+    for key in list(store.objects):
+        folder, _, file = key.rpartition("/")
+        if file == "manifest.json.out":
+            told = jobs.get_model_invocation_job(jobIdentifier=folder.rpartition("/")[2])
+            del told["ResponseMetadata"]
+            store.objects[f"{folder}/job.json"] = json.dumps(
+                told, default=datetime.isoformat, indent=1
+            ).encode()
 
 
 def _moment(at_us: int) -> datetime:

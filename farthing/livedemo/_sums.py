@@ -42,7 +42,7 @@ def read(places: Places, ledger: Ledger, calls: int, book: Book, now: datetime) 
     found = reconcile(Statement([places.cur]), ledger, asked)
     spent: dict[str, Spent] = {}
     batched = total = 0
-    for cell in cells(ledger, asked, ("tag:ask",)):
+    for cell in cells(ledger, asked, ("tag:run",)):
         if isinstance(cell.sku, Unpriced) or isinstance(cell.price, Unpriced) or cell.calls != 1:
             raise DemoError(f"{cell.keys[0]}: {cell.calls} calls, {cell.price}")
         spent[cell.keys[0]] = Spent(cell.sku.sku, cell.tokens)

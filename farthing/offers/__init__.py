@@ -12,7 +12,7 @@ Beside rates an offer may have a commitment, whose shortfall is paid, and volume
 what a period's spend has above them. They are of money and not of tokens, so on no card: `farthing.costs` counts them.
 """
 
-from farthing.offers._book import books, contract_book, contracted, made_by, meters_of, split
+from farthing.offers._book import books, contract_book, contracted, made_by, meters_of, split, told_apart
 from farthing.offers._offer import (
     ENDPOINTS,
     MONTHS,
@@ -29,5 +29,5 @@ from farthing.offers._read import load_offers, read_offers
 __all__ = [
     "ENDPOINTS",
     "MONTHS", "Committed", "Offer", "OfferError", "Rule", "Volume", "books", "contract_book", "contracted",
-    "load_offers", "made_by", "meters_of", "months_later", "plain", "read_offers", "split",
+    "load_offers", "made_by", "meters_of", "months_later", "plain", "read_offers", "split", "told_apart",
 ]  # fmt: skip

@@ -149,6 +149,24 @@ def contract_book(book: Book, offers: Sequence[Offer]) -> Book:
     return Book(book.models, book.defaults, digest, tuple(offers), terms, book.listed, _cards=cards)
 
 
+def told_apart(book: Book, other: Book) -> Book:
+    """The book at its own prices, with SKUs of their own for the accounts that the other book has terms for.
+
+    So the same usage by two books differs in prices alone. A book that has terms itself is left as it is.
+    """
+    if book.terms or not other.terms:
+        return book
+    cards = {name: {sku: book.cards(sku) for sku in skus} for name, skus in _skus(book).items()}
+    for held in cards.values():
+        for sku, its in list(held.items()):
+            for name in set(other.terms.values()):
+                theirs = sku._replace(terms=name)
+                held[theirs] = [replace(card, sku=theirs) for card in its]
+    return Book(
+        book.models, book.defaults, book.digest, book.offers, dict(other.terms), book.listed, _cards=cards
+    )
+
+
 def _skus(book: Book) -> dict[str, list[Sku]]:
     found: dict[str, list[Sku]] = {name: [] for name in book.models}
     for sku in dict.fromkeys(card.sku for card in book.cards()):

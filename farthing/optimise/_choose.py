@@ -338,9 +338,10 @@ def _of_replay(load: Load, ratio: _replay.Ratio) -> Iterator[Doubt]:
     clusters = len(set(stage.traffic.cluster.tolist()))
     if clusters < _replay.FEWEST or ratio.high >= ratio.whole:
         seen = f"{stage.traffic.sessions:,} sessions" if stage.traffic.sessions else f"{clusters:,} hours"
+        why = "tell too little" if clusters < _replay.FEWEST else "show that it may as well cost more"
         yield Doubt(
             "resolved",
-            f"not resolved: on {seen} it may as well cost more; {_replay.ENOUGH} would tell more",
+            f"not resolved: {seen} {why}; {_replay.ENOUGH} would tell more",
         )
 
 
@@ -349,13 +350,12 @@ def _schedules(load: Load) -> Iterator[Option]:
     stage = load.stages.get("")
     if stage is None or not stage.traffic.deferrable.any() or not stage.calibrated():
         return
-    named = load.workload
-    doubts = []
-    if named is None:
-        doubts.append(Doubt("permitted", NOT_NAMED))
-    elif not minutes(named.deadline) or not named.cache:
-        doubts.append(Doubt("permitted", "`deadline` of the workload says at once, or `cache` is false"))
-    yield Option("schedule", Choice(ordered=True), tuple(doubts))
+    choice = Choice(ordered=True)
+    ways = (choice._replace(policy=name) for name in (TODAY.policy, *_replay.BY_CLIENT))
+    doubts = list(_of_replay(load, min((load_ratio(load, way) for way in ways), key=lambda found: found.mid)))
+    if load.workload and not minutes(load.workload.deadline):
+        doubts.append(Doubt("permitted", "`deadline` of the workload says at once"))
+    yield Option("schedule", choice, tuple(doubts))
 
 
 def mend(told_by: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -278,18 +279,21 @@ def _batched(book: Book, sku: Sku, at: datetime) -> Vector | None:
 
 
 def _held(trace: Trace, waits: Any, window_us: int) -> Ints:
-    """When each request goes out: those that may wait at the end of their window, a second apart, by prefix."""
+    """When each request goes out: those that may wait are collected for half their window, and sent in order of
+    their prefixes within the other half, a second apart or less. So none waits longer than it may."""
     at_us = trace.at_us.copy()
-    if not window_us:
+    half = window_us // 2
+    if not half:
         return at_us
     held = np.flatnonzero(waits)
-    window = at_us[held] // window_us
+    window = at_us[held] // half
     paths = [trace.nodes[trace.starts[i] : trace.starts[i + 1]].tolist() for i in held.tolist()]
+    counts = Counter(window.tolist())
     before, place = -1, 0
     for at in sorted(range(len(held)), key=lambda at: (window[at], paths[at])):
         place = place + 1 if window[at] == before else 0
-        before = window[at]
-        at_us[held[at]] = (before + 1) * window_us + place * APART_US
+        before = int(window[at])
+        at_us[held[at]] = (before + 1) * half + place * min(APART_US, half // counts[before])
     return at_us
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from farthing.book import Resolved
+from farthing.book import Book, Resolved
 from farthing.cache import DOCUMENTED
 from farthing.cells import Question
 from farthing.ledger import Ledger
@@ -218,9 +218,20 @@ def _less(planned: Planned, found: Interval, least: int | None = None) -> Interv
 
 def _taken(question: Question, planned: Planned, one: Taken) -> Advice:
     load = planned.load
-    step = planned.spread(saved(question.book, load, one))
+    step = _step(question.book, planned, one)
     advised = _less(planned, interval(question.book, load, one.after))
     return _made(question, planned, one, step, advised, ())
+
+
+def _step(book: Book, planned: Planned, one: Taken) -> Interval:
+    """What a step saves in billed money: the levels before and after it are rounded, so that the steps add up."""
+    load = planned.load
+    found = planned.spread(saved(book, load, one))
+    before, after = (
+        planned.money(load.billed - cost(book, load, choice)) for choice in (one.before, one.after)
+    )
+    mid = after - before
+    return Interval(min(found.low, mid), mid, max(found.high, mid))
 
 
 def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:

@@ -26,7 +26,17 @@ from farthing.statement._columns import (
     projection,
 )
 from farthing.statement._explorer import explore
-from farthing.statement._files import Asked, Meter, Progress, Source, StatementError, kind_of, opened, rejects, sources
+from farthing.statement._files import (
+    Asked,
+    Meter,
+    Progress,
+    Source,
+    StatementError,
+    kind_of,
+    opened,
+    rejects,
+    sources,
+)
 from farthing.statement._same import BRANDS, Part, told_once
 
 if TYPE_CHECKING:
@@ -192,7 +202,9 @@ def _digest(file: Path) -> str:
 
 def _unreadable(source: Source, error: Exception) -> StatementError:
     text = " ".join(str(error).split()).replace(str(source.path), source.name)
-    return StatementError(f"{source.name}: cannot be read, as if it were cut off: fetch it again ({text[:200]})")
+    return StatementError(
+        f"{source.name}: cannot be read, as if it were cut off: fetch it again ({text[:200]})"
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from farthing.usage import EPOCH, Rejected
 
 T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+LATEST_US = 250 * 10**15  # in the year 9892: what is later is no date, and may not fit into 64 bits
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 
 
@@ -52,4 +53,7 @@ def instant_us(value: Any) -> int:
     except (TypeError, ValueError):
         raise Rejected("no timestamp" if value is None else "a timestamp that is none") from None
     at = at.replace(tzinfo=at.tzinfo or UTC)
-    return round((at - EPOCH).total_seconds() * 1_000_000)
+    at_us = round((at - EPOCH).total_seconds() * 1_000_000)
+    if not 0 <= at_us < LATEST_US:
+        raise Rejected("a timestamp before 1970, or of the far future")
+    return at_us

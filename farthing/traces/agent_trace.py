@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from farthing.traces._lines import decoded, instant_us, reason
+from farthing.traces._lines import LATEST_US, decoded, instant_us, reason
 from farthing.traces._log import Call, Item, Left, Reject, Source
 from farthing.traces._prompt import Block, blocks_of, prompt_of
 from farthing.usage import Rejected, read_usage
@@ -102,7 +102,7 @@ def _at_us(value: Any) -> int:
     """A time as text, or as a number of seconds or of their thousandths, millionths or billionths since 1970."""
     if isinstance(value, str):
         return instant_us(value)
-    if not isinstance(value, int | float) or value < 0:
+    if not isinstance(value, int | float) or not 0 <= value < LATEST_US * 1000:
         raise Rejected("no timestamp")
     for least, us in ((10**17, -1000), (10**14, 1), (10**11, 1000)):
         if value >= least:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from farthing.traces._lines import Count, decoded, whole_documents
+from farthing.traces._lines import LATEST_US, Count, decoded, whole_documents
 from farthing.traces._log import Call, Item, Left, Source
 
 DATED = False
@@ -20,7 +20,7 @@ ASSUMED: tuple[str, ...] = ()
 
 
 class _Request(msgspec.Struct, gc=False):
-    t: Annotated[float, msgspec.Meta(ge=0)]  # seconds
+    t: Annotated[float, msgspec.Meta(ge=0, lt=LATEST_US // 1_000_000)]  # seconds
     type: str = ""
     model: str = ""
     prompt: Count = msgspec.field(default=0, name="in")

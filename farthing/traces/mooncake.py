@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from farthing.traces._lines import Count, decoded
+from farthing.traces._lines import LATEST_US, Count, decoded
 from farthing.traces._log import Call, Item, Left, Source
 
 DATED = False
@@ -16,7 +16,9 @@ BLOCK_TOKENS = 512
 
 
 class _Line(msgspec.Struct, gc=False):
-    timestamp: Annotated[float, msgspec.Meta(ge=0)]  # milliseconds from the start of the trace
+    timestamp: Annotated[
+        float, msgspec.Meta(ge=0, lt=LATEST_US // 1000)
+    ]  # milliseconds from the start of the trace
     input_length: Count
     output_length: Count
     hash_ids: list[int] = []

@@ -47,7 +47,7 @@ ORDER = (
 )
 SHARED = ("since", "until", "where", "tz", "assume", "currency")  # parameters of every page
 CHOICES = ("team", "model", "endpoint", "mode", "platform", "account", "workload")
-MOST_KEPT = 256  # pages
+MOST_KEPT, MOST_PARTS = 256, 8  # pages; plans and the like, of which pages are made
 KEPT_S, KEPT_SLOW_S = 60, 600  # what hangs on the time of day is that old at most
 
 Query = Sequence[tuple[str, str]]
@@ -73,12 +73,14 @@ class Books:
     policy: Path
     statement_of: Callable[[Question], Statement] | None = None
     outbox: str = ""
+    config: str = ""  # farthing.toml, whose changes are seen
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     demo: bool = False
     fresh_s: float = 1.0  # for so long the ledger is not asked whether it has changed
 
     _quick: Cubed | None = field(init=False, default=None)
     _kept: OrderedDict[Any, _Kept] = field(init=False, default_factory=OrderedDict)
+    _parts: OrderedDict[Any, Any] = field(init=False, default_factory=OrderedDict)
     _turns: dict[bool, threading.RLock] = field(init=False)
     _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
 
@@ -112,21 +114,19 @@ class Books:
 
     def json(self, name: str, query: Query, who: Who) -> Packed:
         """A page as JSON. PageError or another ValueError in one line where it cannot be."""
-        key = ("json", name, tuple(query), who.teams)
 
-        def make() -> bytes:
-            made, view = self._page(name, query, who)
-            said = as_json(name, made, view) | {"ledger_version": "-".join(map(str, self.quick.version()))}
+        def make(made: Page, view: View) -> bytes:
+            said = as_json(name, made, view) | {
+                "ledger_version": ".".join(str(version + 1) for version in self.quick.version())
+            }
             return msgspec.json.encode(_scoped(said) if who.teams else said)
 
-        return self._once(key, make, slow=PAGES[name].slow)
+        return self._once(("json", name, tuple(query), who.teams), name, query, who, make)
 
     def csv(self, name: str, query: Query, who: Who, table: str = "") -> Packed:
         """One of its tables as CSV: the main one, if none is named."""
-        key = ("csv", name, table, tuple(query), who.teams)
 
-        def make() -> bytes:
-            made, _ = self._page(name, query, who)
+        def make(made: Page, view: View) -> bytes:
             if made.missing:
                 raise PageError(": ".join(made.missing))
             if table and table not in made.tables:
@@ -134,36 +134,62 @@ class Books:
             chosen = made.tables[table or MAIN.get(name) or next(iter(made.tables))]
             return chosen.as_csv().encode()
 
-        return self._once(key, make, slow=PAGES[name].slow)
+        return self._once(("csv", name, table, tuple(query), who.teams), name, query, who, make)
+
+    def _once(
+        self, key: Any, name: str, query: Query, who: Who, make: Callable[[Page, View], bytes]
+    ) -> Packed:
+        """Made once for all who ask the same of the same state of the books."""
+        now, slow = self.clock(), PAGES[name].slow
+        key = (key, self._state(), _stamp(self.policy))
+        kept = self._kept.get(key)
+        if kept and (now - kept.at).total_seconds() < (KEPT_SLOW_S if slow else KEPT_S):
+            return kept.made
+        with self._turns[slow]:
+            plain = make(*self._page(name, query, who))
+        made = Packed(plain, gzip.compress(plain, 5, mtime=0))
+        self._kept[key] = _Kept(made, now)
+        with suppress(KeyError):  # another thread was quicker
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return made
 
     def _page(self, name: str, query: Query, who: Who) -> tuple[Page, View]:
         made = PAGES[name]
-        own = [
-            (key, value)
-            for key, value in query
-            if key in made.own or (name == "why" and key in ("from", "to"))
-        ]
-        known = (*SHARED, *(key for key, _ in own))
-        if strange := [key for key, _ in query if key not in known]:
-            allowed = ", ".join((*SHARED, *(("from", "to") if name == "why" else made.own)))
-            raise PageError(f"no parameter {strange[0][:40]!r} here: there are {allowed}")
-        with self._turns[made.slow]:
-            view = self.view([pair for pair in query if pair[0] in SHARED], who, slow=made.slow)
-            return made.make(view, **dict(own)), view
+        others = ("from", "to") if name == "why" else made.own
+        if strange := [key for key, _ in query if key not in (*SHARED, *others)]:
+            raise PageError(
+                f"no parameter {strange[0][:40]!r} here: there are {', '.join((*SHARED, *others))}"
+            )
+        view = self.view([pair for pair in query if pair[0] in SHARED], who, slow=made.slow)
+        return made.make(view, **{key: value for key, value in query if key in others}), view
 
     def view(self, query: Query, who: Who, *, slow: bool = False) -> View:
         """What a page is made from. Whoever may see some teams alone has a question about those."""
         question, rates, currency = self.ask(query)
         question = _asked_by(question, who)
+
+        def keep(what: str, make: Callable[[], Any]) -> Any:
+            key = (what, tuple(query), who.teams, self._state())
+            if key not in self._parts:
+                self._parts[key] = make()
+                while len(self._parts) > MOST_PARTS:
+                    self._parts.popitem(last=False)
+            return self._parts[key]
+
         return View(
             self.slow if slow else self.quick, question, self.clock(), tuple(query), rates, currency,
             lambda: self.statement_of(question) if self.statement_of else None,
-            str(self.policy), self.outbox, self._known(question, who), who.teams,
+            str(self.policy), self.outbox, self._known(question, who), who.teams, keep,
         )  # fmt: skip
+
+    def _state(self) -> tuple[Any, ...]:
+        """Another whenever the ledger or farthing.toml has changed."""
+        return *self.quick.version(), _stamp(Path(self.config)) if self.config else 0
 
     def _known(self, question: Question, who: Who) -> dict[str, list[str]]:
         """The values to filter by; those of the quick ledger, whichever the page is made from."""
-        key = (self.quick.version(), who.teams, question.book.digest, str(self.policy))
+        key = (self._state(), who.teams, question.book.digest)
         with self._turns[False]:
             if key not in self._choices:
                 if len(self._choices) > MOST_KEPT:
@@ -171,20 +197,6 @@ class Books:
                 view = View(self.quick, question, self.clock(), scope=who.teams)
                 self._choices[key] = choices(view, CHOICES)
             return self._choices[key]
-
-    def _once(self, key: Any, make: Callable[[], bytes], *, slow: bool) -> Packed:
-        """Made once for all who ask the same of the same state of the books."""
-        now = self.clock()
-        key = (key, self.quick.version(), _stamp(self.policy))
-        kept = self._kept.get(key)
-        if kept and (now - kept.at).total_seconds() < (KEPT_SLOW_S if slow else KEPT_S):
-            return kept.made
-        plain = make()
-        made = Packed(plain, gzip.compress(plain, 5, mtime=0))
-        self._kept[key] = _Kept(made, now)
-        while len(self._kept) > MOST_KEPT:
-            self._kept.popitem(last=False)
-        return made
 
 
 MAIN = {"bill": "models", "explore": "groups", "cache": "days", "savings": "advice", "reconcile": "causes"}

@@ -7,7 +7,6 @@ on single rows, prompt sizes that its sums do not know) goes to the ledger's row
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ from farthing.cells import (
     Contexts,
     Question,
     Summed,
-    Where,
     edges_of,
     priced_cells,
 )
@@ -50,6 +48,7 @@ from farthing.web._sums import (
     read,
     save,
 )
+from farthing.web._where import fits
 
 # By these most pages group and filter: one slate serves them all.
 COMMON = frozenset(("platform", "model", "endpoint", "zone", "mode", "routing", "team"))
@@ -339,8 +338,8 @@ def _chosen(slate: Slate, question: Question) -> Array | None:
     """Which rows are as asked; None is all of them."""
     tests = []
     for where in question.where:
-        fits = np.array([_fits(where, said[where.key]) for said in slate.said], bool)
-        tests.append(fits[slate.by["code"]])
+        fitting = np.array([fits(where, said[where.key]) for said in slate.said], bool)
+        tests.append(fitting[slate.by["code"]])
     if question.since:
         tests.append(slate.by["local"] >= question.since.toordinal() - _EPOCH_DAY)
     if question.until:
@@ -349,13 +348,3 @@ def _chosen(slate: Slate, question: Question) -> Array | None:
 
 
 _EPOCH_DAY = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - a day's number has no zone
-
-
-def _fits(where: Where, value: str | None) -> bool:
-    """As the engine's GLOB has it: `*` and `?` stand for anything, and nothing else does."""
-    found = any(_pattern(text).fullmatch(value or "") for text in where.values)
-    return found != where.negated
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(re.escape(text).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)

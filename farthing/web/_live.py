@@ -7,19 +7,24 @@ nothing and sees nothing twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.book import Card, Resolved, Unpriced
-from farthing.config import UNASSIGNED, claim_by_facts, claims
+from farthing.cells import FACT_KEYS
+from farthing.config import UNASSIGNED, claim_by_facts, claims, fingerprint
 from farthing.importers.outbox import OPEN, read
 from farthing.meters import METERS, Vector
 from farthing.money import usd
 from farthing.rating import find
 from farthing.usage import EPOCH, Usage, parse_model_id
 from farthing.web._page import Kpi, Page, Row, Sheet, View
+from farthing.web._where import fits
+
+if TYPE_CHECKING:
+    from farthing.config import Members
 
 COLUMNS = ("at", "id", "model", "endpoint", "team", "status", *METERS, "usd", "latency_ms", "source")
 RECENT = 50
@@ -140,49 +145,61 @@ def _calls(file: Path, begin: int, end: int) -> Iterator[tuple[Usage, int]]:
 
 def rows_of(view: View) -> Callable[[Usage], Row | None]:
     """A call as a row; None for one that may not be seen, or that the filters leave out."""
-    book, config = view.question.book, view.question.config
-    by_tag, by_facts = claims(config.teams, "tags"), claim_by_facts(config.teams)
+    book = view.question.book
+    config = view.question.config
+    teams, workloads = _claimant(config.teams), _claimant(config.workloads)
 
-    def team(usage: Usage) -> str:
-        if not config.teams:
-            named = dict(usage.tags).get("team", "")
-            return named or UNASSIGNED
-        if found := [claim for pair in usage.tags if (claim := by_tag("=".join(pair)))]:
-            return min(found)[1]
-        facts = usage.parts[0][0]
+    def said(usage: Usage, place: Resolved | Unpriced) -> dict[str, str]:
+        """What filters ask of."""
+        facts, tags = usage.parts[0][0], dict(usage.tags)
         model = parse_model_id(facts.model_id)
-        said = {
+        whose = {
             "profiles": "" if model.base else model.profile, "principals": facts.principal,
             "projects": facts.project, "accounts": facts.account,
         }  # fmt: skip
-        return by_facts(said) or UNASSIGNED
+        team = teams(usage, whose) if config.teams else tags.get("team", "")
+        named = {"platform": facts.platform, "model": facts.model_id, "mode": facts.mode or "on_demand"}
+        if isinstance(place, Resolved):
+            named = {key: str(value) for key, value in place.sku.named().items()} | {"routing": place.routing}
+        return {
+            **{key: getattr(facts, key) for key in FACT_KEYS}, **named, "profile": model.profile,
+            "team": team or UNASSIGNED, "workload": workloads(usage, whose) or fingerprint(whose),
+            **{f"tag:{key}": value for key, value in tags.items()},
+        }  # fmt: skip
 
     def row(usage: Usage) -> Row | None:
-        owner = team(usage)
-        if view.scope and owner not in view.scope:
+        placed = [book.place(facts, view.question.profiles, view.question.assume) for facts, _ in usage.parts]
+        named = said(usage, placed[0])
+        if not all(fits(where, named.get(where.key)) for where in view.question.where):
             return None
-        cost: int | None = 0
-        tokens = Vector()
-        place: Resolved | Unpriced | None = None
-        for facts, counts in usage.parts:
-            part = Vector(*counts)
-            tokens = Vector(*map(sum, zip(tokens, part, strict=True)))
-            placed = book.place(facts, view.question.profiles, view.question.assume)
-            place = place or placed
-            card = placed if isinstance(placed, Unpriced) else find(book, placed.sku, usage.at, part)
-            cost = cost + part @ card.rates if isinstance(card, Card) and cost is not None else None
-        facts = usage.parts[0][0]
-        sku = place.sku if isinstance(place, Resolved) else None
+        parts = [Vector(*counts) for _, counts in usage.parts]
+        cards = [
+            place if isinstance(place, Unpriced) else find(book, place.sku, usage.at, part)
+            for place, part in zip(placed, parts, strict=True)
+        ]
+        costs = [part @ card.rates for part, card in zip(parts, cards, strict=True) if isinstance(card, Card)]
         at = EPOCH + timedelta(microseconds=usage.at_us)
         return {
             "at": f"{at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z",
             "id": usage.request_id or usage.message_id or usage.gateway_id,
-            "model": sku.model if sku else facts.model_id, "endpoint": sku.endpoint if sku else "",
-            "team": owner, "status": facts.status or "ok", **dict(zip(METERS, tokens, strict=True)),
-            "usd": cost, "latency_ms": usage.latency_ms, "source": facts.source,
+            "model": named["model"], "endpoint": named.get("endpoint", ""), "team": named["team"],
+            "status": named["status"] or "ok", **dict(zip(METERS, map(sum, zip(*parts, strict=True)), strict=True)),
+            "usd": sum(costs) if len(costs) == len(parts) else None, "latency_ms": usage.latency_ms,
+            "source": named["source"],
         }  # fmt: skip
 
     return row
+
+
+def _claimant(claimants: Mapping[str, Members]) -> Callable[[Usage, Mapping[str, str]], str]:
+    """Who claims a call: by its tags, else by its facts; "" if nobody."""
+    by_tag, by_facts = claims(claimants, "tags"), claim_by_facts(claimants)
+
+    def claimant(usage: Usage, whose: Mapping[str, str]) -> str:
+        found = [claim for pair in usage.tags if (claim := by_tag("=".join(pair)))]
+        return min(found)[1] if found else by_facts(whose)
+
+    return claimant
 
 
 def event(row: Row) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class View:
     outbox: str = ""  # the folder that live reads
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     scope: tuple[str, ...] = ()  # the teams that alone may be seen; () is all
+    keep: Callable[[str, Callable[[], Any]], Any] = lambda _, make: make()  # for what several pages need
 
     def report(self, name: str, **values: Any) -> Table:
         """A report, in the view's currency if it can be."""
@@ -126,6 +127,7 @@ class Sheet:
     currency: str = "USD"
     empty: str = "no usage in this selection"
     total: Row = field(default_factory=dict)
+    most: int = 100_000  # rows that a browser is given; CSV has all
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
@@ -150,7 +152,7 @@ class Sheet:
                 {"name": name, "title": self.titles.get(name) or _title(name), "kind": kind}
                 for name, kind in self._kinds.items()
             ],
-            "rows": [self._row(row, view) for row in self.rows],
+            "rows": [self._row(row, view) for row in self.rows[: self.most]],
             "total": self._row(self.total, None),
             "empty": self.empty,
         }

@@ -12,7 +12,7 @@ from farthing.cells import QuestionError, cells
 from farthing.meters import METERS
 from farthing.money import mtok_usd
 from farthing.reports import footer, heading
-from farthing.web._page import DAY, Kpi, Page, Row, Sheet, View, page, sheet
+from farthing.web._page import DAY, Kpi, Page, Row, Sheet, View, narrowed, page, sheet
 
 if TYPE_CHECKING:
     from farthing.reconcile import Cause, Reconciled
@@ -126,8 +126,10 @@ def _sides(found: Reconciled, keys: tuple[str, ...], title: str, view: View) -> 
 
 @page("What is spent of each budget, what is left and what is to come.", slow=True)
 def budgets(view: View) -> Page:
+    today = view.now.astimezone(view.question.zone).date()
+    asked = narrowed(view, until=min(view.question.until or today, today))
     try:
-        made = view.report("budgets")
+        made = asked.report("budgets")
     except QuestionError as error:
         why, _, mend = str(error).partition(": ")
         return Page("Budgets", missing=(why, mend))
@@ -147,7 +149,7 @@ def budgets(view: View) -> Page:
 
 @page("The rates in force, how they came to be, where they are from, and what changes soon.")
 def prices(view: View, model: str = "") -> Page:
-    book = view.question.book
+    book = view.question.book.listed if view.scope else view.question.book  # offers are of other accounts too
     used: dict[tuple[str, str], list[int]] = {}
     for cell in cells(view.ledger, view.question):
         if isinstance(cell.sku, Resolved):

@@ -25,7 +25,8 @@ def plan_of(view: View) -> Plan:
     """The cheapest plan of the view's calls."""
     from farthing.optimise import savings as planned  # it brings a compiler: a server starts without
 
-    return planned(view.ledger, view.question)
+    found: Plan = view.keep("plan", lambda: planned(view.ledger, view.question))
+    return found
 
 
 # --- savings ---------------------------------------------------------------------------------------------------------

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
 
-from farthing.book import Card, Resolved, Unpriced
-from farthing.cells import Cell, Where, at_list, cells
-from farthing.levers import LEVERS
+from farthing.book import Card
+from farthing.cells import Where, cells
 from farthing.meters import METERS
 from farthing.money import mtok_usd, show
-from farthing.reports import footer, heading, is_amount, layers
+from farthing.reports import footer, heading, is_amount
 from farthing.web._calls import MOST_CALLS, last_calls
 from farthing.web._page import DAY, Kpi, Page, PageError, Row, Sheet, View, page, sheet, total
 from farthing.why import why as moved
 
 COMPARED_DAYS = 30
-MOST_GROUPS = 5_000  # rows of explore: a browser shows no more, and CSV has all
+MOST_GROUPS = 5_000  # rows of explore in a browser
 
 # --- bill ------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +44,7 @@ def bill(view: View) -> Page:
     for table in (tables["teams"], tables["models"]):
         table.total = total(table.rows, "calls", "tokens", *METERS, "usd")
     notes = [] if view.question.config.teams else ["no teams in farthing.toml: taken from the tag `team`"]
-    notes += made.parts.get("notes", [])
+    notes += [] if view.scope else made.parts.get("notes", [])  # they are of all that was agreed
     return Page(
         "The bill",
         tables,
@@ -108,8 +106,8 @@ def explore(view: View, keys: str = "model", calls: str = "", after: str = "") -
     )
     notes = []
     if len(groups.rows) > MOST_GROUPS:
-        notes.append(f"the first {MOST_GROUPS:,} of {len(groups.rows):,} groups; the command line has all")
-        groups.rows = groups.rows[:MOST_GROUPS]
+        groups.most = MOST_GROUPS
+        notes.append(f"the first {MOST_GROUPS:,} of {len(groups.rows):,} groups; the CSV has all")
     tables = {"groups": groups, "rates": rates(view)}
     extra: Row = {"keys": list(named)}
     if calls:
@@ -223,111 +221,32 @@ def _span(days: tuple[date, date]) -> str:
 
 @page("What each model costs at each endpoint, and what the endpoint adds.")
 def endpoints(view: View) -> Page:
-    found = cells(view.ledger, view.question, ("routing",))
-    rows: dict[tuple[Any, ...], Row] = {}
-    for cell in found:
-        sku = _sku(cell)
-        row = _added(rows, cell, {**sku, "routing": cell.keys[0]}, premium_usd=0)
-        if isinstance(cell.price, Card):
-            row["premium_usd"] += layers(view.question.book.listed, cell, cell.price).get(
-                "endpoint_premium", 0
-            )
-    listed = _sorted(rows.values())
-    columns = ("platform", "model", "endpoint", "routing", "calls", "tokens", "usd", "premium_usd")
-    table = Sheet("Models by endpoint", columns, listed, columns[:4], {"premium_usd": "premium"})
-    table.total = total(listed, "calls", "tokens", "usd", "premium_usd")
+    made = view.report("endpoints")
+    table = sheet(made, "Models by endpoint", made.columns[:4])
+    table.total = total(made.rows, "calls", "tokens", "usd", "premium_usd")
     cost, premium = table.total["usd"] or 0, table.total["premium_usd"] or 0
+    at_global = sum(row["usd"] or 0 for row in made.rows if row["endpoint"] == "global")
     kpis = [
         Kpi("premium", "Endpoint premium", "usd", premium, f"{_percent(premium, cost)} of the cost"),
-        Kpi("global", "At global endpoints", "share", share(_at_global(listed), cost), "of the cost"),
+        Kpi("global", "At global endpoints", "share", share(at_global, cost), "of the cost"),
     ]
-    return _simple(view, "Endpoints", {"endpoints": table}, kpis, found)
-
-
-def _at_global(rows: Iterable[Row]) -> int:
-    return sum(row["usd"] or 0 for row in rows if row["endpoint"] == "global")
+    return Page("Endpoints", {"endpoints": table}, kpis, made.heading, made.footer)
 
 
 @page("What went as batches, and what the rest would save if it could wait.")
 def batch(view: View) -> Page:
-    found = cells(view.ledger, view.question, ("workload",))
-    rows: dict[tuple[Any, ...], Row] = {}
-    for cell in found:
-        sku = _sku(cell)
-        names = {
-            "workload": cell.keys[0],
-            "platform": sku["platform"],
-            "model": sku["model"],
-            "mode": sku["mode"],
-        }
-        row = _added(rows, cell, names, batch_usd=None, saved_usd=None)
-        other = _as_batch(view, cell)
-        if other is not None:
-            row["batch_usd"] = (row["batch_usd"] or 0) + other
-            row["saved_usd"] = (row["saved_usd"] or 0) + max(0, cell.cost - other)
-    listed = _sorted(rows.values())
-    columns = ("workload", "platform", "model", "mode", "calls", "tokens", "usd", "batch_usd", "saved_usd")
-    titles = {"batch_usd": "as a batch", "saved_usd": "would save"}
-    table = Sheet("By workload", columns, listed, columns[:4], titles)
-    table.total = total(listed, "calls", "tokens", "usd", "saved_usd")
-    done = sum(row["usd"] or 0 for row in listed if row["mode"] == "batch")
+    made = view.report("batching")
+    table = sheet(made, "By workload", made.columns[:4])
+    table.total = total(made.rows, "calls", "tokens", "usd", "saved_usd")
+    cost, done = table.total["usd"] or 0, sum(row["usd"] or 0 for row in made.rows if row["mode"] == "batch")
     kpis = [
-        Kpi(
-            "batched",
-            "Sent as batches",
-            "usd",
-            done,
-            f"{_percent(done, table.total['usd'] or 0)} of the cost",
-        ),
+        Kpi("batched", "Sent as batches", "usd", done, f"{_percent(done, cost)} of the cost"),
         Kpi("saved", "At most to be saved", "usd", table.total["saved_usd"] or 0, "if every call could wait"),
     ]
     notes = [
         "what would be saved is an upper limit: each group alone, as if nothing of it had to be answered at once"
     ]
-    return _simple(view, "Batch", {"batch": table}, kpis, found, notes)
-
-
-def _as_batch(view: View, cell: Cell) -> int | None:
-    """What the cell would cost as a batch; None where it is one, or there is no such price."""
-    if not isinstance(cell.price, Card):
-        return None
-    to = LEVERS["batch"].rewrite(cell.price.sku, cell.tokens)
-    if to is None:
-        return None
-    card = view.question.book.find(to[0], cell.at, cell.prompt, cached=to[1].cached > 0)
-    return int(to[1] @ card.rates) if isinstance(card, Card) else None
-
-
-def _sku(cell: Cell) -> dict[str, str]:
-    if isinstance(cell.sku, Resolved):
-        return {name: str(value) for name, value in cell.sku.sku.named().items()}
-    return {"platform": "", "model": "unknown to the book", "endpoint": "", "zone": "", "mode": ""}
-
-
-def _added(rows: dict[tuple[Any, ...], Row], cell: Cell, names: Row, **blank: Any) -> Row:
-    """The row of these names with the cell in its sums."""
-    row = rows.setdefault(tuple(names.values()), {**names, "calls": 0, "tokens": 0, "usd": None, **blank})
-    row["calls"] += cell.calls
-    row["tokens"] += sum(cell.tokens)
-    if not isinstance(cell.price, Unpriced):
-        row["usd"] = (row["usd"] or 0) + cell.cost
-    return row
-
-
-def _sorted(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (-(row["usd"] or 0), *map(str, list(row.values())[:4])))
-
-
-def _simple(
-    view: View,
-    title: str,
-    tables: dict[str, Sheet],
-    kpis: list[Kpi],
-    found: Sequence[Cell],
-    notes: Sequence[str] = (),
-) -> Page:
-    under = footer(view.ledger, at_list(view.question), found)
-    return Page(title, tables, kpis, heading(found), under, notes)
+    return Page("Batch", {"batch": table}, kpis, made.heading, made.footer, notes)
 
 
 def choices(view: View, keys: Sequence[str]) -> dict[str, list[str]]:

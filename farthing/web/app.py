@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -224,7 +225,9 @@ class Web:
         """A form's key becomes a session. Another site's form is refused: it would log somebody in as another."""
         if self.access.keys is None:
             return RedirectResponse("/bill", 303)
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        origin = urlsplit(request.headers.get("origin", "")).netloc
+        strange = request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        if strange or (origin and origin != request.headers.get("host", "")):
             raise Refused(403, "the form is of another site", "log in at /login")
         now, address = self.books.clock(), _address(request)
         if waits := self.access.waits_s(address, now):
@@ -416,6 +419,4 @@ async def _body(request: Request) -> bytes:
 
 
 def _form(body: bytes) -> dict[str, str]:
-    from urllib.parse import parse_qsl
-
     return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))

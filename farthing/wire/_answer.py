@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -164,6 +167,8 @@ def _unpacker(encoding: str) -> Any:
         return zlib.decompressobj(15 + 32).decompress
     if encoding == "zstd":
         return _zstd()
+    if encoding == "br" and find_spec("brotli") is not None:
+        return import_module("brotli").Decompressor().process
     if encoding in ("", "identity"):
         return _same
 
@@ -174,9 +179,9 @@ def _unpacker(encoding: str) -> Any:
 
 
 def _zstd() -> Any:
-    try:
+    if sys.version_info >= (3, 14):
         from compression.zstd import ZstdDecompressor
-    except ImportError:  # before Python 3.14
+    else:
         from backports.zstd import ZstdDecompressor
     return ZstdDecompressor().decompress
 

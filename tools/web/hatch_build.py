@@ -18,7 +18,7 @@ _build = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_build)
 
 
-class BrowserLibraries(BuildHookInterface):  # type: ignore[type-arg]
+class BrowserLibraries(BuildHookInterface):
     """Hatch finds it by its base class: this is the one seam that asks for one."""
 
     def dependencies(self) -> list[str]:

@@ -16,16 +16,21 @@ let asking = null;
 /** @type {(() => void) | null} */
 let leave = null;
 let shown = "";
+let asked = "";
 
 /** Who is here, and what they may do. @type {Promise<any>} */
-const session = fetch("/session.json").then((answer) => (answer.ok ? answer.json() : {}), () => ({}));
+const session = fetch("/session.json").then(
+  (answer) => (answer.ok ? answer.json() : {}),
+  () => ({}),
+);
 
 /** @param {string} name */
 async function load(name = here()) {
   asking?.abort();
   const mine = (asking = new AbortController());
+  asked = location.pathname + location.search;
   const another = name !== shown;
-  const focused = another ? "" : document.activeElement?.id ?? "";
+  const focused = another ? "" : (document.activeElement?.id ?? "");
   const opened = another ? [] : [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
   main.setAttribute("aria-busy", "true");
   mark(name);
@@ -35,9 +40,14 @@ async function load(name = here()) {
     replace(loading());
   }, GHOST_MS);
   try {
-    const [answer, who] = await Promise.all([fetch(`/${name}.json${location.search}`, { signal: mine.signal }), session]);
+    const [answer, who] = await Promise.all([
+      fetch(`/${name}.json${location.search}`, { signal: mine.signal }),
+      session,
+    ]);
     if (answer.status === 401) return location.assign("/login");
-    const page = await answer.json().catch(() => ({ error: `the server answered ${answer.status}`, mend: "look at what it printed" }));
+    const page = await answer
+      .json()
+      .catch(() => ({ error: `the server answered ${answer.status}`, mend: "look at what it printed" }));
     if (mine.signal.aborted) return undefined;
     clearTimeout(waiting);
     end();
@@ -72,8 +82,12 @@ function draw(name, page, who) {
   const spec = PAGES[name];
   const body = page.missing ? [missingCard(page.missing)] : spec.body(page, who);
   replace(
-    h("div", { class: "head" }, h("div", {}, h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, spec.lead), context(page)),
-      page.missing && !page.question?.where?.length ? null : (spec.filters ?? filters)(page)),
+    h(
+      "div",
+      { class: "head" },
+      h("div", {}, h("h1", { tabindex: "-1" }, page.title), h("p", { class: "lead" }, spec.lead), context(page)),
+      page.missing && !page.question?.where?.length ? null : (spec.filters ?? filters)(page),
+    ),
     chips(),
     page.missing ? null : trust(page),
     page.missing ? null : kpis(page),
@@ -85,7 +99,12 @@ function draw(name, page, who) {
 }
 
 /** After a page is drawn: the focus goes on where it was, or to the new heading. */
-function settle(/** @type {string} */ name, /** @type {boolean} */ another, /** @type {string} */ focused, /** @type {string[]} */ opened) {
+function settle(
+  /** @type {string} */ name,
+  /** @type {boolean} */ another,
+  /** @type {string} */ focused,
+  /** @type {string[]} */ opened,
+) {
   main.setAttribute("aria-busy", "false");
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   if (another && shown) {
@@ -111,27 +130,48 @@ function mark(name) {
   }
 }
 
-// --- what leads on -------------------------------------------------------------------------------------------------------
+// --- what leads on ---
 
 document.addEventListener("click", (event) => {
   const link = /** @type {HTMLElement} */ (event.target).closest?.("a[href]");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  if (
+    !link ||
+    event.defaultPrevented ||
+    event.button ||
+    event.metaKey ||
+    event.ctrlKey ||
+    event.shiftKey ||
+    event.altKey
+  )
+    return;
   const to = new URL(/** @type {HTMLAnchorElement} */ (link).href);
-  if (to.origin !== location.origin || link.hasAttribute("download") || !(to.pathname.slice(1) in PAGES)) return;
+  if (to.origin !== location.origin || to.hash || link.hasAttribute("download") || !(to.pathname.slice(1) in PAGES))
+    return;
   event.preventDefault();
   go(to.pathname + to.search);
 });
 
-document.addEventListener("click", (event) => { // a box that was opened closes when one looks elsewhere
+document.addEventListener("click", (event) => {
+  // a box that was opened closes when one looks elsewhere
   for (const box of document.querySelectorAll(".more[open], .trust details[open]")) {
     if (!box.contains(/** @type {Node} */ (event.target))) box.removeAttribute("open");
   }
 });
 
-addEventListener("farthing:go", () => load());
-addEventListener("popstate", () => load());
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const box of document.querySelectorAll(".more[open], .trust details[open]")) {
+    box.removeAttribute("open");
+    box.querySelector("summary")?.focus();
+  }
+});
 
-// --- the theme -----------------------------------------------------------------------------------------------------------
+addEventListener("farthing:go", () => load());
+addEventListener("popstate", () => {
+  if (asked !== location.pathname + location.search) load(); // a step within the page is none of ours
+});
+
+// --- the theme ---
 
 document.getElementById("theme")?.addEventListener("click", () => {
   const root = document.documentElement;
@@ -147,7 +187,7 @@ document.getElementById("theme")?.addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 
-// --- who is here ---------------------------------------------------------------------------------------------------------
+// --- who is here ---
 
 session.then((who) => {
   for (const link of document.querySelectorAll("nav a")) {
@@ -163,7 +203,12 @@ session.then((who) => {
   place?.replaceChildren(
     ...(who.demo ? [h("span", { class: "badge" }, "made-up data")] : []),
     ...(teams ? [h("span", { class: "badge" }, teams)] : []),
-    ...(who.login ? [h("span", {}, `${who.name}, ${who.role}`), h("button", { type: "button", class: "quiet", onclick: leaveIt }, "Log out")] : []),
+    ...(who.login
+      ? [
+          h("span", {}, `${who.name}, ${who.role}`),
+          h("button", { type: "button", class: "quiet", onclick: leaveIt }, "Log out"),
+        ]
+      : []),
   );
 });
 

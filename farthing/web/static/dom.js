@@ -16,10 +16,16 @@ export function h(tag, props = {}, ...children) {
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [key, text] of Object.entries(value)) made.style.setProperty(key, String(text));
+    else if (name === "style")
+      for (const [key, text] of Object.entries(value)) made.style.setProperty(key, String(text));
     else made.setAttribute(name, value === true ? "" : String(value));
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false).map(asNode));
+  made.append(
+    ...children
+      .flat()
+      .filter((child) => child !== null && child !== undefined && child !== false)
+      .map(asNode),
+  );
   return made;
 }
 

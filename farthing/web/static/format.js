@@ -74,7 +74,8 @@ export function day(text, year = true) {
 /** Spans of days within a text, as people write them. @param {string} text */
 export function spans(text) {
   return String(text).replace(/(\d{4}-\d\d-\d\d)\.\.(\d{4}-\d\d-\d\d)/g, (_, from, to) =>
-    from === to ? day(from) : `${day(from, from.slice(0, 4) !== to.slice(0, 4))} \u2013 ${day(to)}`);
+    from === to ? day(from) : `${day(from, from.slice(0, 4) !== to.slice(0, 4))} \u2013 ${day(to)}`,
+  );
 }
 
 /** A moment in the time zone of the page. @param {string} text @param {string} tz */
@@ -82,7 +83,12 @@ export function time(text, tz) {
   const at = new Date(text);
   if (Number.isNaN(at.getTime())) return text || UNKNOWN;
   const parts = /** @type {Intl.DateTimeFormatOptions} */ ({
-    day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+    day: "numeric",
+    month: "short",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+    hourCycle: "h23",
   });
   return new Intl.DateTimeFormat("en-GB", { ...parts, timeZone: tz || "UTC" }).format(at);
 }
@@ -112,14 +118,25 @@ export function cell(value, kind, page) {
     return { text: kind === "usd" || kind === "money" ? "no price" : UNKNOWN, exact: "" };
   }
   switch (kind) {
-    case "usd": return { text: money(value), exact: `$${value}` };
-    case "money": return { text: money(value, { currency: page.currency }), exact: `${value} ${page.currency}` };
-    case "count": return { text: count(value), exact: whole(value) };
-    case "share": return { text: share(value), exact: String(value) };
-    case "rate": return Number(value) === 0 ? { text: UNKNOWN, exact: "no such rate" } : { text: `$${value}`, exact: `$${value} per million tokens` };
-    case "day": return { text: day(String(value)), exact: String(value) };
-    case "time": return { text: time(String(value), page.tz), exact: String(value) };
-    case "flag": return { text: value ? "yes" : "no", exact: "" };
-    default: return { text: Array.isArray(value) ? value.join(", ") : spans(String(value)), exact: "" };
+    case "usd":
+      return { text: money(value), exact: `$${value}` };
+    case "money":
+      return { text: money(value, { currency: page.currency }), exact: `${value} ${page.currency}` };
+    case "count":
+      return { text: count(value), exact: whole(value) };
+    case "share":
+      return { text: share(value), exact: String(value) };
+    case "rate":
+      return Number(value) === 0
+        ? { text: UNKNOWN, exact: "no such rate" }
+        : { text: `$${value}`, exact: `$${value} per million tokens` };
+    case "day":
+      return { text: day(String(value)), exact: String(value) };
+    case "time":
+      return { text: time(String(value), page.tz), exact: String(value) };
+    case "flag":
+      return { text: value ? "yes" : "no", exact: "" };
+    default:
+      return { text: Array.isArray(value) ? value.join(", ") : spans(String(value)), exact: "" };
   }
 }

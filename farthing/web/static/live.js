@@ -1,7 +1,8 @@
 // @ts-check
 // Live: calls appear as the gateway posts them. The stream goes on where it broke off.
 
-import { figure, pulse, redraw } from "./charts.js";
+import { figure, redraw } from "./charts.js";
+import { pulse } from "./lines.js";
 import { h } from "./dom.js";
 import * as say from "./format.js";
 import { card, tableCard } from "./parts.js";
@@ -13,11 +14,18 @@ const MINUTE_MS = 60_000;
 
 /** @param {any} page */
 export function live(page) {
-  const told = h("div", { class: "livebar" },
+  const told = h(
+    "div",
+    { class: "livebar" },
     h("p", { id: "live-state" }, h("i", { class: "dot", "aria-hidden": "true" }), h("span", {}, "connecting …")),
     h("p", { class: "dim", id: "live-sum" }, "nothing since this page was opened"),
-    h("button", { type: "button", class: "quiet", id: "live-pause", "aria-pressed": "false" }, "Pause"));
-  const chart = card("Cost by minute", `The last ${MINUTES} minutes, as far as this page has seen`, h("div", { id: "live-chart" }));
+    h("button", { type: "button", class: "quiet", id: "live-pause", "aria-pressed": "false" }, "Pause"),
+  );
+  const chart = card(
+    "Cost by minute",
+    `The last ${MINUTES} minutes, as far as this page has seen`,
+    h("div", { id: "live-chart" }),
+  );
   return [told, chart, tableCard(page, "recent", { limit: MOST })];
 }
 
@@ -43,7 +51,8 @@ export function follow(page, main) {
   const paint = () => {
     waiting = 0;
     const sum = main.querySelector("#live-sum");
-    if (sum) sum.textContent = `${say.whole(seen.calls)} calls, ${say.money(seen.usd)} since this page was opened${seen.unpriced ? `, ${seen.unpriced} without a price` : ""}`;
+    if (sum)
+      sum.textContent = `${say.whole(seen.calls)} calls, ${say.money(seen.usd)} since this page was opened${seen.unpriced ? `, ${seen.unpriced} without a price` : ""}`;
     if (seen.paused) return;
     const old = [...main.querySelectorAll("section.card")].at(-1);
     const table = { ...page.tables.recent, rows: rows.slice(0, MOST) };
@@ -52,7 +61,14 @@ export function follow(page, main) {
     redraw();
   };
   stream.addEventListener("open", () => said("good beat", "following"));
-  stream.addEventListener("error", () => said("warn", stream.readyState === EventSource.CLOSED ? "the stream ended: load the page again" : "the stream broke off: trying again"));
+  stream.addEventListener("error", () =>
+    said(
+      "warn",
+      stream.readyState === EventSource.CLOSED
+        ? "the stream ended: load the page again"
+        : "the stream broke off: trying again",
+    ),
+  );
   stream.addEventListener("call", (event) => {
     const row = JSON.parse(event.data);
     rows.unshift(row);
@@ -86,7 +102,11 @@ function slots(page) {
 
 /** @param {number} at @param {string} tz */
 function point(at, tz) {
-  return { at: new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: tz || "UTC" }).format(at), value: 0, slot: Math.floor(at / MINUTE_MS) };
+  return {
+    at: new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: tz || "UTC" }).format(at),
+    value: 0,
+    slot: Math.floor(at / MINUTE_MS),
+  };
 }
 
 /** @param {any[]} points @param {number} at @param {number} value @param {string} tz */

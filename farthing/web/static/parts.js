@@ -5,6 +5,7 @@ import { coded, h } from "./dom.js";
 import { figure } from "./charts.js";
 import { dataTable, csv } from "./table.js";
 import * as say from "./format.js";
+import { link } from "./state.js";
 
 /** @typedef {any} Page the JSON of a page: docs/dashboard.md */
 
@@ -17,7 +18,13 @@ let ids = 0;
 export function card(title, under, ...children) {
   ids += 1;
   const id = `card-${ids}`;
-  return h("section", { class: "card", "aria-labelledby": id }, h("h2", { id }, title), under ? h("p", { class: "dim" }, under) : null, ...children);
+  return h(
+    "section",
+    { class: "card", "aria-labelledby": id },
+    h("h2", { id }, title),
+    under ? h("p", { class: "dim" }, under) : null,
+    ...children,
+  );
 }
 
 /**
@@ -29,7 +36,12 @@ export function chartCard(page, name, drawing, { title, under, how, open = false
   const table = page.tables[name];
   if (!table.rows.length) return card(title ?? table.title, under ?? null, dataTable(name, table, page));
   const numbers = dataTable(name, table, page, how);
-  return card(title ?? table.title, under ?? null, figure(drawing), open ? numbers : h("details", { class: "numbers" }, h("summary", {}, "The numbers"), numbers));
+  return card(
+    title ?? table.title,
+    under ?? null,
+    figure(drawing),
+    open ? numbers : h("details", { class: "numbers" }, h("summary", {}, "The numbers"), numbers),
+  );
 }
 
 /** @param {Page} page @param {string} name @param {import("./table.js").How & {title?: string, under?: string}} [how] */
@@ -41,15 +53,26 @@ export function tableCard(page, name, how = {}) {
 /** The figures at the top. @param {Page} page */
 export function kpis(page) {
   if (!page.kpis?.length) return null;
-  return h("dl", { class: "kpis" }, ...page.kpis.map((/** @type {any} */ kpi) => {
-    const { exact } = say.cell(kpi.value, kpi.kind, page);
-    const text = kpi.kind === "usd" ? say.money(kpi.value, { whole: true }) : say.cell(kpi.value, kpi.kind, page).text;
-    const href = kpi._rows ?? page.rows_from;
-    return h("div", { class: "card" }, h("dt", {}, say.spans(kpi.title)), h("dd", { class: "big", title: exact || null }, href ? h("a", { href }, text) : text), kpi.note ? h("dd", { class: "note" }, kpi.note) : null);
-  }));
+  return h(
+    "dl",
+    { class: "kpis" },
+    ...page.kpis.map((/** @type {any} */ kpi) => {
+      const { exact } = say.cell(kpi.value, kpi.kind, page);
+      const text =
+        kpi.kind === "usd" ? say.money(kpi.value, { whole: true }) : say.cell(kpi.value, kpi.kind, page).text;
+      const href = kpi._rows ?? page.rows_from;
+      return h(
+        "div",
+        { class: "card" },
+        h("dt", {}, say.spans(kpi.title)),
+        h("dd", { class: "big", title: exact || null }, href ? h("a", { href }, text) : text),
+        kpi.note ? h("dd", { class: "note" }, kpi.note) : null,
+      );
+    }),
+  );
 }
 
-// --- what is to be trusted -----------------------------------------------------------------------------------------------
+// --- what is to be trusted ---
 
 /** Assumed, unpriced, rejected: always there, also when there is none. @param {Page} page */
 export function trust(page) {
@@ -57,15 +80,51 @@ export function trust(page) {
   const assumed = say.number(page.assumed?.usd) > 0;
   const unpriced = page.unpriced?.calls > 0;
   const rejected = page.rejected?.lines > 0;
-  return h("section", { class: "trust", "aria-label": "What these figures rest on" },
+  return h(
+    "section",
+    { class: "trust", "aria-label": "What these figures rest on" },
     assumed
-      ? told("warn", `${say.money(page.assumed.usd)} assumed`, "what the sources left open was filled in by a written rule", page.assumed.by.map((/** @type {any} */ one) =>
-        h("li", {}, h("b", {}, one.name), ` ${say.whole(one.calls)} calls, ${say.money(one.usd)}`, one.upper_usd && say.number(one.upper_usd) ? ` (at most ${say.money(one.upper_usd)})` : "", one.settle ? [h("br"), "settle it: ", h("code", {}, one.settle)] : [])))
+      ? told(
+          "warn",
+          `${say.money(page.assumed.usd)} assumed`,
+          "what the sources left open was filled in by a written rule",
+          page.assumed.by.map((/** @type {any} */ one) =>
+            h(
+              "li",
+              {},
+              h("b", {}, one.name),
+              ` ${say.whole(one.calls)} calls, ${say.money(one.usd)}`,
+              one.upper_usd && say.number(one.upper_usd) ? ` (at most ${say.money(one.upper_usd)})` : "",
+              one.settle ? [h("br"), "settle it: ", h("code", {}, one.settle), " ", settled(one.settle)] : [],
+            ),
+          ),
+        )
       : fine("nothing assumed"),
     unpriced
-      ? told("bad", `${say.whole(page.unpriced.calls)} without a price`, "they are in no sum: unknown is not $0", Object.entries(page.unpriced.reasons).map(([why, calls]) => h("li", {}, h("b", {}, say.whole(calls)), ` ${why}`)))
+      ? told(
+          "bad",
+          `${say.whole(page.unpriced.calls)} without a price`,
+          "they are in no sum: unknown is not $0",
+          Object.entries(page.unpriced.reasons).map(([why, calls]) =>
+            h("li", {}, h("b", {}, say.whole(calls)), ` ${why}`),
+          ),
+        )
       : fine("everything priced"),
-    rejected ? told("bad", `${say.whole(page.rejected.lines)} lines rejected`, "they could not be read as usage", page.rejected.reasons.map((/** @type {string} */ why) => h("li", {}, why))) : null);
+    rejected
+      ? told(
+          "bad",
+          `${say.whole(page.rejected.lines)} lines rejected`,
+          "they could not be read as usage",
+          page.rejected.reasons.map((/** @type {string} */ why) => h("li", {}, why)),
+        )
+      : null,
+  );
+}
+
+/** Where a flag of the command line would settle it, the page can show it so as well. @param {string} text */
+function settled(text) {
+  const flag = /--assume ([a-z_]+=[a-z0-9]+)/.exec(text);
+  return flag ? h("a", { href: link({ assume: flag[1] }) }, `show it with ${flag[1]}`) : null;
 }
 
 /** @param {string} text */
@@ -75,8 +134,17 @@ function fine(text) {
 
 /** @param {string} tone @param {string} text @param {string} why @param {HTMLElement[]} lines */
 function told(tone, text, why, lines) {
-  return h("details", { class: "fact" }, h("summary", {}, h("i", { class: `dot ${tone}`, "aria-hidden": "true" }), text),
-    h("div", { class: "box" }, h("p", {}, `${why[0].toUpperCase()}${why.slice(1)}.`), lines.length ? h("ul", {}, ...lines) : null));
+  return h(
+    "details",
+    { class: "fact" },
+    h("summary", {}, h("i", { class: `dot ${tone}`, "aria-hidden": "true" }), text),
+    h(
+      "div",
+      { class: "box" },
+      h("p", {}, `${why[0].toUpperCase()}${why.slice(1)}.`),
+      lines.length ? h("ul", {}, ...lines) : null,
+    ),
+  );
 }
 
 /** Of when, in which zone and currency, by which prices. @param {Page} page */
@@ -86,7 +154,9 @@ export function context(page) {
   const until = asked.until ?? page.span?.until;
   const parts = [
     page.page === "live" ? "now" : since && until ? `${say.day(since)} – ${say.day(until)}` : null,
-    page.tz ?? "UTC", page.currency ?? "USD", page.heading,
+    page.tz ?? "UTC",
+    page.currency ?? "USD",
+    page.heading,
   ];
   return h("p", { class: "context" }, parts.filter(Boolean).join(" · "));
 }
@@ -94,32 +164,74 @@ export function context(page) {
 /** @param {Page} page */
 export function foot(page) {
   const tables = Object.entries(page.tables ?? {});
-  return h("footer", {},
+  return h(
+    "footer",
+    {},
     ...(page.notes ?? []).map((/** @type {string} */ note) => h("p", {}, ...coded(sentence(note)))),
-    h("p", {},
-      page.footer?.read !== undefined ? `${say.whole(page.footer.read)} read = ${say.whole(page.footer.priced)} priced + ${say.whole(page.unpriced?.calls ?? 0)} unpriced + ${say.whole(page.rejected?.lines ?? 0)} rejected. ` : "",
+    h(
+      "p",
+      {},
+      page.footer?.read !== undefined
+        ? `${say.whole(page.footer.read)} read = ${say.whole(page.footer.priced)} priced + ${say.whole(page.unpriced?.calls ?? 0)} unpriced + ${say.whole(page.rejected?.lines ?? 0)} rejected. `
+        : "",
       page.book ? ["Price book ", h("code", {}, String(page.book).slice(0, 12)), ". "] : [],
       page.ledger_version ? `Ledger version ${page.ledger_version}. ` : "",
-      page.generated_at ? `As of ${say.time(page.generated_at, page.tz)} ${page.tz ?? "UTC"}.` : ""),
-    h("p", {}, "The same as ", h("a", { href: `/${page.page}.json${location.search}` }, "JSON"),
-      ...tables.map(([name, table]) => [", ", h("a", { href: csv(name), download: "" }, `CSV of ${table.title.toLowerCase()}`)]).flat(), "."));
+      page.generated_at ? `As of ${say.time(page.generated_at, page.tz)} ${page.tz ?? "UTC"}.` : "",
+    ),
+    h(
+      "p",
+      {},
+      "The same as ",
+      h("a", { href: `/${page.page}.json${location.search}` }, "JSON"),
+      ...tables
+        .map(([name, table]) => [
+          ", ",
+          h("a", { href: csv(name), download: "" }, `CSV of ${table.title.toLowerCase()}`),
+        ])
+        .flat(),
+      ".",
+    ),
+  );
 }
 
-// --- where nothing is ------------------------------------------------------------------------------------------------------
+// --- where nothing is ---
 
 export function loading() {
-  return h("div", { class: "loading" }, h("div", { class: "kpis" }, ...Array.from({ length: 4 }, () => h("div", { class: "card ghost" }))), h("div", { class: "card ghost tall" }), h("p", { class: "unseen" }, "Loading"));
+  return h(
+    "div",
+    { class: "loading" },
+    h("div", { class: "kpis" }, ...Array.from({ length: 4 }, () => h("div", { class: "card ghost" }))),
+    h("div", { class: "card ghost tall" }),
+    h("p", { class: "unseen" }, "Loading"),
+  );
 }
 
 /** @param {{why: string, mend: string}} missing */
 export function missingCard(missing) {
-  return h("section", { class: "card state", "aria-label": "Not there yet" }, h("p", { class: "why" }, ...coded(sentence(missing.why))), missing.mend ? h("p", { class: "dim" }, ...coded(sentence(missing.mend))) : null);
+  return h(
+    "section",
+    { class: "card state", "aria-label": "Not there yet" },
+    h("p", { class: "why" }, ...coded(sentence(missing.why))),
+    missing.mend ? h("p", { class: "dim" }, ...coded(sentence(missing.mend))) : null,
+  );
 }
 
 /** @param {string} why @param {string} mend @param {() => void} again */
 export function errorCard(why, mend, again) {
-  return h("section", { class: "card state", role: "alert" }, h("h1", {}, "This page cannot be shown"), h("p", { class: "why" }, sentence(why)), mend ? h("p", { class: "dim" }, ...coded(sentence(mend))) : null,
-    h("p", {}, h("button", { type: "button", class: "main", onclick: again }, "Try again"), " ", h("a", { href: location.pathname }, "Without filters")));
+  return h(
+    "section",
+    { class: "card state", role: "alert" },
+    h("h1", {}, "This page cannot be shown"),
+    h("p", { class: "why" }, sentence(why)),
+    mend ? h("p", { class: "dim" }, ...coded(sentence(mend))) : null,
+    h(
+      "p",
+      {},
+      h("button", { type: "button", class: "main", onclick: again }, "Try again"),
+      " ",
+      location.search ? h("a", { href: location.pathname }, "Without filters") : null,
+    ),
+  );
 }
 
 /** @param {string} text */

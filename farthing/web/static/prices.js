@@ -9,7 +9,10 @@ import { link, query } from "./state.js";
 /** @param {any} page */
 export function pricesFilters(page) {
   const now = query().get("model") ?? "";
-  const options = /** @type {[string, string][]} */ ([["All in use", link({ model: null })], ...(page.models ?? []).map((/** @type {string} */ name) => [name, link({ model: name })])]);
+  const options = /** @type {[string, string][]} */ ([
+    ["All in use", link({ model: null })],
+    ...(page.models ?? []).map((/** @type {string} */ name) => [name, link({ model: name })]),
+  ]);
   if (now && !options.some(([text]) => text === now)) options.push([now, link({ model: now })]);
   return h("div", { class: "filters" }, leading("prices-model", "Model", options, now || "All in use"));
 }
@@ -21,7 +24,11 @@ export function startOf(table, meter) {
   const least = new Map();
   for (const row of rows) {
     const found = least.get(row.model);
-    if (!found || number(row.usd_per_million) < found.rate) least.set(row.model, { place: `${row.platform}/${row.endpoint}`, rate: number(row.usd_per_million) });
+    if (!found || number(row.usd_per_million) < found.rate)
+      least.set(row.model, { place: `${row.platform}/${row.endpoint}`, rate: number(row.usd_per_million) });
   }
-  return { ...table, rows: rows.filter((/** @type {any} */ row) => least.get(row.model)?.place === `${row.platform}/${row.endpoint}`) };
+  return {
+    ...table,
+    rows: rows.filter((/** @type {any} */ row) => least.get(row.model)?.place === `${row.platform}/${row.endpoint}`),
+  };
 }

@@ -8,7 +8,8 @@ const OTHERS = "other causes";
 
 /** Steps from our sum to AWS's; what nothing explains is a step of its own. @param {any} page */
 export function bridge(page) {
-  const side = (/** @type {string} */ name) => page.tables.sides.rows.find((/** @type {any} */ row) => row.side === name) ?? {};
+  const side = (/** @type {string} */ name) =>
+    page.tables.sides.rows.find((/** @type {any} */ row) => row.side === name) ?? {};
   /** @type {Map<string, number>} */
   const sums = new Map();
   for (const row of page.tables.causes.rows) {

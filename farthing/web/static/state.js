@@ -38,13 +38,17 @@ export function across(page) {
 
 /** The value that `where` holds a key to, if it is one plain value. @param {string} key */
 export function held(key) {
-  const found = query().getAll("where").filter((text) => text.startsWith(`${key}=`));
+  const found = query()
+    .getAll("where")
+    .filter((text) => text.startsWith(`${key}=`));
   return found.length === 1 ? found[0].slice(key.length + 1) : "";
 }
 
 /** The list of `where` with one key set, or free for "". @param {string} key @param {string} value */
 export function holding(key, value) {
-  const rest = query().getAll("where").filter((text) => !text.startsWith(`${key}=`));
+  const rest = query()
+    .getAll("where")
+    .filter((text) => !text.startsWith(`${key}=`));
   return value ? [...rest, `${key}=${value.replaceAll(",", "?")}`] : rest;
 }
 

@@ -15,10 +15,15 @@ export function whyFilters(page) {
 
 /** @param {any} page @param {"from" | "to"} name @param {string} title */
 function span(page, name, title) {
-  const days = periods(page.span).slice(1).map(([text, from, to]) => /** @type {[string, string]} */ ([text, `${from}..${to}`]));
+  const days = periods(page.span)
+    .slice(1)
+    .map(([text, from, to]) => /** @type {[string, string]} */ ([text, `${from}..${to}`]));
   const now = query().get(name) ?? "";
   const named = days.find(([, value]) => value === now)?.[0] ?? (now ? spans(page[name] ?? now) : "Automatic");
-  const options = /** @type {[string, string][]} */ ([["Automatic", link({ [name]: null })], ...days.map(([text, value]) => [text, link({ [name]: value })])]);
+  const options = /** @type {[string, string][]} */ ([
+    ["Automatic", link({ [name]: null })],
+    ...days.map(([text, value]) => [text, link({ [name]: value })]),
+  ]);
   if (!options.some(([text]) => text === named)) options.unshift([named, location.pathname + location.search]);
   return leading(`why-${name}`, title, options, named);
 }
@@ -32,10 +37,25 @@ function other(page) {
   const read = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (document.getElementById(id)).value;
   const apply = (/** @type {Event} */ event) => {
     event.preventDefault();
-    go(link({ from: `${read("why-a")}..${read("why-b")}`, to: `${read("why-c")}..${read("why-d")}`, since: null, until: null }));
+    go(
+      link({
+        from: `${read("why-a")}..${read("why-b")}`,
+        to: `${read("why-c")}..${read("why-d")}`,
+        since: null,
+        until: null,
+      }),
+    );
   };
-  return h("details", { class: "more" }, h("summary", {}, "Other days"), h("form", { onsubmit: apply },
-    h("div", { class: "pair" }, field("why-a", "Earlier: first day", a), field("why-b", "last day", b)),
-    h("div", { class: "pair" }, field("why-c", "Later: first day", c), field("why-d", "last day", d)),
-    h("p", {}, h("button", { class: "main", type: "submit" }, "Compare"))));
+  return h(
+    "details",
+    { class: "more" },
+    h("summary", {}, "Other days"),
+    h(
+      "form",
+      { onsubmit: apply },
+      h("div", { class: "pair" }, field("why-a", "Earlier: first day", a), field("why-b", "last day", b)),
+      h("div", { class: "pair" }, field("why-c", "Later: first day", c), field("why-d", "last day", d)),
+      h("p", {}, h("button", { class: "main", type: "submit" }, "Compare")),
+    ),
+  );
 }

@@ -1,0 +1,247 @@
+"""What is learned of calls by what they were billed: pilots, the cache guard, sessions. In memory, and bounded.
+
+A call carries its `Flight`, which is told what became of it; `Autopilots` is what all calls of a process share.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from farthing.book import Book
+from farthing.gateway._autopilot import Pilot, Sighting, Warmth, share
+from farthing.gateway._autopilot_switch import Switches
+from farthing.gateway._guard_cache import Alarm, Broken, Churn, Guard
+from farthing.meters import Vector
+from farthing.outbox import Decision
+from farthing.policy import (
+    APPLIED,
+    LEVERS,
+    REFUSED,
+    Decide,
+    Decided,
+    Entry,
+    Loaded,
+    PolicyError,
+    Request,
+    decider,
+    undo,
+)
+from farthing.usage import Sku
+
+MOST_PILOTS = 32
+THROTTLED = (429, 503, 529)
+SHORT_US = 24 * 3_600_000_000  # then an hour is tried again
+
+log = logging.getLogger("farthing.policy")
+
+
+@dataclass
+class Flight:
+    """A request on its way, and who is to know what becomes of it."""
+
+    crew: Autopilots
+    policy: Path | None  # the file, out of which an entry is taken
+    at_us: int
+    key: str
+    session: str
+    model_id: str
+    sku: Sku
+    rates: Vector
+    space: tuple[str, ...]
+    decided: Sequence[Decided]
+    sighting: Sighting | None = None
+    entry: Entry | None = None  # of the cache lever
+    ours: bool = False  # its cache points, or lifetimes, are
+    shadow: bool = False
+    others: Sequence[tuple[str, Vector]] = ()  # entries in shadow, and the rates of what they would call
+
+    def landed(self, billed: Vector | None, *, split: bool) -> None:
+        """It was billed; None: and nobody knows what. `split`: the bill says which writes live for an hour."""
+        with self.crew.lock:
+            self._billed(billed, split=split)
+
+    def lost(self, status: int) -> None:
+        """It was not billed. `status` is that of the answer, 0 without one."""
+        with self.crew.lock:
+            if self.sighting is not None:
+                self.sighting.pilot.withdraw(self.sighting)
+            moved = any(made.lever == "endpoint" and made.outcome == APPLIED for made in self.decided)
+            if moved and status in THROTTLED:
+                self.crew.switches.throttled(self.model_id, self.at_us)
+
+    def _billed(self, billed: Vector | None, *, split: bool) -> None:
+        crew, seen = self.crew, self.sighting
+        if billed is not None:
+            for made in self.decided:
+                if made.lever == "endpoint":
+                    crew.switches.count(made.entry, made.outcome == APPLIED, billed)
+            for entry, rates in self.others:
+                crew.shadows.append((entry, billed @ self.rates, billed @ rates))
+        if seen is None:
+            return
+        seen.pilot.settle(seen, None if self.shadow else billed, split=split)
+        if billed is not None and not self.shadow and self.entry is not None:
+            crew.judge(self, seen, billed, split=split)
+
+
+@dataclass
+class Autopilots:
+    """All that is learned of calls in this process, in bounded memory. Used under its lock."""
+
+    alarm: Callable[[Alarm], None] | None = None  # told of each; from a thread of its own
+    switches: Switches = field(default_factory=Switches)
+    warmth: Warmth = field(default_factory=Warmth)
+    alarms: deque[Alarm] = field(default_factory=lambda: deque(maxlen=100))  # to be counted
+    shadows: deque[tuple[str, int, int]] = field(  # an entry, picodollars as called and as it would have been
+        default_factory=lambda: deque(maxlen=1_000)
+    )
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    hashing: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    _pilots: OrderedDict[tuple[Any, ...], Pilot] = field(default_factory=OrderedDict)
+    _guards: OrderedDict[tuple[Any, ...], Guard] = field(default_factory=OrderedDict)
+    _churns: OrderedDict[str, tuple[Churn, Broken]] = field(default_factory=OrderedDict)
+    _off: dict[str, tuple[Entry, str]] = field(default_factory=dict)
+    _short: dict[tuple[str, ...], int] = field(default_factory=dict)
+    _notices: deque[Decision] = field(default_factory=lambda: deque(maxlen=20))
+    _deciders: tuple[Loaded | None, dict[frozenset[str], Decide]] = (None, {})
+
+    # --- what is decided
+
+    def decide(
+        self, loaded: Loaded, book: Book, request: Request, now_us: int, hold: Callable[[Decided], str]
+    ) -> list[Decided]:
+        """As the policy has it, but for the entries that are held back, each with the reason."""
+        now = instant(now_us)
+        refused: dict[str, Decided] = {}
+        while True:
+            made = self._without(loaded, book, frozenset(refused))(request, now)
+            held = {each.entry: why for each in made if each.outcome == APPLIED and (why := hold(each))}
+            for each in made:
+                if each.entry in held:
+                    refused[each.entry] = each._replace(outcome=REFUSED, reason=held[each.entry], change={})
+            if not held:
+                return sorted([*made, *refused.values()], key=lambda each: LEVERS.index(each.lever))
+
+    def _without(self, loaded: Loaded, book: Book, names: frozenset[str]) -> Decide:
+        """The policy in force without some entries: those after them decide as if these were not there."""
+        if not names:
+            return loaded.decide
+        if self._deciders[0] is not loaded:
+            self._deciders = loaded, {}
+        known = self._deciders[1]
+        if names not in known:
+            left = tuple(entry for entry in loaded.policy.entries if entry.name not in names)
+            known[names] = decider(msgspec.structs.replace(loaded.policy, entries=left), book)
+        return known[names]
+
+    def reverted(self, entry: Entry | None) -> str:
+        """Why the guard has taken an entry back; until it is written anew."""
+        was, why = self._off.get(entry.name, (None, "")) if entry else (None, "")
+        return why if was == entry else ""
+
+    def is_short(self, space: tuple[str, ...], model: str, now_us: int) -> bool:
+        """Whether an hour is billed as five minutes there, by whatever id the model is called."""
+        return now_us - self._short.get((*space[:3], model), -SHORT_US) < SHORT_US
+
+    def notices(self) -> tuple[Decision, ...]:
+        """What the guard did since the last call."""
+        told = tuple(self._notices)
+        self._notices.clear()
+        return told
+
+    # --- pilots
+
+    def pilot(
+        self,
+        entry: str,
+        sku: Sku,
+        policy: str,
+        rates: Vector,
+        minimum: int,
+        space: tuple[str, ...],
+        now_us: int,
+    ) -> Pilot:
+        key = (entry, sku, policy, rates, minimum)
+        found = self._pilots.get(key)
+        if found is None:
+            found = self._pilots[key] = Pilot(policy, rates, minimum)
+            if len(self._pilots) > MOST_PILOTS:
+                self._pilots.popitem(last=False)
+        self._pilots.move_to_end(key)
+        found.plan(short=self.is_short(space, sku.model, now_us))
+        return found
+
+    # --- what was billed
+
+    def judge(self, flight: Flight, seen: Sighting, billed: Vector, *, split: bool) -> None:
+        """The bill against what was expected, and this prompt against those before it."""
+        entry, now = flight.entry, flight.at_us
+        assert entry is not None
+        expected = share(seen.marked.expected, billed.prompt)
+        guard = self._guards.setdefault(
+            (entry, flight.sku), Guard(entry.name, flight.ours and entry.lever == "cache")
+        )
+        if len(self._guards) > MOST_PILOTS * 4:
+            self._guards.popitem(last=False)
+        if split and guard.downgraded(expected, billed):
+            self._downgrade(flight, seen.pilot, guard)
+        found = guard.note(now, expected, billed, flight.rates)
+        churn, broken = self._churns.setdefault(entry.name, (Churn(), Broken(entry.name)))
+        change = churn.note(seen.prompt, flight.session)
+        lost = change.lost * billed.prompt // max(1, seen.prompt.weight) if change else 0
+        rates = flight.rates
+        broken.note(now, change, lost * (rates.cache_write_5m - rates.cache_read))
+        dropped = guard.dropped(now, rates)
+        if found is not None and not flight.ours:  # the client's own: not ours to take back
+            dropped = dropped or (found.says, found.picos)
+        if alarm := broken.alarm(now, dropped):
+            self._tell(alarm)
+        if found is not None and flight.ours:
+            del self._guards[entry, flight.sku]
+            self._tell(found)
+            self._revert(entry, found, flight.policy)
+
+    def _downgrade(self, flight: Flight, pilot: Pilot, guard: Guard) -> None:
+        self._short[*flight.space[:3], flight.sku.model] = flight.at_us
+        pilot.plan(short=True)
+        says = f"{flight.sku.model}: writes for an hour are billed for five minutes; it is planned for five minutes"
+        self._tell(Alarm("downgraded", guard.entry, says, flight.at_us))
+
+    def _revert(self, entry: Entry, alarm: Alarm, policy: Path | None) -> None:
+        why = f"the cache guard took it back: {alarm.says}"
+        self._off[entry.name] = entry, why
+        self._notices.append(Decision(entry.lever, f"{entry.name}: {why}"[:300]))
+        if policy is not None:
+            _aside(_take_back, policy, entry.name)
+
+    def _tell(self, alarm: Alarm) -> None:
+        self.alarms.append(alarm)
+        log.error("%s: %s: %s", alarm.kind, alarm.entry, alarm.says)
+        if self.alarm is not None:
+            _aside(self.alarm, alarm)
+
+
+def _take_back(policy: Path, entry: str) -> None:
+    """Out of the file too, for other processes and for people. Who may not write it has it back in this process."""
+    try:
+        undo(policy, entry, by="the cache guard", now=datetime.now(UTC))
+    except PolicyError as error:
+        log.error("%s stays in the file: %s", entry, error)  # noqa: TRY400
+
+
+def _aside(function: Callable[..., None], *args: Any) -> None:
+    threading.Thread(target=function, args=args, name="farthing-guard", daemon=True).start()
+
+
+def instant(at_us: int) -> datetime:
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)

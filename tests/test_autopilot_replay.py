@@ -1,0 +1,39 @@
+"""What the live autopilot makes of recorded sessions, through the decisions of gateway and hooks: the long target.
+
+`python -m tools.autopilot FILE` prints the same figures. test_autopilot_gateway.py shows that HTTP changes nothing.
+"""
+
+import pytest
+
+from tests.piloted import ADAPTIVE, HEAD, cloud, turn, words
+from tests.replayed import SESSIONS, figures, sessions
+from tools.autopilot import TTL, play
+
+
+@pytest.mark.fuzz
+def test_sessions_of_coding_agents(shared):
+    trace = sessions(shared / "data" / SESSIONS)
+    least = figures(trace)
+    placed, _ = play(trace, ADAPTIVE)
+    assert placed * 100 <= least["bound"] * 116
+    assert placed <= least["end_5m"]
+    own, _ = play(trace, HEAD, "5m")
+    assert own == least["end_5m"]  # nothing is done with them, and the emulator bills as the machine does
+    longer, _ = play(trace, TTL, "5m")
+    assert longer == least["end_1h"]
+
+
+def test_a_session_with_cache_points_of_its_own(shared):
+    trace = sessions(shared / "data" / SESSIONS, 1)
+    assert play(trace, TTL, "5m")[0] == figures(trace)["end_1h"]
+
+
+@pytest.mark.parametrize("tokens", [500, 3_000, 12_000])
+@pytest.mark.parametrize("system", [0, 800])
+def test_traffic_without_reuse_costs_nothing_extra(tmp_path, tokens, system):
+    sky = cloud(tmp_path, ADAPTIVE)
+    for k in range(150):
+        sky.send(turn(words(tokens, f"{k}"), system=words(system, f"s{k}") if system else ""), wait_s=11)
+    whole = sky.total.prompt
+    billed = sky.total.input * 100 + sky.total.cache_write_5m * 125 + sky.total.cache_write_1h * 200
+    assert billed <= whole * 100 + whole // 2  # half a percent
