@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from farthing.book import default_book
+from farthing.config import Channel, Config
 from farthing.emulator import running as emulating
+from farthing.gateway._autopilot_tell import tell
+from farthing.gateway._guard_cache import Alarm
 from farthing.gateway._running import running
 from farthing.gateway._settings import Settings
 from farthing.gateway.hooks import attach, open_hook
@@ -74,6 +77,31 @@ def test_half_a_policy_file_is_told_by_metrics(tmp_path):
         text = made.raw(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").decode()
     assert all("global." in asked.line for asked in up.asked)
     assert "farthing_policy_fault 1" in text
+
+
+@pytest.mark.parametrize(("events", "told"), [((), 1), (("anomaly",), 1), (("budget",), 0)])
+def test_channels_that_take_anomalies_are_told_of_alarms(events, told):
+    alarm = Alarm("reverted", "support/cache", "0 tokens were read", NOON, 1_500_000_000_000)
+    with upstream(lambda _: [reply(b"ok")]) as up:
+        tell(Config(notify=(Channel("ops", "webhook", up.url + "/hook", events=events),)), alarm)
+    assert [json.loads(asked.body) for asked in up.asked] == told * [
+        {
+            "text": "cache reverted: support/cache: 0 tokens were read",
+            "kind": "cache_reverted",
+            "entry": "support/cache",
+            "at": "2026-11-23T12:00:00+00:00",
+            "usd_an_hour": "1.5",
+        }
+    ]
+
+
+def test_a_channel_that_cannot_be_reached_is_in_the_log(caplog, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_HOOK", raising=False)
+    tell(
+        Config(notify=(Channel("ops", "slack", url_env="NO_SUCH_HOOK"),)),
+        Alarm("broken", "a/cache", "x", NOON),
+    )
+    assert "channel ops: $NO_SUCH_HOOK is not set" in caplog.text
 
 
 # --- with an emulator behind it --------------------------------------------------------------------------------------

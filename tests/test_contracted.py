@@ -300,7 +300,7 @@ SAYS = {
 OTHERS = {
     "audit", "budget", "cache", "closings", "count", "demo", "diff", "doctor", "emulate", "estimate", "evaluate",
     "faults", "gateway", "import", "init", "learn", "ledger", "lint", "policy", "prices", "profiles", "rate", "reprice",
-    "send", "setup", "statement", "sync", "team-statements", "watch",
+    "send", "setup", "statement", "sync", "team-statements", "watch", "web",
 }  # fmt: skip
 
 

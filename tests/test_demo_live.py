@@ -237,7 +237,7 @@ def test_the_gateway_recorded_every_decision(day):
     for path in (day.folder / "outbox" / "on").glob("*.jsonl"):
         for record in map(decode, path.read_bytes().splitlines()):
             if isinstance(record, Result):
-                levers[record.tags["app"]] |= {made.lever for made in record.decisions}
+                levers[record.tags["team"]] |= {made.lever for made in record.decisions}
     assert levers == {
         "triage": {"model", "cache", "endpoint"}, "chat": {"cache", "endpoint"}, "agents": {"ttl", "endpoint"},
         "nightly": set(), "people": set(),

@@ -47,6 +47,7 @@ FOLDERS = {
         {"protocol"},
         {"policy", "budgets"},
         {"live"},
+        {"_autopilot_apply"},
         {"_plan", "_callers", "_spans", "_batch_sender"},
         {"proxy", "hooks", "batch"},
         {"_admin"},

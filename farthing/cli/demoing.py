@@ -120,9 +120,7 @@ def _print(made: Outcome, out: Path) -> None:
     got = 1000 * (made.off.picos - made.on.picos) // max(1, made.off.picos - made.bound)
     print(f"Nobody who uses these levers could pay less than {show(made.bound)}: the second run is {over / 10:.1f} % "
           f"over that,\nand saved {got / 10:.1f} % of all there was to save.")  # fmt: skip
-    print(
-        "Levers are applied by the gateway, but for batch: the nightly job hands its requests to `farthing batch`."
-    )
+    print("The gateway did it by the policy; the nightly job alone had to say that its calls may wait.")
     print("\nLogs, bills, the gateway's records, the policy and the bound are kept. Next:\n"
           f"  cd {out}\n"
           "  farthing savings report --ledger ledger/on      the same saving, worked back out of the second run alone\n"

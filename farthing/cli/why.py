@@ -18,6 +18,7 @@ from farthing.cli._shared import book_of, ledger_to_read, load_config, parse_ass
 from farthing.money import show, usd
 
 if TYPE_CHECKING:
+    from farthing.cells import Question
     from farthing.why import Moved, Scenario, Step
 
 _SIDES = Group("Where the two sides differ in more than days", sort_key=1)
@@ -57,7 +58,6 @@ def why(
 ) -> int:
     """Why the cost moved: volume, sizes, mixes, cache and each dated price, summing to the difference exactly."""
     from farthing.cells import Question, parse_where
-    from farthing.offers import told_apart
     from farthing.why import Scenario, between, between_by
 
     told = load_config(config)
@@ -70,20 +70,7 @@ def why(
         config=told,
         book=book_of(),
     )
-    sides = [
-        replace(
-            both,
-            where=(*both.where, *(parse_where(text) for text in own_where or ())),
-            assume={**both.assume, **parse_assume(own_assume or ())},
-            book=book_of(book) if book else both.book,
-        )
-        for own_where, own_assume, book in ((from_where, None, from_book), (to_where, to_assume, to_book))
-    ]
-    first, second = (side.book for side in sides)
-    sides = [
-        replace(side, book=told_apart(own, other))
-        for side, own, other in zip(sides, (first, second), (second, first), strict=True)
-    ]
+    sides = _sides(both, (from_where, None, from_book), (to_where, to_assume, to_book))
     days = parse_days(from_, "--from"), parse_days(to, "--to")
     with ledger_to_read(ledger, told) as books, ledger_to_read(to_ledger or ledger, told) as others:
         earlier, later = Scenario(books, sides[0], days[0]), Scenario(others, sides[1], days[1])
@@ -100,6 +87,26 @@ def why(
     for name, one in zip((from_, to), taken.values(), strict=True):
         print_offers(one, f"{name} ")
     return 0
+
+
+def _sides(both: Question, *own: tuple[_Texts, _Texts, Path | None]) -> list[Question]:
+    """What is asked of each side, and by prices that tell the offers of the two apart."""
+    from farthing.cells import parse_where
+    from farthing.offers import told_apart
+
+    first, second = (
+        replace(
+            both,
+            where=(*both.where, *(parse_where(text) for text in where or ())),
+            assume={**both.assume, **parse_assume(assume or ())},
+            book=book_of(book) if book else both.book,
+        )
+        for where, assume, book in own
+    )
+    return [
+        replace(first, book=told_apart(first.book, second.book)),
+        replace(second, book=told_apart(second.book, first.book)),
+    ]
 
 
 def _taken(side: Scenario) -> dict[str, Any]:

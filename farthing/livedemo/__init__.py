@@ -58,7 +58,6 @@ class Outcome(NamedTuple):
             "levers": {name: usd(picos) for name, picos in self.levers.items()},
             "billed_usd": {"off": usd(self.off.billed), "on": usd(self.on.billed)},
             "on_batch_usd": usd(self.on.batched),  # which no invocation log has
-            "applied_by": {lever: "client" if lever == "batch" else "gateway" for lever in self.levers},
         }
 
 

@@ -1,7 +1,7 @@
 """One run of the day: the emulator, the gateway before it, and a client that sends each request at its moment.
 
 The clock of both stands at the moment of the request, and moves on to the next: a day takes seconds, and what is
-cached lives as long as it does on a day. What the policy batches, its job hands to farthing.gateway.batch.
+cached lives as long as it does on a day. What the policy batches is sent with a deadline and fetched when it is there.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ from farthing.policy import APPLIED, Decide, Request, decider, load
 from farthing.usage import EPOCH
 
 Progress = Callable[[int, int], None]
-LONGEST = (
-    10_000  # tokens of an answer, which is as long as its request allows: the same whatever is done with it
-)
+LONGEST = 10_000  # tokens of an answer: as long as its request allows, the same whatever is done with it
 QUEUE_SPEED = 60
 ENDED = {"done", "failed"}  # states of requests in the queue
 QUIET_US = 600_000_000  # after the last of its requests, a job hands in what may wait
@@ -143,7 +141,7 @@ class _Client:
     # --- what may wait
 
     def _batched(self, ask: Ask) -> tuple[str, str]:
-        """As which model, and by when: "" if it is not batched. By the policy, which the job reads as the gateway does."""
+        """As which model, and by when: "" if it is not batched. The job reads the policy, as the gateway does."""
         request = Request(ask.model, "bedrock", REGION, ACCOUNT, tags={"team": ask.app}, session=ask.session)
         made = [each for each in self._decide(request, _moment(ask.at_us)) if each.outcome == APPLIED]
         deadline = next((str(each.change["deadline"]) for each in made if each.lever == "batch"), "")

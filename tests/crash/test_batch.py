@@ -1,6 +1,6 @@
 """kill -9 of the batch runner at any moment: no request is late, none is lost, none is paid twice.
 
-`make crash` takes 5,000 requests with mixed deadlines through a clock that runs 120 times as fast; `make test` a few
+`make crash` takes 5,000 requests with mixed deadlines through a clock that runs 60 times as fast; `make test` a few
 hundred. The emulator's own log says what was paid; every request asks another question, so that it tells them apart.
 """
 
@@ -25,8 +25,8 @@ from farthing.meters import METERS
 from tests.batches import DIRECT, ENVIRONMENT, HAIKU, SONNET, Service, imported, lines, request, service
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
-SPEED = 120  # a second is two minutes
-MIXED = {SONNET: ("2h", "3h", "5h", "8h"), HAIKU: ("3h", "6h", "9h"), DIRECT: ("4h", "7h")}
+SPEED = 60  # a second is a minute
+MIXED = {SONNET: ("2h", "150m", "3h"), HAIKU: ("3h", "4h"), DIRECT: ("200m",)}
 SHORT = {SONNET: ("95m", "105m"), HAIKU: ("100m",), DIRECT: ("90m",)}
 
 
@@ -48,7 +48,7 @@ class Lives:
                 time.sleep(0.02)
             left = until - time.monotonic()
             try:
-                code = child.wait(self.chance.uniform(0.05, 1.5) if self.kills < most else max(1, left))
+                code = child.wait(self.chance.uniform(0.05, 2.5) if self.kills < most else max(1, left))
             except subprocess.TimeoutExpired:
                 child.send_signal(signal.SIGKILL)
                 child.wait()
@@ -61,7 +61,7 @@ class Lives:
 
 @pytest.mark.parametrize(
     ("count", "kills"),
-    [pytest.param(5_000, 1_000, marks=pytest.mark.crash), (500, 5)],
+    [pytest.param(5_000, 60, marks=pytest.mark.crash), (500, 5)],
 )
 def test_in_time_whole_and_paid_once(
     tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch, count: int, kills: int
@@ -74,21 +74,21 @@ def test_in_time_whole_and_paid_once(
         queue = Queue(folder, speed=SPEED)
         kept(queue, found.settings | {"margin_s": 32 * 60, "size": 400})
         lives = Lives(folder, chance)
-        runner = threading.Thread(target=lives.run, args=(time.monotonic() + 300, kills))
+        runner = threading.Thread(target=lives.run, args=(time.monotonic() + 400, kills))
         asked = asked_for(count, MIXED if count > 1_000 else SHORT, chance)
         for wave in range(waves):
             accepted = submit(queue, lines(asked[wave::waves]), Usual(queue.now_us()))
             assert (accepted[0], accepted[2]) == (len(asked[wave::waves]), [])
             if wave == 0:
                 runner.start()
-            time.sleep(kills / 200)
+            time.sleep(kills / 15)
         lives.all_there.set()
         runner.join()
         assert queue.counts().keys() <= {"done"}, f"{queue.counts()} after {lives.kills} kills"
         ends = queue.ends()
         check(found, asked, ends, tmp_path, folder)
         assert lives.code == 0
-        assert lives.kills >= min(kills // 2, 20)
+        assert lives.kills >= kills // 3
         print(f"{count} requests, {lives.kills} kills, {dict(Counter(end.mode for end in ends))}")
 
 
