@@ -337,6 +337,25 @@ def test_reconcile_names_every_dollar(tmp_path, shared):
     assert "take the filters away" in filtered["missing"]["mend"]
 
 
+def test_another_currency_stands_beside_by_the_rate_of_each_day(place, tmp_path):
+    (tmp_path / "rates.csv").write_text("date,currency,per_usd\n2026-09,EUR,0.5\n")
+    (tmp_path / "farthing.toml").write_text('fx = "rates.csv"\n')
+    with site(place / "ledger", config=tmp_path / "farthing.toml") as made:
+        said = made.get("/bill.json?currency=EUR").json
+        stays = made.get("/savings.json?currency=EUR").json
+        fault = made.get("/bill.json?currency=GBP")
+    for table in ("waterfall", "daily", "teams", "models"):
+        rows = said["tables"][table]["rows"]
+        assert {"name": "eur", "title": "eur", "kind": "money"} in said["tables"][table]["columns"]
+        assert all(
+            abs(Decimal(row["eur"]) * 2 - Decimal(row["usd"])) < Decimal("1e-9") for row in rows if row["usd"]
+        )
+    assert said["currency"] == said["footer"]["currency"] == "EUR"
+    assert said["kpis"][0]["kind"] == "money"
+    assert any("in USD" in note for note in stays["notes"])
+    assert (fault.status, "GBP" in fault.json["error"]) == (400, True)
+
+
 # --- what cannot be --------------------------------------------------------------------------------------------------
 
 

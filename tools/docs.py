@@ -7,6 +7,7 @@ import inspect
 import io
 import pkgutil
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,16 @@ def reference() -> str:
 
 
 def _public() -> list[str]:
-    return [name for name in farthing.__all__ if not name.startswith("__")]
+    """The public names; of a module its functions."""
+    names = [name for name in farthing.__all__ if not name.startswith("__")]
+    return [each for name in names for each in _functions(name)]
+
+
+def _functions(name: str) -> list[str]:
+    thing = getattr(farthing, name)
+    if not inspect.ismodule(thing):
+        return [name]
+    return [f"{name}.{inner}" for inner in thing.__all__ if inspect.isfunction(getattr(thing, inner))]
 
 
 def _help(name: str) -> str:
@@ -85,11 +95,15 @@ def _first_line(thing: object) -> str:
 
 
 def _signature(name: str) -> str:
-    return f"{name}{inspect.signature(getattr(farthing, name))}"
+    return f"{name}{inspect.signature(_named(name))}"
 
 
 def _doc(name: str) -> str:
-    return inspect.getdoc(getattr(farthing, name)) or ""
+    return inspect.getdoc(_named(name)) or ""
+
+
+def _named(name: str) -> Any:
+    return attrgetter(name)(farthing)
 
 
 if __name__ == "__main__":

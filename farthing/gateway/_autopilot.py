@@ -53,6 +53,11 @@ class Prompt(NamedTuple):
     def weight(self) -> int:
         return sum(self.sizes)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it looks like an agent's, or a conversation's: with tools, or with messages of more than two blocks."""
+        return len(self.blocks) - self.stem > 2 or any(place.startswith("tool") for place in self.places[:1])
+
     def place(self, position: int) -> str:
         """Of a block that can bear a cache point, as a person finds it in the body."""
         return self.places[self.solid[position]]
@@ -122,9 +127,18 @@ class Pilot:
         self.auto.policy = _policy(self.policy, short=short)
 
     def see(
-        self, prompt: Prompt, at_us: int, space: tuple[str, ...], marks: Sequence[tuple[int, str]] = ()
+        self,
+        prompt: Prompt,
+        at_us: int,
+        space: tuple[str, ...],
+        marks: Sequence[tuple[int, str]] = (),
+        session: str = "",
     ) -> Sighting:
-        """What is to be marked; with `marks` of its own, what these are expected to do."""
+        """What is to be marked; with `marks` of its own, what these are expected to do.
+
+        A policy trusts long prompts of agents, which have a system prompt, before it has seen one come back. What names no
+        session and looks like a single question is none.
+        """
         from farthing.cache import Request
 
         path, done, before = [], 0, 0
@@ -135,7 +149,8 @@ class Pilot:
             before = depth
         breakpoints = [(position, TTL_US[ttl]) for position, ttl in marks]
         asked = Request(at_us, path, breakpoints, plain=prompt.rest * self._tokens // self._bytes)
-        return Sighting(self, prompt, self.auto.observe(asked, system=prompt.system, namespace=space))
+        system = prompt.system if session or prompt.goes_on else 0
+        return Sighting(self, prompt, self.auto.observe(asked, system=system, namespace=space))
 
     def settle(self, seen: Sighting, billed: Vector | None, *, split: bool = True) -> None:
         """What it was billed; None: not told. `split`: the bill says which writes live for an hour."""

@@ -226,7 +226,7 @@ class _Made:
             return made._replace(
                 outcome=REFUSED, reason="nobody has published from where it caches", change={}
             )
-        flight.sighting = seen = pilot.see(prompt, self.now_us, flight.space)
+        flight.sighting = seen = pilot.see(prompt, self.now_us, flight.space, session=self.who.session)
         flight.ours, flight.shadow = made.outcome == APPLIED, made.outcome != APPLIED
         points = [(prompt.spots[at], TTL_OF[ttl]) for at, ttl in seen.marked.breakpoints]
         what = ", ".join(f"{prompt.place(at)} {TTL_OF[ttl]}" for at, ttl in seen.marked.breakpoints)
@@ -259,5 +259,5 @@ class _Made:
         pilot = self._pilot(made, "none", flight)
         if pilot is not None and not flight.shadow:
             with suppress(ValueError):  # the service will refuse it: more than four, or 1h behind 5m
-                flight.sighting = pilot.see(prompt, self.now_us, flight.space, marks)
+                flight.sighting = pilot.see(prompt, self.now_us, flight.space, marks, self.who.session)
         return made

@@ -219,7 +219,8 @@ class Kpi:
     note: str = ""
 
     def as_json(self) -> Row:
-        value = usd(self.value) if self.kind == "usd" and isinstance(self.value, int) else self.value
+        exact = self.kind in ("usd", "money") and isinstance(self.value, int)
+        value = usd(int(self.value)) if exact and self.value is not None else self.value
         return {"name": self.name, "title": self.title, "kind": self.kind, "value": value, "note": self.note}
 
 
@@ -267,6 +268,11 @@ def as_json(name: str, made: Page, view: View) -> Row:
     question, used = view.question, view.ledger.days()
     footer = plain(made.footer)
     span = {"since": f"{used[0]:%Y-%m-%d}", "until": f"{used[1] - DAY:%Y-%m-%d}"} if used else None
+    notes = list(made.notes)
+    if view.currency != "USD" and all(table.currency == "USD" for table in made.tables.values()):
+        notes.append(
+            f"in USD: what is here is no sum of days, so no day's rate of {view.currency} holds for it"
+        )
     missing = {"why": made.missing[0], "mend": made.missing[1]} if made.missing else None
     return {
         "page": name,
@@ -288,7 +294,7 @@ def as_json(name: str, made: Page, view: View) -> Row:
         "unpriced": {"calls": footer.get("unpriced", 0), "reasons": footer.get("unpriced_reasons", {})},
         "rejected": {"lines": footer.get("rejected", 0), "reasons": footer.get("rejected_reasons", [])},
         "footer": footer,
-        "notes": list(made.notes),
+        "notes": notes,
         "currency": view.currency,
         "tz": question.tz,
         "book": question.book.digest,

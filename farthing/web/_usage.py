@@ -11,7 +11,7 @@ from farthing.book import Card
 from farthing.cells import Where, cells
 from farthing.meters import METERS
 from farthing.money import mtok_usd, show
-from farthing.reports import footer, heading, is_amount
+from farthing.reports import footer, heading
 from farthing.web._calls import MOST_CALLS, last_calls
 from farthing.web._page import DAY, Kpi, Page, PageError, Row, Sheet, View, page, sheet, total
 from farthing.why import why as moved
@@ -28,10 +28,12 @@ def bill(view: View) -> Page:
     daily, flows, teams = (
         view.report("by", keys=keys) for keys in (("day", "model"), ("model", "meter"), ("team",))
     )
-    steps = Sheet("How the bill was made", ("label", "usd"), made.parts["waterfall"], currency=made.currency)
+    unit = made.currency.lower()
+    also = () if unit == "usd" else (unit,)
+    columns = ("label", "usd", *also)
+    steps = Sheet("How the bill was made", columns, made.parts["waterfall"], currency=made.currency)
     for row in steps.rows:
         row["_rows"] = view.link()
-    also = [name for name in made.columns if is_amount(name, made.currency) and not name.endswith("usd")]
     tables = {
         "waterfall": steps,
         "daily": sheet(
@@ -42,27 +44,33 @@ def bill(view: View) -> Page:
         "models": sheet(made, "Models", ("model",)),
     }
     for table in (tables["teams"], tables["models"]):
-        table.total = total(table.rows, "calls", "tokens", *METERS, "usd")
+        table.total = total(table.rows, "calls", "tokens", *METERS, "usd", *also)
     notes = [] if view.question.config.teams else ["no teams in farthing.toml: taken from the tag `team`"]
     notes += [] if view.scope else made.parts.get("notes", [])  # they are of all that was agreed
     return Page(
         "The bill",
         tables,
-        _bill_kpis(view, made.rows, made.parts["waterfall"]),
+        _bill_kpis(view, made.rows, made.parts["waterfall"], made.currency),
         made.heading,
         made.footer,
         notes,
     )
 
 
-def _bill_kpis(view: View, rows: Sequence[Row], steps: Sequence[Row]) -> list[Kpi]:
+def _bill_kpis(view: View, rows: Sequence[Row], steps: Sequence[Row], currency: str) -> list[Kpi]:
     by_name = {step["step"]: step["usd"] for step in steps}
     cost, calls = by_name["total"], sum(row["calls"] for row in rows)
     saved = -by_name.get("cache_reads", 0) - by_name.get("cache_writes", 0)
     read = sum(row["cache_read"] for row in rows)
     prompt = sum(row["tokens"] - row["output"] for row in rows)
     days = _days(view)
+    also = (
+        []
+        if currency == "USD"
+        else [Kpi("bill_money", f"Bill in {currency}", "money", steps[-1][currency.lower()])]
+    )
     return [
+        *also,
         Kpi("bill", "Bill", "usd", cost, f"{show(cost // days)} a day" if days else ""),
         Kpi("calls", "Calls", "count", calls, f"{show(cost * 1000 // calls)} per 1,000" if calls else ""),
         Kpi("saved_by_caching", "Saved by caching", "usd", saved,
