@@ -21,7 +21,9 @@ WAIT_S = 30
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """Its address, for `psycopg.connect`. The test is skipped where there is no server to run."""
-    initdb, server = shutil.which("initdb"), shutil.which("postgres")
+    debian = sorted(str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join((os.environ.get("PATH", ""), *debian))
+    initdb, server = shutil.which("initdb", path=path), shutil.which("postgres", path=path)
     if not initdb or not server:
         pytest.skip("no PostgreSQL server: install postgresql (its initdb and postgres on the path)")
     pytest.importorskip("psycopg")

@@ -55,7 +55,7 @@ class Prompt(NamedTuple):
 
     @property
     def goes_on(self) -> bool:
-        """Whether it looks like an agent's, or a conversation's: with tools, or with messages of more than two blocks."""
+        """Whether it looks like an agent's: with tools, or with messages of more than two blocks."""
         return len(self.blocks) - self.stem > 2 or any(place.startswith("tool") for place in self.places[:1])
 
     def place(self, position: int) -> str:
@@ -136,8 +136,8 @@ class Pilot:
     ) -> Sighting:
         """What is to be marked; with `marks` of its own, what these are expected to do.
 
-        A policy trusts long prompts of agents, which have a system prompt, before it has seen one come back. What names no
-        session and looks like a single question is none.
+        A policy trusts long prompts of agents, which have a system prompt, before it has seen one come back. What
+        names no session and looks like a single question is no agent's.
         """
         from farthing.cache import Request
 

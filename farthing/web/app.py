@@ -382,10 +382,12 @@ def _address(request: Request) -> str:
 
 
 def _in_two(text: str) -> dict[str, str]:
-    """What is wrong, and what to do about it, of a line that says both."""
-    line = " ".join(text.split())
+    """What is wrong, and what to do about it, of a line that says both, or names a file and says what is wrong there."""
+    line = " ".join(text.split()).removeprefix("--")
     error, _, mend = line.rpartition(": ")
-    return {"error": (error or mend).removeprefix("--"), "mend": mend if error else "see docs/dashboard.md"}
+    if " " not in error:
+        return {"error": line, "mend": "mend it there, and load the page again"}
+    return {"error": error, "mend": mend}
 
 
 def _said(status: int, said: Any, headers: Mapping[str, str] | None = None) -> Response:
