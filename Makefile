@@ -18,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run web demo test check bench docs lock golden spark fuzz crash focus clean
+.PHONY: help setup setup-run web demo test check bench docs lock golden spark fuzz crash focus soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ focus: .venv/.dev  ## the official FOCUS validator on an export (Python 3.12; 51
 
 bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
 	$(BIN)/python bench/run.py
+
+soak: .venv/.dev  ## the gateway under load for 20 minutes (MINUTES=, RATE= calls a second)
+	$(BIN)/python bench/soak.py $(or $(MINUTES),20) $(or $(RATE),40)
 
 lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=--upgrade: the newest)
 	$(LOCK) --group build -o requirements/build.txt

@@ -89,6 +89,7 @@ class Cloud:
     reads: bool = True
     ignores: bool = False
     hour_as_five: bool = False
+    attempts: int = 1  # at each call: all but the last are throttled
     total: Vector = Vector()  # noqa: RUF009 - a tuple
 
     def send(
@@ -103,8 +104,15 @@ class Cloud:
         done = apply(self.live, caller, asked_for, asked, body, {"app": app}, no_batch="no batches here")
         called = done.model or model
         asked = asked._replace(model=called)
-        call = self.live.begin(caller, asked_for, asked, done.body, done.decisions, flight=done.flight)
-        assert isinstance(call, Call)
+
+        def begin() -> Call:
+            begun = self.live.begin(caller, asked_for, asked, done.body, done.decisions, flight=done.flight)
+            assert isinstance(begun, Call)
+            return begun
+
+        for _ in range(self.attempts - 1):
+            self.live.settle(begin(), _answer(429, None))
+        call = begin()
         billed = self.bill(called, done.body) if status == 200 else None
         settled = self.live.settle(call, _answer(status, billed))
         return Sent(done.body, called, done.decisions, call, settled, billed, done)

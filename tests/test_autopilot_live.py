@@ -463,6 +463,14 @@ def test_tools_thoughts_and_plain_texts_are_taken_as_they_come(tmp_path_factory,
             assert len(after.marks) <= 4
 
 
+def test_a_call_that_was_throttled_and_made_again_is_learned_from(made):
+    sky = made()
+    again = made()
+    for each in (sky, again):
+        each.attempts = 2 if each is again else 1
+    assert [sent.billed for sent in talk(again, 8)] == [sent.billed for sent in talk(sky, 8)]
+
+
 def test_threads_may_send_at_once(made):
     sky = made()
     faults: list[BaseException] = []

@@ -234,14 +234,18 @@ def test_nothing_of_this_machine_signs(day):
 
 def test_the_gateway_recorded_every_decision(day):
     levers: dict[str, set[str]] = defaultdict(set)
+    refused: set[str] = set()
     for path in (day.folder / "outbox" / "on").glob("*.jsonl"):
         for record in map(decode, path.read_bytes().splitlines()):
             if isinstance(record, Result):
                 levers[record.tags["team"]] |= {made.lever for made in record.decisions}
+                if record.tags["team"] == "people":
+                    refused |= {made.reason for made in record.decisions}
     assert levers == {
         "triage": {"model", "cache", "endpoint"}, "chat": {"cache", "endpoint"}, "agents": {"ttl", "endpoint"},
-        "nightly": set(), "people": set(),
+        "nightly": set(), "people": {"endpoint"},
     }  # fmt: skip
+    assert refused == {"refused: residency keeps it to geo:eu"}
 
 
 @pytest.mark.parametrize("run", ["off", "on"])

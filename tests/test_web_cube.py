@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from farthing.book import Card
 from farthing.cells import KEYS, TIME_KEYS, Cell, Question, cells, parse_where
 from farthing.config import Config, Team
-from farthing.ledger import Ledger, compact
+from farthing.ledger import Ledger, compact, retain
 from farthing.meters import METERS
 from farthing.reports import REPORTS, as_json
 from farthing.usage import EPOCH, Facts, Usage
@@ -156,6 +157,32 @@ def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path):
     Ledger(tmp_path).append([call(1, 10)])
     (tmp_path / "sums").write_text("in the way")
     assert total(Cubed(tmp_path)) == 10
+
+
+def test_what_was_dropped_is_no_longer_there(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append([call(1, 10), call(2, 200, day=3)])
+    cubed = Cubed(tmp_path, fresh_s=0)
+    assert total(cubed) == 210
+    retain(Ledger(tmp_path), (datetime(2026, 10, 2, tzinfo=UTC) - EPOCH).days)
+    assert total(cubed) == 200
+
+
+def test_a_ledger_in_a_bucket_has_its_sums_in_memory(moto, monkeypatch, tmp_path):
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "made", "AWS_SECRET_ACCESS_KEY": "up",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="costs")
+    ledger = Ledger("s3://costs/ledger")
+    ledger.append([call(1, 10)])
+    cubed = Cubed("s3://costs/ledger", fresh_s=0)
+    assert total(cubed) == 10
+    ledger.append([call(2, 5)])
+    assert total(cubed) == 15
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_an_empty_ledger_has_nothing(tmp_path):

@@ -43,10 +43,11 @@ class Applied(NamedTuple):
 
 def apply(
     live: Live, who: Who, route: Route, asked: Asked, body: bytes, tags: Mapping[str, str], *,
-    pinned: bool = False, no_batch: str = "", hold: Mapping[str, str] = {},
+    pinned: bool = False, no_batch: str = "",
 ) -> Applied:  # fmt: skip
-    """What becomes of a request. `hold` are entries that are not to be applied, each with the reason; `no_batch` is
-    the driver's reason, if it sends none. What cannot be done leaves the request as it was.
+    """What becomes of a request. `no_batch` is the driver's reason, if it sends none.
+
+    What cannot be done leaves the request as it was.
     """
     loaded = live.loaded()
     if loaded is None or not loaded.policy.entries:
@@ -61,7 +62,7 @@ def apply(
         asked.model, who.platform, who.region, who.account, who.principal, who.project, tags, speed,
         asked.inference_geo, asked.stream, who.key, who.session, pinned, seen.markers, seen.places,
     )  # fmt: skip
-    made = _Made(live, who, route, asked, body, read, request, loaded, live.clock_us(), no_batch, hold)
+    made = _Made(live, who, route, asked, body, read, request, loaded, live.clock_us(), no_batch)
     with live.autopilots.lock:
         return made.applied()
 
@@ -80,7 +81,6 @@ class _Made:
     loaded: Loaded
     now_us: int
     no_batch: str
-    hold: Mapping[str, str]
 
     def applied(self) -> Applied:
         crew = self.live.autopilots
@@ -108,7 +108,7 @@ class _Made:
     def _held(self, made: Decided) -> str:
         """Why it is not applied after all; "" if it is."""
         crew = self.live.autopilots
-        if why := self.hold.get(made.entry) or crew.reverted(self._entry(made.entry)):
+        if why := crew.reverted(self._entry(made.entry)):
             return why
         if made.lever == "batch":
             return self.no_batch
@@ -181,10 +181,8 @@ class _Made:
         levers.sort(key=lambda at: decided[at].outcome == REFUSED)
         for at in levers[:1]:
             entry = self._entry(decided[at].entry)
-            idle = (
-                decided[at].outcome == REFUSED and not self.request.markers
-            )  # nothing is cached: nothing to watch
-            if entry is not None and not idle and isinstance(self.read, dict):
+            watched = decided[at].outcome != REFUSED or self.request.markers  # else nothing is cached
+            if entry is not None and watched and isinstance(self.read, dict):
                 flight.entry = entry
                 decided = [*decided]
                 decided[at] = self._placed(decided[at], entry, flight)
@@ -212,7 +210,7 @@ class _Made:
 
     def _pilot(self, made: Decided, policy: str, flight: Flight) -> Pilot | None:
         least = self._least(flight.model_id)
-        if least is None:
+        if least is None or not flight.rates.cache_read:
             return None
         crew = self.live.autopilots
         name = made.entry if made.outcome == APPLIED else f"{made.entry} {made.outcome}"
@@ -222,10 +220,8 @@ class _Made:
         """The pilot's own choice."""
         policy = str(made.change["cache_policy"])
         pilot = self._pilot(made, policy, flight)
-        if pilot is None:  # the policy has asked already
-            return made._replace(
-                outcome=REFUSED, reason="nobody has published from where it caches", change={}
-            )
+        if pilot is None:
+            return made._replace(outcome=REFUSED, reason="it has no price for what is cached", change={})
         flight.sighting = seen = pilot.see(prompt, self.now_us, flight.space, session=self.who.session)
         flight.ours, flight.shadow = made.outcome == APPLIED, made.outcome != APPLIED
         points = [(prompt.spots[at], TTL_OF[ttl]) for at, ttl in seen.marked.breakpoints]

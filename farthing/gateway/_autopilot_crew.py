@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from farthing.book import Book
-from farthing.gateway._autopilot import Pilot, Sighting, Warmth, share
+from farthing.gateway._autopilot import TTL_OF, Pilot, Sighting, Warmth, share
 from farthing.gateway._autopilot_switch import Switches
 from farthing.gateway._guard_cache import Alarm, Broken, Churn, Guard
 from farthing.meters import Vector
@@ -38,7 +38,7 @@ from farthing.policy import (
 )
 from farthing.usage import Sku
 
-MOST_PILOTS = 32
+MOST_PILOTS = 16  # of at most 60 MB, and hashes
 THROTTLED = (429, 503, 529)
 SHORT_US = 24 * 3_600_000_000  # then an hour is tried again
 
@@ -64,6 +64,7 @@ class Flight:
     ours: bool = False  # its cache points, or lifetimes, are
     shadow: bool = False
     others: Sequence[tuple[str, Vector]] = ()  # entries in shadow, and the rates of what they would call
+    withdrawn: bool = False  # by an attempt that was not billed
 
     def landed(self, billed: Vector | None, *, split: bool) -> None:
         """It was billed; None: and nobody knows what. `split`: the bill says which writes live for an hour."""
@@ -73,8 +74,9 @@ class Flight:
     def lost(self, status: int) -> None:
         """It was not billed. `status` is that of the answer, 0 without one."""
         with self.crew.lock:
-            if self.sighting is not None:
+            if self.sighting is not None and not self.withdrawn:
                 self.sighting.pilot.withdraw(self.sighting)
+                self.withdrawn = True
             moved = any(made.lever == "endpoint" and made.outcome == APPLIED for made in self.decided)
             if moved and status in THROTTLED:
                 self.crew.switches.throttled(self.model_id, self.at_us)
@@ -89,6 +91,10 @@ class Flight:
                 crew.shadows.append((entry, billed @ self.rates, billed @ rates))
         if seen is None:
             return
+        if self.withdrawn:  # and made again
+            marks = [(at, TTL_OF[ttl]) for at, ttl in seen.marked.breakpoints]
+            seen = seen.pilot.see(seen.prompt, self.at_us, self.space, marks, self.session)
+            self.sighting, self.withdrawn = seen, False
         seen.pilot.settle(seen, None if self.shadow else billed, split=split)
         if billed is not None and not self.shadow and self.entry is not None:
             crew.judge(self, seen, billed, split=split)
@@ -171,7 +177,10 @@ class Autopilots:
         space: tuple[str, ...],
         now_us: int,
     ) -> Pilot:
-        key = (entry, sku, policy, rates, minimum)
+        ratios = tuple(
+            rate * 1000 // rates.input for rate in rates[2:]
+        )  # a long prompt's rates have the same
+        key = (entry, sku, policy, ratios, minimum)
         found = self._pilots.get(key)
         if found is None:
             found = self._pilots[key] = Pilot(policy, rates, minimum)
@@ -220,7 +229,7 @@ class Autopilots:
     def _revert(self, entry: Entry, alarm: Alarm, policy: Path | None) -> None:
         why = f"the cache guard took it back: {alarm.says}"
         self._off[entry.name] = entry, why
-        self._notices.append(Decision(entry.lever, f"{entry.name}: {why}"[:300]))
+        self._notices.append(Decision(entry.lever, f"refused: {entry.name}: {why}"[:300]))
         if policy is not None:
             _aside(_take_back, policy, entry.name)
 

@@ -24,16 +24,18 @@ def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None =
     `clock_us` is the time of records, policies and caches; signatures have the machine's.
     """
     _serve.check(settings)
-    listening = _serve.listen(settings)
-    gateway = _serve.build(settings, book)
-    if clock_us is not None:
-        gateway.live.clock_us = clock_us
-    gateway.live.autopilots.warmth.wait()  # what is decided shall not hang on how soon it is compiled
-    failed: list[BaseException] = []
-    ready = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="farthing-gateway-") as shared:
+    with (
+        contextlib.closing(_serve.listen(settings)) as listening,
+        tempfile.TemporaryDirectory(prefix="farthing-gateway-") as shared,
+    ):
+        gateway = _serve.build(settings, book)
+        if clock_us is not None:
+            gateway.live.clock_us = clock_us
+        gateway.live.autopilots.warmth.wait()  # what is decided shall not hang on how soon it is compiled
         gateway.own = _admin.app(gateway, Path(shared))
+        ready = threading.Event()
         server = _Threaded(_serve.configured(gateway), gateway, ready.set, Path(shared))
+        failed: list[BaseException] = []
 
         def serve() -> None:
             try:
@@ -49,8 +51,7 @@ def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None =
             ready.wait(_READY_S)
             if failed:
                 raise failed[0]
-            host, port = listening.getsockname()[:2]
-            yield f"http://{host}:{port}"
+            yield "http://{}:{}".format(*listening.getsockname()[:2])
         finally:
             server.should_exit = True
             thread.join()

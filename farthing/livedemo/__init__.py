@@ -72,10 +72,10 @@ def live(
     _clear(folder)
     policy, none = folder / _policy.NAME, folder / "none.toml"  # which is not there
     _policy.write(policy)
-    (folder / "farthing.toml").write_text(_policy.workloads(), encoding="utf-8")
+    (folder / "farthing.toml").write_text(_policy.settings(), encoding="utf-8")
     off = _run(folder, "off", none, asks, book, now, progress)
     on = _run(folder, "on", policy, asks, book, now, progress)
-    entries = load(policy).entries
+    entries = [entry for entry in load(policy).entries if entry.workload != _policy.KEPT]
     caching = {entry.workload: entry.lever for entry in entries if entry.lever in CACHING}
     by_ask = {ask.name: caching.get(ask.app, "cache") for ask in asks}
     made = Outcome(off, on, floors(asks, off.spent, entries, book), waterfall(off, on, by_ask, book))

@@ -139,7 +139,7 @@ def _agents() -> Iterator[Ask]:
 
 
 def _people() -> Iterator[Ask]:
-    """Letters about employees. They stay in the region as they are: no lever is allowed here."""
+    """Letters about employees, which may not leave Europe: the residency refuses the one lever that they have."""
     rng = random.Random("people")
     for number in range(36):
         second = rng.uniform(9 * HOUR, 17 * HOUR)

@@ -6,6 +6,7 @@ cached lives as long as it does on a day. What the policy batches is sent with a
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -77,7 +78,9 @@ def run(places: Places, policy: Path, asks: Sequence[Ask], book: Book, progress:
             bedrock=emulator.url, s3_endpoint=store.url, outbox=str(places.outbox), poll_s=5,
         )  # fmt: skip
         with gateway(settings, book, world.clock.now_us) as url:
-            _Client(url, emulator, decider(load(policy), book), Path(queue), jobs).send(asks, progress)
+            client = _Client(url, emulator, decider(load(policy), book), Path(queue), jobs)
+            with contextlib.closing(client.http):
+                client.send(asks, progress)
         _describe(emulator, store)
     for key, body in store.objects.items():
         path = places.logs / "batch" / key.removeprefix("out/")
@@ -92,7 +95,7 @@ class _Client:
         self, url: str, emulator: Emulator, decide: Decide, queue: Path, jobs: batch.Settings
     ) -> None:
         self._emulator, self._decide, self._queue, self._jobs = emulator, decide, queue, jobs
-        self._http = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+        self.http = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
         self._places: list[str] = []  # where answers will be
 
     def send(self, asks: Sequence[Ask], progress: Progress) -> None:
@@ -110,7 +113,6 @@ class _Client:
             progress(number + 1, len(asks))
         if self._places:
             self._collect()
-        self._http.close()
 
     def _call(self, ask: Ask, model: str, deadline: str) -> None:
         tags, body = {"app": ask.app, "ask": ask.name}, ask.body
@@ -131,8 +133,8 @@ class _Client:
     def _asked(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], status: int
     ) -> Mapping[str, str]:
-        self._http.request(method, path, body, dict(headers))
-        answer = self._http.getresponse()
+        self.http.request(method, path, body, dict(headers))
+        answer = self.http.getresponse()
         said = answer.read()
         if answer.status != status:
             raise DemoError(f"{path}: {answer.status} {said[:200].decode('utf-8', 'replace')}")

@@ -68,6 +68,7 @@ class Call(NamedTuple):
     model: str = ""
     id: str = ""  # a second call of the same id is a copy
     settled: Moved | None = None
+    answers: Sequence[int] = ()  # which blocks, from 0 on, are answers of the model; where the format tells
 
 
 class Left(NamedTuple):

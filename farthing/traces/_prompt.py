@@ -20,12 +20,14 @@ _SETTINGS = ("tool_choice", "thinking", "toolChoice", "additionalModelRequestFie
 
 
 class Block(NamedTuple):
-    """A content block: its bytes, its weight beside others, its part of the prompt, the cache point behind it."""
+    """A content block: its bytes, its weight beside others, its part of the prompt, the cache point behind it, and
+    whether it is an answer of the model."""
 
     data: bytes
     weight: int
     system: bool
     mark: str = ""
+    answer: bool = False
 
 
 class Prompt(NamedTuple):
@@ -35,6 +37,7 @@ class Prompt(NamedTuple):
     weights: list[int]
     system: int
     marks: tuple[tuple[int, str], ...]
+    answers: tuple[int, ...] = ()  # the blocks that are answers, from 0 on
 
 
 def as_sent(value: Any) -> bytes:
@@ -50,6 +53,7 @@ def prompt_of(blocks: Sequence[Block], key: bytes, salt: bytes = b"") -> Prompt:
         [block.weight for block in blocks],
         sum(block.system for block in blocks),
         tuple((at, block.mark) for at, block in enumerate(blocks, 1) if block.mark),
+        tuple(at for at, block in enumerate(blocks) if block.answer),
     )
 
 
@@ -71,7 +75,7 @@ def blocks_of(body: dict[str, Any]) -> list[Block]:
         role = str(message.get("role", ""))
         leading = role in ("system", "developer") and before == first
         for block in _blocks(message.get("content"), role.encode(), system=leading):
-            found.append(block._replace(data=before + block.data))
+            found.append(block._replace(data=before + block.data, answer=role == "assistant"))
             if not leading:
                 before = b""
     return found

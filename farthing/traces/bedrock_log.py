@@ -118,6 +118,7 @@ def _call(record: _Line, source: Source, key: bytes, memory: Memory | None) -> I
         model,
         record.requestId or "",
         None if memory is None else _settled(body, billed, key, memory),
+        found.answers,
     )
 
 

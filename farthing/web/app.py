@@ -382,7 +382,7 @@ def _address(request: Request) -> str:
 
 
 def _in_two(text: str) -> dict[str, str]:
-    """What is wrong, and what to do about it, of a line that says both, or names a file and says what is wrong there."""
+    """What is wrong, and what to do about it: of a line that says both, or names a file and what is wrong there."""
     line = " ".join(text.split()).removeprefix("--")
     error, _, mend = line.rpartition(": ")
     if " " not in error:
