@@ -66,6 +66,43 @@ def test_a_throttled_endpoint_is_told_if_the_other_is_throttled_too(tmp_path):
     assert len(up.asked) == 2
 
 
+def test_what_the_service_refuses_as_changed_goes_as_it_came(tmp_path):
+    """A model without 1h answers 400: the client never hears of it, and the entry is not applied again."""
+
+    def answer(asked):
+        refused = b'"ttl":"1h"' in asked.body or b"bad" in asked.body
+        return [reply(b'{"message":"no"}', "400 Bad Request")] if refused else [reply(message())]
+
+    text = HEAD + entry("cache", 'markers = [{at = "end", ttl = "1h"}]')
+    bodies = [*[turn(words(3_000, "bad"))] * 4, turn(words(3_000)), turn(words(3_000, "b"))]
+    with (
+        upstream(answer) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, *policed(tmp_path, text)) as made,
+    ):
+        got = [made.post(INVOKE, body, SUPPORT) for body in bodies]
+        records = made.results()
+    assert [each.status for each in got] == [400] * 4 + [200, 200]
+    assert [b'"ttl":"1h"' in asked.body for asked in up.asked] == [True, False] * 5 + [False]
+    assert [up.asked[at].body for at in (1, 3, 5, 7, 9, 10)] == bodies
+    first, second = (records[each["x-farthing-call-id"]].decisions[0].reason for each in got[4:])
+    assert first.startswith("refused: with 400, by the service: support/cache")
+    assert "the service refuses what it changes" in second
+
+
+def test_a_profile_that_is_not_allowed_is_left_within_the_call(tmp_path):
+    def answer(asked):
+        if "global." in asked.line:
+            return [reply(b'{"message":"not authorized"}', "403 Forbidden")]
+        return [reply(message())]
+
+    with (
+        upstream(answer) as up,
+        gateway(tmp_path / "outbox", "--bedrock", up.url, *policed(tmp_path, GLOBAL)) as made,
+    ):
+        assert [made.post(INVOKE, BODY, SUPPORT).status for _ in range(2)] == [200, 200]
+    assert ["global." in asked.line for asked in up.asked] == [True, False, False]
+
+
 def test_half_a_policy_file_is_told_by_metrics(tmp_path):
     with (
         upstream(lambda _: [reply(message())]) as up,

@@ -5,13 +5,16 @@ import logging
 import re
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import farthing
 from farthing.config import Config, Residency
 from farthing.emulator._prompt import prompt_of
+from farthing.gateway._autopilot_crew import NO_HOUR
 from farthing.policy import load, undo
 from tests.piloted import ADAPTIVE, HEAD, MODEL, cloud, entry, turn, words
 
@@ -145,9 +148,24 @@ def test_an_hour_that_is_billed_as_five_minutes_is_not_asked_for_again(made, cap
         sky.send(turn(words(2_000, f"t{k}"), system=SYSTEM, marks={0: "5m"}), wait_s=20) for k in range(4)
     ]
     assert [each.marks for each in sent] == [["1h"], ["1h"], ["5m"], ["5m"]]
-    assert "billed for five minutes" in sent[2].said
+    assert "is billed as five minutes" in sent[2].said
     assert [alarm.kind for alarm in sky.live.autopilots.alarms] == ["downgraded"]
     assert "billed for five minutes" in caplog.text
+
+
+def test_models_without_an_hour_are_those_without_a_rate_for_it():
+    listed = json.loads((Path(farthing.__file__).parent / "emulator/rates.json").read_text())["models"]
+    cached = [model for model in listed if "cache_read" in str(model)]
+    without = {model["id"] for model in cached if "cache_write_1h" not in str(model)}
+    assert without | {"claude-3-5-sonnet-v2"} == NO_HOUR  # which is listed without rates of a cache
+
+
+def test_no_hour_is_asked_of_a_model_that_has_none(made):
+    sky = made(HEAD + entry("ttl", 'ttl = "1h"') + entry("cache", 'markers = [{at = "end", ttl = "1h"}]'))
+    old = "eu.anthropic.claude-3-7-sonnet-20250219-v1:0"
+    assert sky.send(turn(words(3_000)), model=old).marks == ["5m"]
+    assert sky.send(turn(words(3_000), marks={0: "5m"}), model=old).marks == ["5m"]
+    assert {mark for sent in talk(made(), 8, model=old) for mark in sent.marks} == {"5m"}
 
 
 def test_a_pilot_plans_for_five_minutes_where_an_hour_is_not_to_be_had(made):
@@ -469,6 +487,20 @@ def test_a_call_that_was_throttled_and_made_again_is_learned_from(made):
     for each in (sky, again):
         each.attempts = 2 if each is again else 1
     assert [sent.billed for sent in talk(again, 8)] == [sent.billed for sent in talk(sky, 8)]
+
+
+def test_a_lever_that_is_always_refused_is_given_up(made):
+    """Under hooks, where nobody sends the same again."""
+    sky = made(HEAD + GLOBAL)
+    sent = [sky.send(turn("hello"), status=403) for _ in range(5)]
+    assert [each.model == MODEL for each in sent] == [False, False, False, True, True]
+    assert "the service refuses what it changes" in sent[-1].said
+
+
+def test_refusals_of_requests_that_are_wrong_are_not_the_levers(made):
+    sky = made(HEAD + GLOBAL)
+    sky.send(turn("hello"))
+    assert [sky.send(turn("hello"), status=400).model == MODEL for _ in range(9)] == [False] * 9
 
 
 def test_threads_may_send_at_once(made):

@@ -132,7 +132,8 @@ def test_all_that_was_billed_was_metered(tmp_path):
             said = [{"role": "user", "content": [{"text": f"word {turn}"}]}]
             with suppress(ClientError, EventStreamError, ProtocolError):
                 if turn % 2:
-                    list(client.converse_stream(modelId=MODEL, messages=said)["stream"])
+                    with closing(client.converse_stream(modelId=MODEL, messages=said)["stream"]) as stream:
+                        list(stream)
                 else:
                     client.converse(modelId=MODEL, messages=said)
         billed = {call["request_id"]: call["tokens"] for call in emulator.calls() if call.get("tokens")}

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from farthing import cli
 from farthing.cells import Question, cells, parse_where
 from farthing.ledger import Ledger
 from farthing.money import usd
@@ -452,6 +453,17 @@ def test_many_at_once_are_told_the_same(tmp_path):
         last = made.get("/bill.json?where=mode%3Dbatch").json
     found = cells(Ledger(tmp_path / "ledger"), Question(where=(parse_where("mode=batch"),)))
     assert last["footer"]["usd"] == usd(sum(cell.cost for cell in found))
+
+
+def test_without_a_ledger_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["web", "--no-open", "--port", "0", "--ledger", "none"])
+    said = capsys.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (2, 1)
+    assert "farthing import" in said
+    assert "--demo" in said
 
 
 def test_the_command_serves_and_ends(place, tmp_path):

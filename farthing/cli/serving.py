@@ -154,7 +154,10 @@ def _books(
         told = load_config(config)
         place = ledger or default_ledger(told)
         if not is_ledger(place):
-            place = str(stack.enter_context(ledger_to_read(ledger or None, told)).folder)
+            try:
+                place = str(stack.enter_context(ledger_to_read(ledger or None, told)).folder)
+            except BadInput as error:
+                raise BadInput(f"{error}; `farthing web --demo` shows a made-up month") from error
         asking, bills = _Asking(config, book), _Bills(statement, book) if statement else None
         yield Books(
             place, asking, policy or default_path(told), bills, str(outbox or ""), asking.path, **more

@@ -29,16 +29,13 @@ _SWITCHES = ("model", "endpoint")
 
 
 class Applied(NamedTuple):
-    """`body` is the one that was given where nothing changed, `model` what to call instead. `moved`: by which entry it
-    goes to another endpoint, "" if by none.
-    """
+    """`body` is the one that was given where nothing changed, `model` what to call instead, "" for the same."""
 
     body: bytes
     model: str = ""
     deadline: str = ""
     decisions: tuple[Decision, ...] = ()
     flight: Flight | None = None
-    moved: str = ""
 
 
 def apply(
@@ -93,10 +90,7 @@ class _Made:
         if flight is not None:
             decided = flight.decided = self._cached(decided, flight)
         done = rewrite(self.route, self.body, decided, self._least)
-        moved = next(
-            (each.entry for each in decided if each.lever == "endpoint" and each.outcome == APPLIED), ""
-        )
-        return Applied(done.body, done.model, done.deadline, (*told, *done.decisions), flight, moved)
+        return Applied(done.body, done.model, done.deadline, (*told, *done.decisions), flight)
 
     @property
     def _least(self) -> Callable[[str], int | None]:
@@ -115,7 +109,7 @@ class _Made:
         if made.lever == "ttl" and made.change["markers"][0].ttl == "1h":
             to = self._priced(self.asked.model, self.asked.inference_geo)
             if to and crew.is_short(self._space(self.asked.model), to[0].model, self.now_us):
-                return "writes for an hour are billed for five minutes here"
+                return "an hour is not to be had here, or is billed as five minutes"
         if made.lever not in _SWITCHES:
             return ""
         model_id = str(made.change.get("model_id", self.asked.model))
@@ -162,6 +156,7 @@ class _Made:
         return Flight(
             self.live.autopilots, self.live.policy, self.now_us, self.who.key, self.who.session, model_id, *to,
             self._space(model_id), decided, others=list(self._shadows(decided)),
+            entries={made.entry: entry for made in decided if (entry := self._entry(made.entry))},
         )  # fmt: skip
 
     def _shadows(self, decided: Sequence[Decided]) -> Iterator[tuple[str, Vector]]:

@@ -9,8 +9,8 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ from farthing.usage import Sku
 
 MOST_PILOTS = 16  # of at most 60 MB, and hashes
 THROTTLED = (429, 503, 529)
+REFUSING = (400, 403, 404)  # what may be refused because it was changed: 1h, a model, a profile not allowed
+# What AWS lists no rate of a 1h write for: Bedrock answers such a cache point with an error.
+NO_HOUR = frozenset({
+    "claude-opus-4-1", "claude-opus-4", "claude-sonnet-4", "claude-3-7-sonnet", "claude-3-5-haiku",
+    "claude-3-5-sonnet-v2",
+})  # fmt: skip
+MOST_DOUBTS = 3
 SHORT_US = 24 * 3_600_000_000  # then an hour is tried again
 
 log = logging.getLogger("farthing.policy")
@@ -60,11 +67,22 @@ class Flight:
     space: tuple[str, ...]
     decided: Sequence[Decided]
     sighting: Sighting | None = None
+    entries: Mapping[str, Entry] = field(default_factory=dict)  # by name, of the levers that were decided on
     entry: Entry | None = None  # of the cache lever
     ours: bool = False  # its cache points, or lifetimes, are
     shadow: bool = False
     others: Sequence[tuple[str, Vector]] = ()  # entries in shadow, and the rates of what they would call
     withdrawn: bool = False  # by an attempt that was not billed
+    suspect: bool = False  # it was refused as the policy had changed it, and goes as it came
+
+    @property
+    def moved(self) -> bool:
+        """Whether it goes to another endpoint."""
+        return any(made.lever == "endpoint" and made.outcome == APPLIED for made in self.decided)
+
+    def suspected(self) -> Flight:
+        """The same call once more, as it came."""
+        return replace(self, sighting=None, others=(), suspect=True)
 
     def landed(self, billed: Vector | None, *, split: bool) -> None:
         """It was billed; None: and nobody knows what. `split`: the bill says which writes live for an hour."""
@@ -77,12 +95,17 @@ class Flight:
             if self.sighting is not None and not self.withdrawn:
                 self.sighting.pilot.withdraw(self.sighting)
                 self.withdrawn = True
-            moved = any(made.lever == "endpoint" and made.outcome == APPLIED for made in self.decided)
-            if moved and status in THROTTLED:
+            if self.moved and not self.suspect and status in THROTTLED:
                 self.crew.switches.throttled(self.model_id, self.at_us)
+            if status in REFUSING:
+                self.crew.doubt(self, -1 if self.suspect else 1)
 
     def _billed(self, billed: Vector | None, *, split: bool) -> None:
         crew, seen = self.crew, self.sighting
+        if self.suspect:
+            crew.refused(self)
+            return
+        crew.doubts.update((made.entry, -1) for made in self.decided if made.outcome == APPLIED)
         if billed is not None:
             for made in self.decided:
                 if made.lever == "endpoint":
@@ -118,6 +141,9 @@ class Autopilots:
     _churns: OrderedDict[str, tuple[Churn, Broken]] = field(default_factory=OrderedDict)
     _off: dict[str, tuple[Entry, str]] = field(default_factory=dict)
     _short: dict[tuple[str, ...], int] = field(default_factory=dict)
+    doubts: dict[str, int] = field(
+        default_factory=dict
+    )  # refusals of an entry's calls; -1 once one was taken
     _notices: deque[Decision] = field(default_factory=lambda: deque(maxlen=20))
     _deciders: tuple[Loaded | None, dict[frozenset[str], Decide]] = (None, {})
 
@@ -156,7 +182,9 @@ class Autopilots:
         return why if was == entry else ""
 
     def is_short(self, space: tuple[str, ...], model: str, now_us: int) -> bool:
-        """Whether an hour is billed as five minutes there, by whatever id the model is called."""
+        """Whether there is no hour to be had there, or it is billed as five minutes, by whatever id it is called."""
+        if space[0] == "bedrock" and model in NO_HOUR:
+            return True
         return now_us - self._short.get((*space[:3], model), -SHORT_US) < SHORT_US
 
     def notices(self) -> tuple[Decision, ...]:
@@ -225,6 +253,26 @@ class Autopilots:
         pilot.plan(short=True)
         says = f"{flight.sku.model}: writes for an hour are billed for five minutes; it is planned for five minutes"
         self._tell(Alarm("downgraded", guard.entry, says, flight.at_us))
+
+    def doubt(self, flight: Flight, by: int) -> None:
+        """A refusal that may be a lever's doing: three, and no call of the entry that was ever taken, and it is.
+
+        -1: as it came it is refused too, so it was not.
+        """
+        for made in flight.decided:
+            if made.outcome == APPLIED and made.change and (count := self.doubts.get(made.entry, 0)) >= 0:
+                self.doubts[made.entry] = max(0, count + by)
+                if count + by == MOST_DOUBTS:
+                    self.refused(flight)
+
+    def refused(self, flight: Flight) -> None:
+        """What the service takes as it came, and not as levers had changed it: these are not applied again."""
+        for made in flight.decided:
+            entry = flight.entries.get(made.entry)
+            if made.outcome == APPLIED and made.change and entry is not None:
+                says = "the service refuses what it changes, and takes the same as it comes"
+                self._off[entry.name] = entry, f"the cache guard took it back: {says}"
+                self._tell(Alarm("reverted", entry.name, says, flight.at_us))
 
     def _revert(self, entry: Entry, alarm: Alarm, policy: Path | None) -> None:
         why = f"the cache guard took it back: {alarm.says}"

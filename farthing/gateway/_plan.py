@@ -11,7 +11,7 @@ import msgspec
 
 from farthing.book import Book
 from farthing.gateway._autopilot_apply import Applied, apply
-from farthing.gateway._autopilot_crew import Flight
+from farthing.gateway._autopilot_crew import REFUSING, THROTTLED, Flight
 from farthing.gateway._keys import Key
 from farthing.gateway._metadata import metadata_of, told
 from farthing.gateway._reply import Failure
@@ -50,7 +50,7 @@ class Plan:
     changed: bool = False
     tags: Pairs = field(default_factory=list)
     flight: Flight | None = None
-    unmoved: Plan | None = None  # as it came, where it goes to another endpoint, which may throttle
+    original: Plan | None = None  # as it came, where a policy has changed it
 
     @property
     def streams(self) -> bool:
@@ -160,17 +160,34 @@ def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
 def _changed(made: Plan, done: Applied, asked: Asked) -> Plan:
     if done.flight is None and not done.decisions:
         return made
-    changed = replace(
-        made, decisions=done.decisions, flight=done.flight, unmoved=made if done.moved else None
-    )
+    changed = replace(made, decisions=done.decisions, flight=done.flight)
     if done.body is not made.body or done.model:
-        changed.body, changed.changed = done.body, True
+        changed.body, changed.changed, changed.original = done.body, True, made
         if done.model and made.route.model:
             changed.route = made.route._replace(model=done.model)
             changed.path = f"/model/{quote(done.model, safe='')}/{made.path.rpartition('/')[2]}"
         changed.asked = ask(changed.route, changed.body)._replace(metadata=asked.metadata, user=asked.user)
         changed.headers = [pair for pair in made.headers if pair[0].lower() != "content-length"]
     return changed
+
+
+def is_ours(made: Plan, status: int) -> bool:
+    """Whether an answer may be the policy's doing: then the call is made once more as it came."""
+    moved = made.flight is not None and made.flight.moved
+    return made.original is not None and (status in REFUSING or (moved and status in THROTTLED))
+
+
+def again(made: Plan, status: int, live: Live, who: Who, key: Key) -> Plan:
+    """The plan to try then: at the endpoint that was asked for, or with nothing changed at all."""
+    assert made.original is not None
+    if status in THROTTLED:
+        return leveled(made.original, live, who, key)
+    said = tuple(
+        each if each.shadow or each.reason.startswith("refused:")
+        else Decision(each.lever, f"refused: with {status}, by the service: {each.reason}"[:300])
+        for each in made.decisions
+    )  # fmt: skip
+    return replace(made.original, decisions=said, flight=made.flight.suspected() if made.flight else None)
 
 
 def _tags(asked: Asked, who: Who) -> Mapping[str, str]:

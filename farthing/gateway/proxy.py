@@ -28,7 +28,7 @@ from farthing.gateway._guard import PROTOCOL
 from farthing.gateway._keys import Key, Keys, may
 from farthing.gateway._metrics import Metrics
 from farthing.gateway._outbox import OutboxError
-from farthing.gateway._plan import Plan, leveled, plan, tagged
+from farthing.gateway._plan import Plan, again, is_ours, leveled, plan, tagged
 from farthing.gateway._reply import CALL_ID, Failure, Receive, Scope, Send, answer, dialect_of, failed
 from farthing.gateway._settings import Settings, Target, is_loopback
 from farthing.gateway._translate import Events, count_body, error_body
@@ -249,14 +249,10 @@ class Gateway:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 await self._settle(x, Answer(0))
                 raise self._no_answer(made, error) from error
-            if (
-                made.unmoved is not None and response.status in RETRIED
-            ):  # as it came, at the endpoint it asked for
+            if is_ours(made, response.status) and x.who and x.key:
                 await self._give_up(x, made, response)
                 self.metrics.add("farthing_retries_total")
-                assert x.who is not None
-                assert x.key is not None
-                made = leveled(made.unmoved, self.live, x.who, x.key)
+                made = again(made, response.status, self.live, x.who, x.key)
                 continue
             wait_s = self._wait_s(response, attempt)
             if wait_s is None:

@@ -271,8 +271,8 @@ class _Reader:
         self, job: _Job, name: str | None, answer: _Answer | None, error: _Error | None, text: bytes
     ) -> Iterator[Usage | Entry]:
         gateway_id = f"{job.id}/{name}" if job.id and name else ""
-        if name and _OURS.fullmatch(name):  # sent by farthing's batches, whose outbox knows the call by this id
-            gateway_id = name
+        if name and _OURS.fullmatch(name):
+            gateway_id = name  # sent by farthing's batches, whose outbox knows the call by this id
         message_id = answer.id if answer and isinstance(answer.id, str) else ""
         request_id = "" if gateway_id or message_id else digest(text)
         parts = self._answered(job, answer) if answer else self._failed(job, error or _Error())

@@ -22,7 +22,8 @@ def write(path: Path) -> None:
 
 def settings() -> str:
     """farthing.toml: the workloads, and who may not leave Europe."""
-    return workloads() + f'[[residency]]\nteams = ["{KEPT}"]\nallow = ["geo:eu"]\n'
+    team = f'[teams.{KEPT}]\ntags = ["team={KEPT}"]\n\n'
+    return f'{workloads()}{team}[[residency]]\nteams = ["{KEPT}"]\nallow = ["geo:eu"]\n'
 
 
 def workloads() -> str:
@@ -34,7 +35,7 @@ def _entries() -> list[str]:
     cached = f'cache_policy = "{cache_policy()}"'
     return [
         _entry("triage", "model", f'use = "claude-haiku-4-5"\nverdict = "{VERDICT}"', "claude-sonnet-4-6"),
-        _entry("triage", "cache", cached),
+        _entry("triage", "cache", 'markers = [{at = "system", ttl = "1h"}]'),
         _entry("triage", "endpoint", WORLD),
         _entry("chat", "cache", cached),
         _entry("chat", "endpoint", WORLD),

@@ -31,6 +31,7 @@ from farthing.optimise._lots import (
     minutes,
     suggested,
 )
+from farthing.optimise._traffic import Traffic
 from farthing.usage import Sku
 
 NOT_NAMED = "nobody has named this workload in farthing.toml, and said what may be done to it"
@@ -93,7 +94,7 @@ def best(book: Book, load: Load, found: Sequence[Option], *, forced: bool = Fals
         if choice.replayed and choice.model not in load.stages:
             continue
         picos = cost(book, load, choice, forced=forced)
-        if picos < least:
+        if picos < least and not unresolved(load, choice):
             chosen, least = choice, picos
     return chosen
 
@@ -335,14 +336,27 @@ def _of_replay(load: Load, ratio: _replay.Ratio) -> Iterator[Doubt]:
             f"the replay of today's caching is {percent(part, whole)} off what was billed, and 3 % is allowed: "
             + mend(stage.traffic.told_by),
         )
-    clusters = len(set(stage.traffic.cluster.tolist()))
+    yield from _of_sample(stage.traffic, ratio)
+
+
+def _of_sample(traffic: Traffic, ratio: _replay.Ratio, of: str = "") -> Iterator[Doubt]:
+    """Whether there are enough sessions, and all that they may stand for comes to less."""
+    clusters = len(set(traffic.cluster.tolist()))
     if clusters < _replay.FEWEST or ratio.high >= ratio.whole:
-        seen = f"{stage.traffic.sessions:,} sessions" if stage.traffic.sessions else f"{clusters:,} hours"
+        seen = f"{traffic.sessions:,} sessions" if traffic.sessions else f"{clusters:,} hours"
         why = "tell too little" if clusters < _replay.FEWEST else "show that it may as well cost more"
-        yield Doubt(
-            "resolved",
-            f"not resolved: {seen} {why}; {_replay.ENOUGH} would tell more",
-        )
+        yield Doubt("resolved", f"not resolved: {seen} {why}{of}; {_replay.ENOUGH} would tell more")
+
+
+def unresolved(load: Load, choice: Choice) -> tuple[Doubt, ...]:
+    """What stands against caching together with another model: its minimum and its rates may turn what pays at the
+    own one, so that the sample is asked again, under the rates of both."""
+    stage = load.stages.get(choice.model)
+    if not choice.model or not choice.replayed or stage is None:
+        return ()
+    return tuple(
+        _of_sample(stage.traffic, load_ratio(load, choice._replace(batch=False)), f" with {choice.model}")
+    )
 
 
 def _schedules(load: Load) -> Iterator[Option]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from farthing.optimise import _cold, _replay
 from farthing.optimise._lent import Lot
 from farthing.optimise._replay import AS_IS
 from farthing.optimise._scenarios import find, rated
-from farthing.optimise._traffic import Traffic
+from farthing.optimise._traffic import UNTOLD, Traffic, Waiting
 from farthing.reports._control import matches
 from farthing.usage import Sku
 
@@ -55,7 +55,7 @@ class Part:
 
     cell: Cell
     said: Mapping[str, str]
-    deferrable: bool  # nobody waits for it word by word, and no next turn hangs on it
+    deferrable: bool  # nobody waits for it word by word, and no next turn hangs on it, as far as is known
     globe: bool
 
 
@@ -73,6 +73,7 @@ class Load:
     share: Ratio = (0, 1)  # of its synchronous cost, what the trace has
     span_us: int = 1  # of the days asked for
     lent: _cold.Lent = _cold.ALONE  # shared with other lots that stay
+    waiting: Waiting = UNTOLD  # what bodies tell of the calls that may wait
     costs: dict[tuple[object, ...], int] = field(default_factory=dict)
     ratios: dict[tuple[str, _replay.Way], _replay.Ratio] = field(default_factory=dict)
     losses: dict[tuple[str, ...], tuple[int, int, int]] = field(default_factory=dict)
@@ -97,8 +98,11 @@ class Load:
 # --- out of the ledger ---------------------------------------------------------------------------------------------
 
 
-def loads(ledger: Ledger, question: Question) -> tuple[list[Load], int]:
-    """Every lot of the ledger, and how many calls have no price. Two passes: calls in sessions, and the others."""
+def loads(ledger: Ledger, question: Question, turns: Collection[str] = ()) -> tuple[list[Load], int]:
+    """Every lot of the ledger, and how many calls have no price. Two passes: calls in sessions, and the others.
+
+    `turns` are request ids of calls without a session that may wait no more than those with one.
+    """
     import narwhals.stable.v2 as nw
 
     from farthing.rating import columns
@@ -116,7 +120,12 @@ def loads(ledger: Ledger, question: Question) -> tuple[list[Load], int]:
         (Where("session", ("",)), False),
     ):
         asked = replace(question, where=(*question.where, where))
-        for cell in cells(ledger, asked, keys, flags=flags, beside=lambda sku: _beside(question.book, sku)):
+        apart = [nw.col("request_id").is_in(sorted(turns))] if turns and not in_session else []
+        for made in cells(
+            ledger, asked, keys, flags=[*flags, *apart], beside=lambda sku: _beside(question.book, sku)
+        ):
+            cell = made._replace(flags=made.flags[: len(flags)])
+            hangs = in_session or any(made.flags[len(flags) :])
             if not isinstance(cell.price, Card) or not isinstance(cell.sku, Resolved):
                 unpriced += cell.calls
                 continue
@@ -127,7 +136,7 @@ def loads(ledger: Ledger, question: Question) -> tuple[list[Load], int]:
             load = found.setdefault(lot, Load(lot, workload, []))
             streamed = "Stream" in said["operation"]
             globe = _may_go(said, workload, question.config)
-            load.parts.append(Part(cell, said, not in_session and not streamed, globe))
+            load.parts.append(Part(cell, said, not hangs and not streamed, globe))
     return sorted(found.values(), key=lambda load: (-load.billed, load.lot)), unpriced
 
 

@@ -30,6 +30,7 @@ from farthing.optimise._choose import (
     percent,
     saved,
     steps,
+    unresolved,
     with_,
 )
 from farthing.optimise._cold import ALONE, split
@@ -101,6 +102,10 @@ def savings(
             ledger, question, bodies, key, {load.lot for load in found}.__contains__
         )
         traffic.append(told)
+        if turns := frozenset().union(*(one.waiting.turns for one in told.values())):
+            found, _ = loads(ledger, question, turns)
+        for load in found:
+            load.waiting = told[load.lot].waiting if load.lot in told else load.waiting
         notes += [f"{count:,} requests of --bodies left out: {why}" for why, count in left.most_common()]
         faults += bad
     used = ledger.days()
@@ -239,22 +244,30 @@ def _not_taken(question: Question, planned: Planned) -> Iterator[Advice]:
     book, load, plan = question.book, planned.load, planned.chosen
     done = {lever for one in planned.taken for lever in one.levers}
     for lever in LEVERS_IN_ORDER:
-        found = [one for one in planned.options if one.lever == lever and one.doubts]
-        settings = [(with_(plan, one.choice, lever), one) for one in found if lever not in done]
+        found = [one for one in planned.options if one.lever == lever and lever not in done]
+        settings = [(after := with_(plan, one.choice, lever), _doubts(load, one, after)) for one in found]
         priced = [
-            (cost(book, load, plan) - cost(book, load, after, forced=True), at, after, one)
-            for at, (after, one) in enumerate(settings)
-            if not after.replayed or after.model in load.stages
+            (cost(book, load, plan) - cost(book, load, after, forced=True), at, after, doubts)
+            for at, (after, doubts) in enumerate(settings)
+            if doubts and (not after.replayed or after.model in load.stages)
         ]
         if not priced:
             continue
-        worth, _, after, one = max(priced, key=lambda each: (each[0], -each[1]))
+        worth, _, after, doubts = max(priced, key=lambda each: (each[0], -each[1]))
         if worth > 0:
             taken = Taken((lever,), plan, after)
-            withheld = any(doubt.kind == "calibrated" for doubt in one.doubts)
+            withheld = any(doubt.kind == "calibrated" for doubt in doubts)
             step = None if withheld else planned.spread(saved(book, load, taken, forced=True))
             advised = None if withheld else _less(planned, interval(book, load, after, forced=True), 0)
-            yield _made(question, planned, taken, step, advised, one.doubts)
+            yield _made(question, planned, taken, step, advised, doubts)
+
+
+def _doubts(load: Load, one: Option, after: Choice) -> tuple[Doubt, ...]:
+    """What stands against a lever on top of the plan: what does anyway, and with the plan's model."""
+    if one.lever not in ("content", "schedule", "cache"):
+        return one.doubts
+    known = {doubt.kind for doubt in one.doubts}
+    return (*one.doubts, *(doubt for doubt in unresolved(load, after) if doubt.kind not in known))
 
 
 def _made(
@@ -417,6 +430,12 @@ def _worked(question: Question, name: str, found: Sequence[Planned]) -> Worked:
             f"cache: not resolved: no prefixes known of {', '.join(p.load.lot.model for p in untraced)}; were every "
             f"prompt read from a cache, it would come to {show(most)}: give the logs with bodies, --bodies PATH"
         )
+    notes += [
+        f"{len(turns):,} calls without a session id are turns of conversations: one prompt goes on from all of another "
+        "and its answer; they may not wait, so none of them is batched or held"
+        for planned in found
+        if (turns := planned.load.waiting.turns)
+    ]
     notes += [
         note
         for planned in found

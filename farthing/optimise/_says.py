@@ -53,7 +53,10 @@ def risk(book: Book, load: Load, one: Taken) -> str:
         "cache": _cache,
         "endpoint": _endpoint,
     }
-    return " ".join(filter(None, (parts[lever](book, load, one) for lever in one.levers)))
+    said = [parts[lever](book, load, one) for lever in one.levers]
+    if {"channel", "schedule"} & set(one.levers):
+        said.append(_turns(load))
+    return " ".join(filter(None, said))
 
 
 def _content(book: Book, load: Load, one: Taken) -> str:
@@ -96,6 +99,25 @@ def _model(book: Book, load: Load, one: Taken) -> str:
 
 def _order(book: Book, load: Load, one: Taken) -> str:
     return "Answers come when the deadline allows; the first of each prefix is to be answered before the next is sent."
+
+
+def _turns(load: Load) -> str:
+    """How far it is known that no next turn hangs on what may wait."""
+    may = sum(part.cell.calls for part in load.synchronous if part.deferrable)
+    blind = may + len(load.waiting.turns) - load.waiting.calls
+    said = []
+    if blind > 0:
+        said.append(
+            f"{blind:,} of the {may:,} calls that may wait have no session id and no body: whether they are turns of "
+            "conversations, each of which hangs on the answer before, cannot be told; give the logs with bodies "
+            "(--bodies PATH)."
+        )
+    if load.waiting.doubtful:
+        said.append(
+            f"{load.waiting.doubtful:,} of them hold answers in their prompts, to calls that are not in the bodies: "
+            "examples may wait, turns of a conversation may not."
+        )
+    return " ".join(said)
 
 
 def _mixed(load: Load, one: Taken) -> bool:

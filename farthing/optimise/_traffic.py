@@ -20,6 +20,7 @@ from farthing.config import claim_by_facts, claims, fingerprint
 from farthing.ledger import Ledger, arrow
 from farthing.meters import METERS, Vector
 from farthing.optimise._lent import Lot, Sharer, lent
+from farthing.optimise._turns import Turns, said, turns
 from farthing.outbox import apportion
 from farthing.traces import Call, Reject, Source, bedrock_log, claude_code
 from farthing.traces._log import Gather, Left
@@ -43,6 +44,20 @@ class Place(NamedTuple):
     different: int
 
 
+class Waiting(NamedTuple):
+    """Of the calls whose bodies are known: those that nobody watches and no session holds together, as far as counts
+    tell."""
+
+    calls: int = 0
+    turns: frozenset[str] = (
+        frozenset()
+    )  # of them, by their request ids: turns of conversations, which may not wait
+    doubtful: int = 0  # and those whose prompts hold answers of no call that is known
+
+
+UNTOLD = Waiting()
+
+
 class Traffic(NamedTuple):
     """The trace of a lot, and what its requests were billed. `today` is how it is cached, as far as can be told."""
 
@@ -50,7 +65,9 @@ class Traffic(NamedTuple):
     billed: Vector  # columns, one entry a request
     cluster: Ints  # of each request: its session, or the hour
     sessions: int
-    deferrable: Any  # of each request, whether it may wait: no stream, and no next turn hangs on it
+    deferrable: (
+        Any  # of each request, whether it may wait: no stream, no session, and no turn that its prompt shows
+    )
     today: Policy
     told_by: str  # counts, bodies
     notes: tuple[str, ...]
@@ -58,6 +75,7 @@ class Traffic(NamedTuple):
     settled: Trace | None = None  # the same requests with what changes from call to call at the end
     moved: tuple[Place, ...] = ()
     borrowed: Mapping[Lot | None, int] = {}  # tokens read that only others had kept alive, by who had
+    waiting: Waiting = UNTOLD
 
 
 class _Row(NamedTuple):
@@ -190,6 +208,7 @@ def from_bodies(
     memory: Memory = {}
     left: Counter[str] = Counter()
     bad: list[str] = []
+    linked = []
     for source in sources:
         if not bedrock_log.sniff(source.head):
             left["files without calls"] += 1
@@ -201,20 +220,26 @@ def from_bodies(
                 left[item.reason] += item.requests
             elif item.id in calls:
                 left["copies"] += 1
-            elif not since <= Usage(item.at_us, "", "", ()).at < until:
-                left["outside the days asked for"] += 1
             else:
-                calls[item.id] = source.path, item
+                linked.append(said(item))  # turns before and after the days asked for, too
+                if since <= Usage(item.at_us, "", "", ()).at < until:
+                    calls[item.id] = source.path, item
+                else:
+                    left["outside the days asked for"] += 1
     places = _places(ledger, list(calls))
+    conversations = turns(linked)
     gathers: dict[Lot, Gather] = defaultdict(Gather)
     rows: dict[str, _Row] = {}
+    waiting: dict[Lot, list[str]] = defaultdict(list)
     sharers: list[Sharer] = []
     for name, (path, call) in calls.items():
         row = known(*places[name]) if name in places else None
         if row is None or not asked(row.lot):
             left["not in the ledger, without a price, or not asked for"] += 1
             continue
-        rows[name] = row
+        if row.deferrable:
+            waiting[row.lot].append(name)
+        rows[name] = row._replace(deferrable=row.deferrable and name not in conversations.known)
         gathers[row.lot].add(path, [call])
         if call.billed and call.billed.cached and not isinstance(call.weights, int):
             sizes = apportion(call.weights, call.prompt)
@@ -222,11 +247,17 @@ def from_bodies(
             sharers.append(Sharer(row.lot, call.at_us, row.space, steps, call.billed))
     borrowed = lent(sharers)
     found = {
-        lot: traffic._replace(borrowed=borrowed.get(lot, {}))
+        lot: traffic._replace(borrowed=borrowed.get(lot, {}), waiting=_waiting(waiting[lot], conversations))
         for lot, gather in gathers.items()
         if (traffic := _traffic(gather, bedrock_log, "bodies", rows))
     }
     return found, bad, left
+
+
+def _waiting(names: list[str], conversations: Turns) -> Waiting:
+    return Waiting(
+        len(names), conversations.known.intersection(names), len(conversations.doubtful.intersection(names))
+    )
 
 
 def _places(ledger: Ledger, names: list[str]) -> dict[str, tuple[int, int]]:

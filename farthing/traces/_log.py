@@ -44,6 +44,7 @@ class Moved(NamedTuple):
     anchors: Sequence[tuple[int, int]]
     system: int
     cuts: tuple[tuple[str, str, str], ...]
+    answers: Sequence[int] = ()
 
 
 class Call(NamedTuple):

@@ -136,7 +136,7 @@ def _settled(body: dict[str, Any], billed: Vector, key: bytes, memory: Memory) -
         blocks, tokens = before[0]
         anchors = [(blocks, tokens - tail), *(anchors if blocks < len(found.hashes) else [])]
     cuts = tuple((cut.path, cut.kind, prefix_hashes(key, [cut.text.encode()])[0]) for cut in made.cuts)
-    return Moved(found.hashes, found.weights, anchors, found.system, cuts)
+    return Moved(found.hashes, found.weights, anchors, found.system, cuts, found.answers)
 
 
 def _anchors(found: Prompt, billed: Vector) -> tuple[tuple[int, int], ...]:
