@@ -274,7 +274,10 @@ def _policy(gateway: Gateway) -> dict[str, int]:
     loaded = gateway.live.loaded()
     if loaded is None:
         return {}
-    return {"farthing_policy_fault": int(bool(loaded.fault)), "farthing_policy_version": loaded.policy.version}
+    return {
+        "farthing_policy_fault": int(bool(loaded.fault)),
+        "farthing_policy_version": loaded.policy.version,
+    }
 
 
 async def _budget_rows(gateway: Gateway) -> list[dict[str, Any]]:
