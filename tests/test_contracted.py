@@ -299,8 +299,8 @@ SAYS = {
 # What prints no dollars of a ledger, or is at list by the rule of docs/contracts.md.
 OTHERS = {
     "audit", "batch", "budget", "cache", "closings", "count", "demo", "diff", "doctor", "emulate", "estimate",
-    "evaluate", "faults", "gateway", "import", "init", "learn", "ledger", "lint", "policy", "prices", "profiles", "rate",
-    "reprice", "send", "setup", "statement", "sync", "team-statements", "watch", "web",
+    "evaluate", "faults", "gateway", "import", "init", "learn", "ledger", "lint", "policy", "prices", "profiles",
+    "rate", "reprice", "send", "setup", "statement", "sync", "team-statements", "watch", "web",
 }  # fmt: skip
 
 

@@ -158,8 +158,9 @@ def test_an_outbox_that_goes_away(up, tmp_path):
     client = farthing.instrument(bedrock(up.url), outbox=out, settle="now")
     client.converse(modelId=MODEL, messages=TURN)
     shutil.rmtree(out)
-    client.converse(modelId=MODEL, messages=TURN)
-    out.parent.joinpath("outbox").write_text("a file where the folder was")
+    client.converse(modelId=MODEL, messages=TURN)  # which makes the folder anew
+    shutil.rmtree(out)
+    out.write_text("a file where the folder was")
     client.converse(modelId=MODEL, messages=TURN)
     never = farthing.instrument(bedrock(up.url), outbox=out, settle="now")
     never.converse(modelId=MODEL, messages=TURN)

@@ -158,8 +158,8 @@ def test_a_price_event_at_the_wrong_time_is_no_discount(sonnet, tmp_path):
     assert summed(found.lines["other_rate"])[0] == 6 * 900_000_000_000
     assert found.notes == [
         (
-            f"{OURS} claude-sonnet-5-5 global on_demand cache_read: 6 days from 2026-10-01 on at $0.1 a million, the list "
-            "rate of 2026-10-07; a discount of 50 % would look the same"
+            f"{OURS} claude-sonnet-5-5 global on_demand cache_read: 6 days from 2026-10-01 on at $0.1 a million, the "
+            "list rate of 2026-10-07; a discount of 50 % would look the same"
         )
     ]
 

@@ -6,6 +6,8 @@ uvicorn bounds neither: a client that sends a byte of a header a minute holds it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -71,3 +73,41 @@ class Guarded(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._timer = None
         self.transport.close()
+
+
+class _Corked:
+    """A transport that writes once what is written while it stands in another's place."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport, self.held = transport, list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        self.held.append(data)
+
+    def flush(self) -> None:
+        held, self.held = b"".join(self.held), []
+        if held:
+            self.transport.write(held)
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
+@contextmanager
+def corked(send: Callable[..., Any]) -> Iterator[None]:
+    """What is sent in the block, an answer's head and body, leaves in one piece: a call to the kernel less."""
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle):
+        yield
+        return
+    cork = _Corked(cycle.transport)
+    cycle.transport = cork  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        cycle.transport = cork.transport
+        cork.flush()

@@ -26,6 +26,7 @@ MOST_BYTES = 64 * 1024 * 1024  # of a file, before the next one is begun
 MOST_SECONDS = 3600
 MOST_WAITING = 100_000  # results that a full disk keeps in memory
 _FLUSH_SECONDS = 1.0
+_GATHER_SECONDS = 0.001
 
 
 class OutboxError(Exception):
@@ -185,6 +186,10 @@ class Outbox:
             _tell(waiters, f"{self.folder}: {fault}" if fault else "")
             if self.fsync == "second":
                 time.sleep(_FLUSH_SECONDS)
+            elif (
+                len(waiters) > 1
+            ):  # under load the next ones come together, too: a sync is for as many as can be
+                time.sleep(_GATHER_SECONDS)
 
     def close(self) -> None:
         """Write what waits, sync and close. Later writes fail."""

@@ -152,7 +152,8 @@ class Live:
         """
         at_us, name = self.clock_us(), call_id or new_id()
         resolved = self.resolve(who, asked, mode)
-        most = ceiling(asked, body, self.book, resolved, _instant(at_us))
+        at = _instant(at_us)
+        most = ceiling(asked, body, self.book, resolved, at)
         held = Held()
         tags = _tags(who, asked)
         if self.budgets is not None:
@@ -161,7 +162,7 @@ class Live:
             if isinstance(answered, Denied):
                 return Refused(answered.reason, answered)
             held = answered
-        intent = _intent(name, who, route, asked, most, decisions, mode, at_us, tags, held.holds)
+        intent = _intent(name, who, route, asked, most, decisions, mode, at, tags, held.holds)
         call = Call(
             name, intent, at_us, resolved, most, holds=held.holds, warnings=held.warnings, renewed_us=at_us,
             key=who.key, flight=flight,
@@ -273,7 +274,7 @@ class Live:
     def price(self, call: Call, parts: Sequence[Part]) -> tuple[int | None, str]:
         """Picodollars; or None and the reason."""
         total = 0
-        at = _instant(call.at_us)
+        at = call.intent.at
         for part in parts:
             resolved = call.resolved
             if part.model or isinstance(resolved, Unpriced):
@@ -310,13 +311,13 @@ def _intent(
     most: Ceiling,
     decisions: Sequence[Decision],
     mode: str,
-    at_us: int,
+    at: datetime,
     tags: dict[str, str],
     holds: tuple[str, ...],
 ) -> Intent:
     return Intent(
         gateway_id=name,
-        at=_instant(at_us),
+        at=at,
         model=asked.model,
         platform=who.platform,
         region=who.region,

@@ -24,7 +24,7 @@ from farthing.gateway import _deferred
 from farthing.gateway._callers import Caller, caller, verified, who_calls
 from farthing.gateway._credentials import Outbound, role_for
 from farthing.gateway._deferred import Deferred
-from farthing.gateway._guard import PROTOCOL
+from farthing.gateway._guard import PROTOCOL, corked
 from farthing.gateway._keys import Key, Keys, may
 from farthing.gateway._metrics import Metrics
 from farthing.gateway._outbox import OutboxError
@@ -395,8 +395,9 @@ class Gateway:
         if made.translated:
             headers, body = _translated_back(made, response.status, headers, told, body)
         x.begun = True
-        await self._emit(x, {"type": "http.response.start", "status": response.status, "headers": headers})
-        await self._emit(x, {"type": "http.response.body", "body": body})
+        with corked(x.send):
+            await x.send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await x.send({"type": "http.response.body", "body": body})
         self._gone(x)
 
     async def _stream(
