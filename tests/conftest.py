@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.held_stores import opened, postgres, store  # noqa: F401  fixtures of the tests of live budgets
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A slow machine must not fail a law, so no deadline; derandomised, so that a run can be repeated.
@@ -24,10 +26,11 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests that ask for Spark share one worker, and so one session."""
+    """Tests that ask for Spark share one worker, and so one session; those that ask for a browser another."""
     for item in items:
-        if "spark" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("spark"))
+        for shared in ("spark", "browser"):
+            if shared in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")

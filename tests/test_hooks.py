@@ -565,5 +565,5 @@ def test_ours_is_one_thread_whatever_the_load(up, out):
         CALLS["Converse"](client)
     hook.flush()
     ours = [thread.name for thread in threading.enumerate() if thread.name.startswith("farthing")]
-    assert sorted(set(ours)) == ["farthing-outbox", "farthing-settle"]
+    assert set(ours) <= {"farthing-autopilot", "farthing-outbox", "farthing-settle"}
     assert threading.active_count() <= before + 4

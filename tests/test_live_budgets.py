@@ -10,8 +10,6 @@ from farthing.config import Budget
 from farthing.gateway.budgets import BATCH, SOON_S, Denied, Held
 from tests.held import ADA, DAY, HOUR, MINUTE, NOW, SECOND, SOON, USD, hard, holds, names, spends, stands
 
-pytest_plugins = ("tests.held_stores",)
-
 # --- a call, from its hold to its settling ---------------------------------------------------------------------------
 
 

@@ -21,8 +21,6 @@ from farthing.gateway import _budget_store
 from farthing.gateway.budgets import Budgets, Held, StoreError, default_url, open_budgets
 from tests.held import ADA, DAY, HOUR, MINUTE, NOW, SECOND, SOON, USD, hard, holds, spends, stands
 
-pytest_plugins = ("tests.held_stores",)
-
 ROOT = Path(__file__).resolve().parent.parent
 
 # --- many at once ----------------------------------------------------------------------------------------------------

@@ -10,14 +10,7 @@ VENDOR = ROOT / "farthing" / "web" / "static" / "vendor"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def pytest_collection_modifyitems(items):
-    """One worker has the browser and the server; the others need not start theirs."""
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it runs an event loop, beside which no other test could have one
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: make setup installs it")
     if not CHROMIUM:
