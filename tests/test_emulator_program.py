@@ -34,8 +34,6 @@ def program(tmp_path_factory):
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
         assert (process.returncode, out, err) == (0, "", "")
-        assert list((folder / "logs").rglob("*.json.gz"))
-        assert list((folder / "cur").rglob("*.csv.gz"))
 
 
 def environment(url, **more):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Sequence
 
 
 def end_cleanly(argv: Sequence[str]) -> None:
-    """To be called before anything is loaded, which takes most of a second. Servers put handlers of their own."""
+    """To be called before anything is loaded, which takes most of a second. Servers put handlers of their own.
+
+    At once, as nothing is written yet: an exception could be caught by whatever is being loaded.
+    """
     if argv[:1] == ["emulate"] or (argv[:1] == ["gateway"] and argv[1:2] and argv[1].startswith("-")):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

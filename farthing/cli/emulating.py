@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -92,7 +91,7 @@ def _serve(server: Any, port: int) -> int:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a client that goes away is no news
     # While it listens, signals are the server's own. It raises them once more when it has ended: all is written then.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None if server.listened else sys.exit(0))
+        signal.signal(number, lambda *_: None if server.listened else os._exit(0))
     try:
         asyncio.run(server.run(port, lambda url: print(json.dumps({"listening": url}), flush=True)))
     except OSError as error:
