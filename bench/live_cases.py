@@ -206,7 +206,7 @@ def wrk(folder: Path, port: int, concurrency: int, seconds: float, path: str = P
     file.write_text(f"wrk.method = 'POST'\nwrk.body = [==[{json.dumps(body)}]==]\n{told}")
     _probe(port, path, body, said)
     out = run([
-        _program("wrk"), "-t1", f"-c{concurrency}", f"-d{seconds}s", "--latency", "-s", file, f"http://127.0.0.1:{port}{path}"
+        _program("wrk"), "-t1", f"-c{concurrency}", f"-d{round(seconds)}s", "--latency", "-s", file, f"http://127.0.0.1:{port}{path}"
     ]).out  # fmt: skip
     p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", out)
     rps = re.search(r"Requests/sec:\s+([\d.]+)", out)
