@@ -6,8 +6,10 @@ wait for each other. Amounts are text, since picodollars of a year outgrow 64 bi
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -201,13 +203,32 @@ def _holds(rows: list[tuple[str]]) -> list[Hold] | None:
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 
+_open: weakref.WeakSet[Sqlite] = weakref.WeakSet()
+_at_fork: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    """No fork in the middle of a transaction: SQLite would hold its file's lock in the child for ever."""
+    _at_fork.extend(store.lock for store in _open)
+    for lock in _at_fork:
+        lock.acquire()
+
+
+def _after_fork() -> None:
+    while _at_fork:
+        _at_fork.pop().release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
 class Sqlite:
     """A file, for every process of one host. A transaction takes some ten microseconds; writers take turns."""
 
     waits = False
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
+        self._path, self.lock = path, threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -217,6 +238,7 @@ class Sqlite:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: no budget store can be opened there: {error}") from error
         self._work = Work(self._db.execute, locks=False)
+        _open.add(self)
 
     def _prepare(self) -> None:
         do = self._db.execute
@@ -236,7 +258,7 @@ class Sqlite:
 
     @contextmanager
     def transaction(self, *, reads: bool = False) -> Iterator[Work]:
-        with self._lock:
+        with self.lock:
             try:
                 self._db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
                 yield self._work
@@ -254,7 +276,7 @@ class Sqlite:
                 self._db.execute("ROLLBACK")
 
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._db.close()
 
 
