@@ -116,14 +116,18 @@ class Store(Protocol):
 
 
 class Work:
-    """What can be done in a transaction."""
+    """What can be done in a transaction. Windows are written at its end, however many calls changed them."""
 
     def __init__(self, execute: Execute, *, locks: bool) -> None:
         self._do, self._locks = execute, locks
         self._window = f"{_WINDOW} FOR UPDATE" if locks else _WINDOW
+        self._changed: dict[Part, Sums] = {}
 
     def sums(self, part: Part) -> Sums:
         """Of a window, which nobody else changes until the transaction ends."""
+        return self._changed.get(part) or self._sums(part)
+
+    def _sums(self, part: Part) -> Sums:
         row = self._do(self._window, part).fetchone()
         if row is None and self._locks:  # a row that is not there cannot be locked
             self._do(_NEW, part)
@@ -131,7 +135,13 @@ class Work:
         return Sums(int(row[0]), int(row[1]), row[2]) if row else Sums()
 
     def set(self, part: Part, sums: Sums) -> None:
-        self._do(_SET, (*part, str(sums.spent), str(sums.held), sums.told))
+        self._changed[part] = sums
+
+    def write(self) -> None:
+        """The windows that were changed."""
+        for part, sums in self._changed.items():
+            self._do(_SET, (*part, str(sums.spent), str(sums.held), sums.told))
+        self._changed.clear()
 
     def hold(self, call_id: str, until_us: int, holds: Sequence[Hold]) -> bool:
         """False if the call holds already."""
@@ -168,12 +178,14 @@ class Work:
         ]
 
     def values(self, budget: str, start_us: int) -> list[tuple[str, Sums]]:
+        self.write()
         sql = "SELECT value, spent, held, told FROM budget_windows WHERE budget = ? AND start_us = ? ORDER BY value"
         rows = self._do(sql, (budget, start_us)).fetchall()
         return [(row[0], Sums(int(row[1]), int(row[2]), row[3])) for row in rows]
 
     def forget(self, budgets: Sequence[str], before_us: int) -> None:
         """Windows of these budgets in which nothing is held."""
+        self.write()
         for budget in budgets:
             sql = "DELETE FROM budget_windows WHERE budget = ? AND start_us < ? AND held = '0'"
             self._do(sql, (budget, before_us))
@@ -237,7 +249,6 @@ class Sqlite:
             self._prepare()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: no budget store can be opened there: {error}") from error
-        self._work = Work(self._db.execute, locks=False)
         _open.add(self)
 
     def _prepare(self) -> None:
@@ -261,7 +272,9 @@ class Sqlite:
         with self.lock:
             try:
                 self._db.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
-                yield self._work
+                work = Work(self._db.execute, locks=False)
+                yield work
+                work.write()
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 self._undo()
@@ -327,7 +340,9 @@ class Postgres:
         try:
             db = self._connection()
             with db.transaction():
-                yield Work(lambda sql, values=None: db.execute(sql.replace("?", "%s"), values), locks=True)
+                work = Work(lambda sql, values=None: db.execute(sql.replace("?", "%s"), values), locks=True)
+                yield work
+                work.write()
         except self._psycopg.Error as error:
             raise StoreError(f"the PostgreSQL budget store: {_line(error)}") from error
 

@@ -28,6 +28,7 @@ from farthing.gateway._guard import Guarded
 from farthing.gateway._keys import NAME, Keys
 from farthing.gateway._outbox import Outbox
 from farthing.gateway._settings import SettingError, Settings, is_loopback
+from farthing.gateway._shadow import Shadows
 from farthing.gateway._upstream import session
 from farthing.gateway.budgets import Budgets, StoreError, open_budgets
 from farthing.gateway.live import Live
@@ -127,6 +128,7 @@ def build(settings: Settings, book: Book) -> Gateway:
         live.autopilots.warmth.wait()
     keys = Keys(keys_path(settings)) if settings.auth else None
     made = Gateway(settings, live, targets, Outbound.open(settings, targets), keys)
+    made.shadows = Shadows(made, settings.grade)
     if settings.queue is not None:
         made.deferred = Deferred(settings.queue, live.book, settings.upstream_region)
     return made
@@ -201,7 +203,8 @@ class Server(uvicorn.Server):
         beside = [
             asyncio.create_task(each)
             for each in (
-                gateway.watch_clients(), gateway.outbound.keep_fresh(), _expire(gateway), _share(gateway, self.shared)
+                gateway.watch_clients(), gateway.outbound.keep_fresh(), _expire(gateway), _share(gateway, self.shared),
+                gateway.shadows.run(),
             )
         ]  # fmt: skip
         try:
@@ -212,6 +215,7 @@ class Server(uvicorn.Server):
             if self.server_state.tasks:
                 await asyncio.wait(self.server_state.tasks, timeout=_LAST_S)
             await gateway.http.close()
+            gateway.together.close()
             gateway.live.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

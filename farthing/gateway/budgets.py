@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,8 +19,8 @@ from farthing.gateway._budget_store import Hold, Store, Sums, Work, open_store, 
 from farthing.gateway._budget_types import Change, Denied, Held, Notice, Scope, State, StoreError
 
 __all__ = [
-    "MARKS", "Budgets", "Change", "Denied", "Held", "Notice", "Scope", "State", "StoreError",
-    "default_url", "open_budgets",
+    "MARKS", "Budgets", "Change", "Denied", "Held", "Holding", "Notice", "Scope", "Settling", "State",
+    "StoreError", "default_url", "open_budgets",
 ]  # fmt: skip
 
 MARKS = (75, 95, 100)  # percent, each told once a window
@@ -55,17 +55,32 @@ def default_url(config: Config) -> str:
 
 
 class _No(Exception):
-    """Carries a denial out of the transaction, which is then undone."""
+    """Carries a denial out of the transaction, which is then undone: windows may have been begun to look at them."""
 
 
-class _Settling(NamedTuple):
-    """A call to be posted, or with `posts` False voided, as soon as the store answers again."""
+class Holding(NamedTuple):
+    """A call that asks whether it may be sent. The ceiling in picodollars and in tokens; None: nobody knows."""
+
+    call_id: str
+    scope: Scope
+    picos: int | None
+    now_us: int
+    until_us: int
+    tokens: int | None = None
+
+
+class Settling(NamedTuple):
+    """A call to be posted, or with `posts` False voided. None: what it came to is not known."""
 
     call_id: str
     posts: bool
     picos: int | None
-    tokens: int | None
     now_us: int
+    tokens: int | None = None
+
+
+Asked = Holding | Settling
+Told = Held | Denied | tuple[Notice, ...]
 
 
 class Budgets:
@@ -75,7 +90,7 @@ class Budgets:
         self.rules, self.waits = rules, store.waits
         self._store, self._passes = store, passes
         self._threads = threads() if store.waits else None
-        self._later: deque[_Settling] = deque(maxlen=100_000)
+        self._later: deque[Settling] = deque(maxlen=100_000)
         self._raises: dict[tuple[str, str | None], list[Change]] = {}
         self._looked = self._again = 0.0
 
@@ -105,6 +120,54 @@ class Budgets:
                 self._again = ended + PAUSE_S
             raise
 
+    # --- several at once
+
+    def together(self, asked: Sequence[Asked]) -> list[Told]:
+        """What `hold`, `post` and `void` would answer one after the other, in one transaction if that can be."""
+        if len(asked) > 1 and not self.waits:
+            try:
+                self._ready(asked[-1].now_us)
+                with self._transaction() as work:
+                    return [self._done(work, each) for each in asked]
+            except StoreError:
+                pass  # each alone, then: what is wrong with one is not wrong with all
+        return [self._alone(each) for each in asked]
+
+    def _ready(self, now_us: int) -> None:
+        if self._later:
+            self._catch_up()
+        self._look(now_us)
+
+    def _done(self, work: Work, asked: Asked) -> Told:
+        return self._held(work, asked) if isinstance(asked, Holding) else self._settled(work, asked)
+
+    def _alone(self, asked: Asked) -> Told:
+        """In a transaction of its own. Never raises over the store."""
+        try:
+            self._ready(asked.now_us)
+            with self._transaction() as work:
+                told = self._done(work, asked)
+                if isinstance(told, Denied):
+                    raise _No(told)
+                return told
+        except _No as no:
+            return no.args[0]  # type: ignore[no-any-return]
+        except StoreError as error:
+            return self._put_off(asked, error)
+
+    def _put_off(self, asked: Asked, error: StoreError) -> Told:
+        if isinstance(asked, Settling):
+            self._later.append(asked)
+            return (Notice("", 0, f"not settled yet: {error}"),)
+        if isinstance(parts := self._parts(asked), Denied):
+            return parts
+        if self.waits:  # then it may have been held all the same
+            self._later.append(Settling(asked.call_id, False, None, asked.now_us))
+        if self._passes:
+            return Held((), (Notice("", 0, f"not held against any budget: {error}"),))
+        reason = "the budget store is out of reach; try again"
+        return Denied("", "", asked.now_us, SOON_S, 0, 0, 0, reason)
+
     # --- before a call
 
     def hold(
@@ -118,59 +181,52 @@ class Budgets:
     ) -> Held | Denied:
         """Set the ceiling aside in every budget that the call falls under, or in none.
 
-        `tokens` is the ceiling in tokens, for budgets of tokens. A call that holds already holds once.
+        `tokens` is the ceiling in tokens, for budgets of tokens. A call that already holds holds once.
         """
-        falls = self.rules.of(scope)
-        if not falls:
-            return Held()
-        warnings: list[Notice] = []
-        parts = []
-        for rule, value in falls:
-            amount = rule.amount(ceiling_picos, tokens)
+        asked = Holding(call_id, scope, ceiling_picos, now_us, until_us, tokens)
+        return self._alone(asked) if self.rules.of(scope) else Held()  # type: ignore[return-value]
+
+    def _held(self, work: Work, asked: Holding) -> Held | Denied:
+        parts = self._parts(asked)
+        if isinstance(parts, Denied):
+            return parts
+        holds, warnings = parts
+        denied = self._take(work, asked, holds, warnings)
+        names = (f"{shown(hold.budget, hold.value)}@{hold.start_us}" for hold in holds)
+        return denied or Held(tuple(names), tuple(warnings))
+
+    def _parts(self, asked: Holding) -> Denied | tuple[list[Hold], list[Notice]]:
+        """What it would hold, as far as that can be told without the store, and what is let pass unknown."""
+        holds, warnings = [], []
+        for rule, value in self.rules.of(asked.scope):
+            amount = rule.amount(asked.picos, asked.tokens)
             if amount is None:
                 if rule.hard and not rule.passes_unpriced:
-                    return _unknown(rule, value, now_us)
+                    return _unknown(rule, value, asked.now_us)
                 warnings.append(_notice(rule, value, "nobody knows what this call may come to at most"))
-            window = rule.window(now_us)
-            parts.append(Hold(rule.name, value, window.start_us, rule.unit, amount or 0))
-        try:
-            if self._later:
-                self._catch_up()
-            self._look(now_us)
-            with self._transaction() as work:
-                if work.hold(call_id, until_us, parts):
-                    warnings += self._take(work, falls, parts, now_us)
-        except _No as no:
-            return no.args[0]  # type: ignore[no-any-return]
-        except StoreError as error:
-            if self.waits:  # then it may have been held all the same
-                self._later.append(_Settling(call_id, False, None, None, now_us))
-            if self._passes:
-                return Held((), (Notice("", 0, f"not held against any budget: {error}"),))
-            return Denied("", "", now_us, SOON_S, 0, 0, 0, "the budget store is out of reach; try again")
-        return Held(
-            tuple(f"{shown(part.budget, part.value)}@{part.start_us}" for part in parts), tuple(warnings)
-        )
+            holds.append(Hold(rule.name, value, rule.window(asked.now_us).start_us, rule.unit, amount or 0))
+        return holds, warnings
 
-    def _take(
-        self, work: Work, falls: list[tuple[Rule, str]], parts: list[Hold], now_us: int
-    ) -> list[Notice]:
-        """Hold in every window, or raise _No with the denial that lasts longest."""
-        found = [work.sums(part.part) for part in parts]
+    def _take(self, work: Work, asked: Holding, holds: list[Hold], told: list[Notice]) -> Denied | None:
+        """Hold in every window, or nothing and the denial that lasts longest."""
+        if not holds or not work.hold(asked.call_id, asked.until_us, holds):
+            return None
+        falls = self.rules.of(asked.scope)
+        found = [work.sums(hold.part) for hold in holds]
         no: Denied | None = None
-        for (rule, value), part, sums in zip(falls, parts, found, strict=True):
-            limit = self.limit(rule, value, now_us)
-            if rule.hard and sums.spent + sums.held + part.amount > limit:
-                denied = _denied(rule, value, part.amount, limit, sums, now_us)
+        for (rule, value), hold, sums in zip(falls, holds, found, strict=True):
+            limit = self.limit(rule, value, asked.now_us)
+            if rule.hard and sums.spent + sums.held + hold.amount > limit:
+                denied = _denied(rule, value, hold.amount, limit, sums, asked.now_us)
                 if no is None or denied.reset_us > no.reset_us:
                     no = denied
         if no is not None:
-            raise _No(no)
-        told: list[Notice] = []
-        for (rule, value), part, sums in zip(falls, parts, found, strict=True):
-            mark = self._mark(rule, value, sums, now_us, told)
-            work.set(part.part, Sums(sums.spent, sums.held + part.amount, mark))
-        return told
+            work.release(asked.call_id)
+            return no
+        for (rule, value), hold, sums in zip(falls, holds, found, strict=True):
+            mark = self._mark(rule, value, sums, asked.now_us, told)
+            work.set(hold.part, Sums(sums.spent, sums.held + hold.amount, mark))
+        return None
 
     # --- after it
 
@@ -182,11 +238,15 @@ class Budgets:
         Twice is once. After an expiry it takes the place of the ceiling, after a void it is posted all the same.
         Answers with the marks that are passed by it. Never raises over the store: it is posted when that is back.
         """
-        return self._settle(_Settling(call_id, True, picos, tokens, now_us))
+        return self.settle(Settling(call_id, True, picos, now_us, tokens))
 
     def void(self, call_id: str, now_us: int) -> None:
         """Release what is held: the call is known not to have been billed. What was posted stays."""
-        self._settle(_Settling(call_id, False, None, None, now_us))
+        self.settle(Settling(call_id, False, None, now_us))
+
+    def settle(self, settling: Settling) -> tuple[Notice, ...]:
+        """Post or void it."""
+        return self._alone(settling)  # type: ignore[return-value]
 
     def renew(self, call_id: str, until_us: int) -> bool:
         """Hold on, as its stream lives. False if it holds no more: then its ceiling is posted, until it is itself."""
@@ -196,15 +256,6 @@ class Budgets:
         except StoreError:
             return False
 
-    def _settle(self, settling: _Settling) -> tuple[Notice, ...]:
-        try:
-            if self._later:
-                self._catch_up()
-            return self._settled(settling)
-        except StoreError as error:
-            self._later.append(settling)
-            return (Notice("", 0, f"not settled yet: {error}"),)
-
     def _catch_up(self) -> None:
         """What could not be settled before, oldest first."""
         for _ in range(min(BATCH, len(self._later))):
@@ -213,33 +264,33 @@ class Budgets:
             except IndexError:  # another thread was quicker
                 return
             try:
-                self._settled(settling)
+                with self._transaction() as work:
+                    self._settled(work, settling)
             except StoreError:
                 self._later.appendleft(settling)
                 raise
 
-    def _settled(self, settling: _Settling) -> tuple[Notice, ...]:
-        call_id, posts, picos, tokens, now_us = settling
+    def _settled(self, work: Work, settling: Settling) -> tuple[Notice, ...]:
+        call_id, posts, picos, now_us, tokens = settling
         told: list[Notice] = []
-        with self._transaction() as work:
-            held = work.release(call_id)
-            late = work.release_late(call_id) if held is None else None
-            for hold in held or late or ():
-                cost = picos if hold.unit == "usd" else tokens if hold.unit == "tokens" else 1
-                spent = (hold.amount if cost is None else cost) if posts else 0
-                sums = work.sums(hold.part)
-                sums = Sums(
-                    sums.spent + spent - hold.counted,
-                    sums.held - (hold.amount if held is not None else 0),
-                    sums.told,
-                )
-                rule = self.rules.named.get(hold.budget)
-                if rule is not None and posts:
-                    sums = sums._replace(told=self._mark(rule, hold.value, sums, now_us, told))
-                work.set(hold.part, sums)
-                hold.counted = 0
-            if not posts and (held or late):
-                work.late(call_id, now_us, held or late or ())
+        held = work.release(call_id)
+        late = work.release_late(call_id) if held is None else None
+        for hold in held or late or ():
+            cost = picos if hold.unit == "usd" else tokens if hold.unit == "tokens" else 1
+            spent = (hold.amount if cost is None else cost) if posts else 0
+            sums = work.sums(hold.part)
+            sums = Sums(
+                sums.spent + spent - hold.counted,
+                sums.held - (hold.amount if held is not None else 0),
+                sums.told,
+            )
+            rule = self.rules.named.get(hold.budget)
+            if rule is not None and posts:
+                sums = sums._replace(told=self._mark(rule, hold.value, sums, now_us, told))
+            work.set(hold.part, sums)
+            hold.counted = 0
+        if not posts and (held or late):
+            work.late(call_id, now_us, held or late or ())
         return tuple(told)
 
     def expire(self, now_us: int) -> int:

@@ -16,12 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from farthing.book import Book, Resolved, Unpriced
 from farthing.config import Config
 from farthing.gateway._autopilot_crew import Autopilots, Flight
 from farthing.gateway._ceiling import Ceiling, ceiling
 from farthing.gateway._outbox import Outbox, OutboxError
-from farthing.gateway.budgets import Budgets, Denied, Held, Notice, Scope
+from farthing.gateway.budgets import Budgets, Denied, Held, Holding, Notice, Scope, Settling
 from farthing.gateway.protocol import Effect, Event, State, outcome, step
 from farthing.outbox import Decision, Intent, Pass, Prefixes, Result, Tokens
 from farthing.policy import Loaded, reload
@@ -92,6 +94,33 @@ class Call:
         return None if isinstance(self.resolved, Unpriced) else self.resolved.sku
 
 
+class Ready(NamedTuple):
+    """A call that waits for its grant. `holding` is what its budgets are asked; None: it falls under none."""
+
+    call: Call
+    holding: Holding | None
+
+
+class Over(NamedTuple):
+    """A call that has ended, and what its budgets are told of it; None: nothing."""
+
+    call: Call
+    answer: Answer
+    effect: Effect
+    reading: Reading | None
+    picos: int | None
+    unpriced: str
+    now_us: int
+    first_token_ms: int | None
+    prefixes: Prefixes | None
+    settling: Settling | None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is posted."""
+        return self.reading.parts if self.reading is not None and self.effect is Effect.POST else ()
+
+
 def new_id() -> str:
     """Unique to an attempt: random, so that several gateways need not agree."""
     return f"fa-{secrets.token_hex(12)}"
@@ -150,25 +179,47 @@ class Live:
 
         Who gives `call_id` again, after a crash, begins the same call again.
         """
+        ready = self.prepare(who, route, asked, body, decisions, mode, call_id, lease_s, flight)
+        held: Held | Denied = Held()
+        if ready.holding is not None and self.budgets is not None:
+            held = self.budgets.hold(*ready.holding)
+        return self.granted(ready, held)
+
+    def prepare(
+        self,
+        who: Who,
+        route: Route,
+        asked: Asked,
+        body: bytes,
+        decisions: Sequence[Decision] = (),
+        mode: str = "",
+        call_id: str = "",
+        lease_s: int = LEASE_S,
+        flight: Flight | None = None,
+    ) -> Ready:
+        """All of `begin` that waits for nothing and changes nothing; `granted` is the rest."""
         at_us, name = self.clock_us(), call_id or new_id()
-        resolved = self.resolve(who, asked, mode)
-        at = _instant(at_us)
+        resolved, at = self.resolve(who, asked, mode), _instant(at_us)
         most = ceiling(asked, body, self.book, resolved, at)
-        held = Held()
         tags = _tags(who, asked)
-        if self.budgets is not None:
+        holding = None
+        if self.budgets is not None and self.budgets.rules.all:
             scope, lease = _scope(who, resolved, asked, tags), at_us + lease_s * 1_000_000
-            answered = self.budgets.hold(name, scope, most.picos, at_us, lease, sum(most.tokens))
-            if isinstance(answered, Denied):
-                return Refused(answered.reason, answered)
-            held = answered
-        intent = _intent(name, who, route, asked, most, decisions, mode, at, tags, held.holds)
-        call = Call(
-            name, intent, at_us, resolved, most, holds=held.holds, warnings=held.warnings, renewed_us=at_us,
-            key=who.key, flight=flight,
-        )  # fmt: skip
+            holding = Holding(name, scope, most.picos, at_us, lease, sum(most.tokens))
+        intent = _intent(name, who, route, asked, most, decisions, mode, at, tags)
+        call = Call(name, intent, at_us, resolved, most, renewed_us=at_us, key=who.key, flight=flight)
+        return Ready(call, holding)
+
+    def granted(self, ready: Ready, held: Held | Denied) -> Call | Refused:
+        """The call with its intent written, by what the budgets answered."""
+        call = ready.call
+        if isinstance(held, Denied):
+            return Refused(held.reason, held)
+        if held.holds:
+            call.intent = msgspec.structs.replace(call.intent, holds=held.holds)
+        call.holds, call.warnings = held.holds, held.warnings
         try:
-            call.position = self.outbox.intent(intent)
+            call.position = self.outbox.intent(call.intent)
         except OutboxError as error:
             return self._unwritten(call, str(error))
         except BaseException:
@@ -180,7 +231,8 @@ class Live:
         """The outbox could not make the intent durable: if its line is there after all, it is void."""
         undone = self._unwritten(call, reason)
         if isinstance(undone, Refused):
-            self.outbox.result(_result(call, Answer(0), None, "void", call.at_us, None, None))
+            void = Over(call, Answer(0), Effect.VOID, None, None, "", call.at_us, None, None, None)
+            self.outbox.result(_result(void))
         return undone
 
     def _unwritten(self, call: Call, reason: str) -> Call | Refused:
@@ -220,21 +272,50 @@ class Live:
         prefixes: Prefixes | None = None,
     ) -> Settled:
         """An attempt is over, with its answer as far as it came; a call that was settled before stays as it is."""
+        over = self.ended(call, answer, sent=sent, first_token_ms=first_token_ms, prefixes=prefixes)
+        warnings: tuple[Notice, ...] = ()
+        if over.settling is not None and self.budgets is not None:
+            warnings = self.budgets.settle(over.settling)
+        return self.settled(over, warnings)
+
+    def ended(
+        self,
+        call: Call,
+        answer: Answer,
+        *,
+        sent: bool = True,
+        first_token_ms: int | None = None,
+        prefixes: Prefixes | None = None,
+    ) -> Over:
+        """What it came to, by which the call is resolved; `settled` writes it down."""
         reading = answer.reading()
         event = outcome(answer.status, sent=sent, final=answer.final and reading is not None)
         call.state, effect = step(call.state, event)
+        over = Over(call, answer, effect, reading, None, "", self.clock_us(), first_token_ms, prefixes, None)
+        if parts := over.parts:
+            picos, unpriced = self.price(call, parts)
+            over = over._replace(picos=picos, unpriced=unpriced)
+        return over._replace(settling=self._settling(over))
+
+    def _settling(self, over: Over) -> Settling | None:
+        """What has no price, or no usage, counts as the ceiling."""
+        if self.budgets is None or not over.call.holds or over.effect is Effect.NONE:
+            return None
+        posts = over.effect is not Effect.VOID
+        tokens = sum(sum(part.tokens) for part in over.parts) if over.parts else None
+        return Settling(over.call.id, posts, over.picos, over.now_us, tokens)
+
+    def settled(self, over: Over, warnings: tuple[Notice, ...]) -> Settled:
+        """Its result written. `warnings` are what the budgets answered."""
+        call, effect = over.call, over.effect
         if effect is Effect.NONE:
             return Settled(call.state)
-        parts = reading.parts if reading and effect is Effect.POST else ()
-        picos, unpriced = self.price(call, parts) if parts else (None, "")
-        now = self.clock_us()
-        warnings = self._tell_budgets(call, effect, parts, picos, now)
         if effect is not Effect.POST_CEILING and call.metered:
-            posted = reading if effect is Effect.POST else None
-            status = "" if posted else answer.error or "void"
-            self.outbox.result(_result(call, answer, posted, status, now, first_token_ms, prefixes))
-        self._learn(call, answer, reading if parts else None, now)
-        return Settled(call.state, 0 if effect is Effect.VOID else picos, parts, unpriced, warnings)
+            self.outbox.result(_result(over))
+        self._learn(call, over.answer, over.reading if over.parts else None, over.now_us)
+        return Settled(
+            call.state, 0 if effect is Effect.VOID else over.picos, over.parts, over.unpriced, warnings
+        )
 
     def _learn(self, call: Call, answer: Answer, reading: Reading | None, now: int) -> None:
         """For the decisions to come. A fault of theirs is none of the call's."""
@@ -248,19 +329,6 @@ class Live:
                 call.flight.landed(own, split=reading is not None and "ttl" not in reading.assumed)
         except Exception as error:  # noqa: BLE001
             log.error("a call taught nothing: %s", type(error).__name__)  # noqa: TRY400
-
-    def _tell_budgets(
-        self, call: Call, effect: Effect, parts: Sequence[Part], picos: int | None, now: int
-    ) -> tuple[Notice, ...]:
-        """What has no price, or no usage, counts as the ceiling."""
-        if self.budgets is None or not call.holds:
-            return ()
-        if effect is Effect.VOID:
-            self.budgets.void(call.id, now)
-            return ()
-        return self.budgets.post(
-            call.id, picos, now, sum(sum(part.tokens) for part in parts) if parts else None
-        )
 
     def renew(self, call: Call) -> None:
         """A stream lives: its hold must not lapse. Cheap to call for every chunk."""
@@ -313,7 +381,6 @@ def _intent(
     mode: str,
     at: datetime,
     tags: dict[str, str],
-    holds: tuple[str, ...],
 ) -> Intent:
     return Intent(
         gateway_id=name,
@@ -331,37 +398,28 @@ def _intent(
         tags=tags,
         stream=asked.stream,
         decisions=tuple(decisions),
-        holds=holds,
         expected=Tokens(*most.tokens),
     )
 
 
-def _result(
-    call: Call,
-    answer: Answer,
-    reading: Reading | None,
-    status: str,
-    now: int,
-    first_token_ms: int | None,
-    prefixes: Prefixes | None,
-) -> Result:
-    """`reading` is of a call that is posted."""
+def _result(over: Over) -> Result:
+    """Its usage stands there if the call is posted."""
+    call, answer, posted = over.call, over.answer, over.effect is Effect.POST
     said = {name: getattr(call.intent, name) for name in _REPEATED}
-    parts = reading.parts if reading else ()
-    own = parts[0] if parts else None
+    own = over.parts[0] if over.parts else None
     return Result(
         **said,
         request_id=answer.request_id,
         message_id=answer.message_id,
         served_model=answer.model,
         tokens=Tokens(*own.tokens) if own else Tokens(),
-        passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[1:]),
+        passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in over.parts[1:]),
         web_searches=_searches(answer) if own else 0,
-        status=status,
-        assumed=",".join(reading.assumed) if reading else "",
-        latency_ms=max(0, (now - call.at_us) // 1000),
-        first_token_ms=first_token_ms,
-        prefixes=prefixes if own and prefixes and _fits(prefixes, own) else None,
+        status="" if posted else answer.error or "void",
+        assumed=",".join(over.reading.assumed) if posted and over.reading else "",
+        latency_ms=max(0, (over.now_us - call.at_us) // 1000),
+        first_token_ms=over.first_token_ms,
+        prefixes=over.prefixes if own and over.prefixes and _fits(over.prefixes, own) else None,
     )
 
 

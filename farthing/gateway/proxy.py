@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -27,10 +26,10 @@ from farthing.gateway._deferred import Deferred
 from farthing.gateway._guard import PROTOCOL, corked
 from farthing.gateway._keys import Key, Keys, may
 from farthing.gateway._metrics import Metrics
-from farthing.gateway._outbox import OutboxError
 from farthing.gateway._plan import Plan, again, is_ours, leveled, plan, tagged
 from farthing.gateway._reply import CALL_ID, Failure, Receive, Scope, Send, answer, dialect_of, failed
 from farthing.gateway._settings import Settings, Target, is_loopback
+from farthing.gateway._together import Together
 from farthing.gateway._translate import Events, count_body, error_body
 from farthing.gateway._upstream import Pairs, arrived, caller_auth, come_back, retry_after_s, timeouts, url
 from farthing.gateway.budgets import Denied, Notice
@@ -92,12 +91,14 @@ class Gateway:
     deferred: Deferred | None = None  # calls that may wait
     own: Callable[[Scope, Receive, Send], Any] | None = None  # the app of what is not a call
     observe: Callable[[Call, Settled, Answer], None] | None = None  # spans
+    shadows: Any = None  # of _shadow.py: calls that another model is asked, too
     open: set[Exchange] = field(default_factory=set)
     recent: OrderedDict[str, Recent] = field(default_factory=OrderedDict)
     draining: bool = False
 
     def __post_init__(self) -> None:
         self.timeouts = timeouts(self.settings.limits)
+        self.together = Together(self.live, lambda: len(self.open) < 2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -167,12 +168,12 @@ class Gateway:
             made.asked.user if made.asked else "",
         )  # fmt: skip
         self._permit(x.key, x.who, made)
-        if self.deferred is not None and made.asked is not None and _deferred.HEADER in said:
-            await self.deferred.take(x.send, x.who._asdict(), made.route, made.asked.model, made.body, said)
-            return
         x.stream = made.streams
         auth = caller_auth(headers) if self.outbound.pass_on else []
-        await self._exchange(x, leveled(made, self.live, x.who, x.key), auth)
+        if self.deferred is None:
+            await self._exchange(x, leveled(made, self.live, x.who, x.key), auth)
+        elif (at_once := await self.deferred.takes(self, x, made, said)) is not None:
+            await self._exchange(x, at_once, auth)
 
     def _key(
         self, known: Caller, method: str, path: str, query: str, headers: Pairs, body: bytes, now: datetime
@@ -298,26 +299,15 @@ class Gateway:
         """Money held and the intent on disk, or Failure. What is not billed has neither."""
         if made.asked is None or x.who is None:
             return
-        begin = partial(self.live.begin, flight=made.flight)
-        begun = await self._run(begin, x.who, made.route, made.asked, made.body, made.decisions)
-        if isinstance(begun, Call) and begun.metered:
-            x.call, x.settled, x.sent = begun, None, False
-            try:
-                await self.live.outbox.durable(begun.position)
-            except OutboxError as error:
-                begun = await self._run(self.live.undo, begun, str(error))
+        begun = await self.together.begin(
+            x.who, made.route, made.asked, made.body, made.decisions, flight=made.flight
+        )
         if isinstance(begun, Refused):
             x.call = None
             raise _refusal(begun)
         if not begun.metered:
             self.metrics.add("farthing_unmetered_calls_total")
         x.call, x.settled, x.sent = begun, None, False
-
-    async def _run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """From a thread, if the budgets are kept over a network."""
-        if self.live.budgets is not None and self.live.budgets.waits:
-            return await self.live.budgets.run(function, *args)
-        return function(*args)
 
     async def _send(self, x: Exchange, made: Plan, auth: Pairs) -> aiohttp.ClientResponse:
         assert self.http is not None
@@ -353,6 +343,8 @@ class Gateway:
     async def _pass_on(self, x: Exchange, made: Plan, response: aiohttp.ClientResponse) -> None:
         headers, told = come_back(response.raw_headers)
         meter = Answers(made.route, response.status, told)
+        if self.shadows is not None:
+            meter = self.shadows.listen(x, made, meter)
         headers.append((CALL_ID, (x.call.id if x.call else new_id()).encode()))
         if x.call is not None and x.call.warnings:
             headers += _warnings(x.call.warnings)
@@ -435,7 +427,7 @@ class Gateway:
     async def _renew(self, call: Call) -> None:
         if self.live.budgets is not None and self.live.budgets.waits:
             if self.live.clock_us() - call.renewed_us >= RENEW_S * 1_000_000:
-                await self._run(self.live.renew, call)
+                await self.live.run(self.live.renew, call)
         else:
             self.live.renew(call)
 
@@ -456,8 +448,7 @@ class Gateway:
         if call is None or x.settled is not None:
             return x.settled
         try:
-            settle = partial(self.live.settle, call, answer, sent=sent, first_token_ms=first_ms)
-            x.settled = await self._run(settle)
+            x.settled = await self.together.settle(call, answer, sent=sent, first_token_ms=first_ms)
         except Exception as error:  # noqa: BLE001
             where = f"{type(error).__name__} at {_where(error)}"
             log.error("call %s could not be settled: %s", call.id, where)  # noqa: TRY400
