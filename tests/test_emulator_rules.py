@@ -329,7 +329,7 @@ def test_a_stream_may_end_in_an_exception(emulated, name):
     with streamed(client) as stream, pytest.raises(EventStreamError, match=f"{name}.*no more") as told:
         list(stream)
     assert told.value.response["Error"]["Code"] == name
-    call = emulated.calls()[-1]
+    call = _settled(emulated, 1)
     assert (call["status"], call["tokens"]["output"]) == ("exception", 16)  # two pieces of eight
 
 
@@ -339,7 +339,7 @@ def test_a_stream_may_end_in_the_middle_of_a_frame(emulated, do):
     broken = pytest.raises(Exception, match=r"Checksum|IncompleteRead|Connection broken|ended prematurely")
     with streamed(once(emulated)) as stream, broken:
         list(stream)
-    call = emulated.calls()[-1]
+    call = _settled(emulated, 1)
     assert (call["status"], call["tokens"]["output"]) == (do, 16)
 
 
@@ -352,7 +352,7 @@ def test_a_stream_of_sse_may_end_in_an_error(emulated, direct):
     }
     with pytest.raises(anthropic.APIStatusError, match="rate_limit_error"):
         list(direct.messages.create(stream=True, **asked))
-    assert emulated.calls()[-1]["status"] == "exception"
+    assert _settled(emulated, 1)["status"] == "exception"
 
 
 def test_an_answer_may_be_cut_off_and_is_billed(emulated):
@@ -362,7 +362,7 @@ def test_an_answer_may_be_cut_off_and_is_billed(emulated):
     request = urllib.request.Request(f"{emulated.url}/model/{SONNET}/converse", body)
     with urllib.request.urlopen(request) as answer, pytest.raises(IncompleteRead):
         answer.read()
-    assert emulated.calls()[-1]["status"] == "close"
+    assert _settled(emulated, 1)["status"] == "close"
     assert emulated.world.billed == 1
 
 

@@ -1,0 +1,205 @@
+"""Calls that come together: budgets answer as they would one after the other, and nobody's money stays held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sqlite3
+
+import pytest
+
+from farthing.book import default_book
+from farthing.config import Config
+from farthing.gateway._outbox import Outbox, OutboxError
+from farthing.gateway._together import Together
+from farthing.gateway.budgets import Denied, Held, Holding, Settling, StoreError, open_budgets
+from farthing.gateway.live import Call, Live, Refused, Who
+from farthing.gateway.protocol import State
+from farthing.outbox import Intent, decode
+from farthing.wire import Answer, ask, route
+from tests.held import ADA, NOW, SOON, USD, hard, stands
+
+WHERE = route("POST", "/model/global.anthropic.claude-sonnet-4-6/invoke")
+BODY = json.dumps({"max_tokens": 100, "messages": [{"role": "user", "content": "x" * 200}]}).encode()
+USAGE = {"input_tokens": 50, "output_tokens": 10}
+ANSWERED = Answer(200, USAGE, "claude-sonnet-4-6", "msg_1", "req-1", final=True)
+
+
+def opened(tmp_path, *budgets, name="one"):
+    return open_budgets(Config(budgets=budgets), str(tmp_path / f"{name}.sqlite"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_answers_are_those_of_one_after_the_other(tmp_path, seed):
+    rules = hard(usd=20), hard("agents", 6, each="key"), hard("calls", None, calls=25)
+    draws = random.Random(seed)
+    asked, known = [], []
+    for number in range(60):
+        if known and draws.random() < 0.5:  # some of them twice, and some that were denied
+            posts, cost = draws.random() < 0.6, draws.choice([None, draws.randrange(USD)])
+            asked.append(Settling(draws.choice(known), posts, cost, NOW + number))
+        else:
+            scope = ADA._replace(key=f"key-{draws.randrange(3)}")
+            known.append(f"call-{draws.randrange(40)}")
+            asked.append(Holding(known[-1], scope, draws.randrange(2 * USD), NOW + number, SOON))
+    one, other = opened(tmp_path, *rules), opened(tmp_path, *rules, name="other")
+    told = []
+    for at in range(0, 60, 12):
+        told += one.together(asked[at : at + 12])
+    assert told == [answer for each in asked for answer in other.together([each])]
+    assert stands(one) == stands(other)
+    assert {type(each) for each in told} == {Held, Denied, tuple}
+
+
+def test_a_transaction_that_fails_is_made_of_each_alone(tmp_path, monkeypatch):
+    budgets = opened(tmp_path, hard(usd=3))
+    whole = budgets._transaction
+    failing = iter([True])
+
+    def once_failing(**how):
+        if next(failing, False):
+            raise StoreError("busy")
+        return whole(**how)
+
+    budgets._look(NOW)
+    monkeypatch.setattr(budgets, "_transaction", once_failing)
+    told = budgets.together([Holding(f"c{n}", ADA, 2 * USD, NOW, SOON) for n in range(2)])
+    assert [type(each) for each in told] == [Held, Denied]
+    assert stands(budgets) == {"day": (0, 2)}
+
+
+@pytest.fixture
+def live(tmp_path):
+    made = Live(default_book(), Outbox(tmp_path / "outbox"), opened(tmp_path, hard(usd=1)))
+    yield made
+    made.close()
+
+
+def lines(live):
+    live.outbox.sync()
+    return [
+        decode(line)
+        for file in sorted(live.outbox.folder.glob("*.jsonl"))
+        for line in file.read_bytes().splitlines()
+    ]
+
+
+def begun(together):
+    return together.begin(Who(region="us-east-1"), WHERE, ask(WHERE, BODY), BODY)
+
+
+def transactions(live, monkeypatch):
+    """Counts those that write."""
+    budgets, made = live.budgets, []
+    whole = budgets._transaction
+    monkeypatch.setattr(
+        budgets, "_transaction", lambda **how: (made.append(1) if not how else None) or whole(**how)
+    )
+    return made
+
+
+def test_calls_that_come_together_share_a_transaction(live, monkeypatch):
+    async def run():
+        together = Together(live)
+        made = transactions(live, monkeypatch)
+        calls = await asyncio.gather(*(begun(together) for _ in range(20)))
+        assert all(isinstance(call, Call) for call in calls)
+        assert len(made) == 1
+        settled = await asyncio.gather(*(together.settle(call, ANSWERED) for call in calls))
+        assert len(made) == 2
+        assert {each.state for each in settled} == {State.POSTED}
+        return sum(each.picos for each in settled)
+
+    spent = asyncio.run(run())
+    assert stands(live.budgets, live.clock_us()) == {"day": (spent / USD, 0)}
+    assert len(lines(live)) == 40
+
+
+def test_of_calls_that_come_together_as_many_pass_as_fit(tmp_path, live):
+    async def run():
+        return await asyncio.gather(*(begun(together) for _ in range(2_000)))
+
+    together = Together(live)
+    found = asyncio.run(run())
+    passed = [each for each in found if isinstance(each, Call)]
+    assert 0 < len(passed) < 2_000
+    assert len(passed) == USD // passed[0].ceiling.picos
+    assert all(each.denied for each in found if isinstance(each, Refused))
+
+
+def test_who_is_cut_off_before_its_grant_gives_it_back(live):
+    async def run():
+        together = Together(live)
+        waiting = [asyncio.ensure_future(begun(together)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in found] == [Call, asyncio.CancelledError, Call]
+        together.close()
+        return found[0].ceiling.picos
+
+    most = asyncio.run(run())
+    assert stands(live.budgets, live.clock_us()) == {"day": (0, 2 * most / USD)}
+    told = lines(live)
+    assert sum(isinstance(each, Intent) for each in told) == 3
+    assert [each.status for each in told if not isinstance(each, Intent)] == ["void"]
+
+
+def test_what_ended_is_settled_though_nobody_waits(live):
+    async def run():
+        together = Together(live)
+        call = await begun(together)
+        waiting = asyncio.ensure_future(together.settle(call, ANSWERED))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        together.close()  # as at the gateway's end
+
+    asyncio.run(run())
+    assert [type(each).__name__ for each in lines(live)] == ["Intent", "Result"]
+    assert stands(live.budgets, live.clock_us())["day"][1] == 0
+
+
+def test_none_of_them_leaves_if_the_disk_refuses(live, monkeypatch):
+    async def refused(_position):
+        raise OutboxError("no space left on device")
+
+    monkeypatch.setattr(live.outbox, "durable", refused)
+
+    async def run():
+        return await asyncio.gather(*(begun(together) for _ in range(5)))
+
+    together = Together(live)
+    found = asyncio.run(run())
+    assert {type(each) for each in found} == {Refused}
+    assert stands(live.budgets, live.clock_us()) == {"day": (0, 0)}
+    assert [each.status for each in lines(live) if not isinstance(each, Intent)] == ["void"] * 5
+
+
+def test_a_call_alone_is_on_disk_without_a_thread(live):
+    async def run():
+        return await begun(Together(live, lambda: True))
+
+    call = asyncio.run(run())
+    assert live.outbox._synced >= call.position
+    assert live.outbox._thread is None
+
+
+def test_money_that_cannot_be_settled_is_settled_later(live, monkeypatch):
+    async def run():
+        together = Together(live)
+        calls = await asyncio.gather(*(begun(together) for _ in range(3)))
+        with monkeypatch.context() as patch:
+            patch.setattr(live.budgets, "_transaction", _down)
+            told = await asyncio.gather(*(together.settle(call, ANSWERED) for call in calls))
+        assert {each.state for each in told} == {State.POSTED}
+        assert all("not settled yet" in each.warnings[0].says for each in told)
+        return (await begun(together)).ceiling.picos
+
+    most = asyncio.run(run())
+    spent, held = stands(live.budgets, live.clock_us())["day"]
+    assert (spent > 0, held) == (True, most / USD)
+
+
+def _down(**_how):
+    raise StoreError(str(sqlite3.OperationalError("disk I/O error")))
