@@ -50,6 +50,7 @@ FOLDERS = {
         {"_autopilot_apply", "_together"},
         {"_plan", "_callers", "_spans", "_batch_sender"},
         {"proxy", "hooks", "batch"},
+        {"_written"},
         {"_admin"},
         {"_serve"},
     ],

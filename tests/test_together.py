@@ -6,16 +6,20 @@ import asyncio
 import json
 import random
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from farthing.book import default_book
 from farthing.config import Config
+from farthing.gateway._admin import _told
 from farthing.gateway._outbox import Outbox, OutboxError
 from farthing.gateway._together import Together
+from farthing.gateway._written import written
 from farthing.gateway.budgets import Denied, Held, Holding, Settling, StoreError, open_budgets
 from farthing.gateway.live import Call, Live, Refused, Who
 from farthing.gateway.protocol import State
+from farthing.gateway.proxy import Recent
 from farthing.outbox import Intent, decode
 from farthing.wire import Answer, ask, route
 from tests.held import ADA, NOW, SOON, USD, hard, stands
@@ -203,3 +207,31 @@ def test_money_that_cannot_be_settled_is_settled_later(live, monkeypatch):
 
 def _down(**_how):
     raise StoreError(str(sqlite3.OperationalError("disk I/O error")))
+
+
+# --- a call by its id, from the outbox ------------------------------------------------------------------------------
+
+
+def test_what_another_process_is_told_of_a_call(live):
+    def told(call, settled=None):
+        return _told(Recent(call, "", settled), "book")
+
+    who, asked = Who(region="us-east-1"), ask(WHERE, BODY)
+    call = live.begin(who, WHERE, asked, BODY)
+    found = written(live, call.id)
+    assert _told(found, "book") == told(call)
+    settled = live.settle(call, ANSWERED)
+    assert _told(written(live, call.id), "book") == told(call, settled)
+    failed = live.begin(who, WHERE, asked, BODY)
+    settled = live.settle(failed, Answer(429, error="throttled"))
+    assert _told(written(live, failed.id), "book") == told(failed, settled)
+    free = replace(live, budgets=None)  # for budgets refuse what has no price
+    unknown = free.begin(who, WHERE, asked._replace(model="claude-none-1"), BODY)
+    settled = free.settle(unknown, ANSWERED)
+    assert _told(written(live, unknown.id), "book") == told(unknown, settled)
+
+
+@pytest.mark.parametrize("call_id", ["fa-" + "0" * 24, "", "../..", 'fa-"', "fa-" + "0" * 25])
+def test_who_asks_for_no_call_finds_none(live, call_id):
+    live.begin(Who(region="us-east-1"), WHERE, ask(WHERE, BODY), BODY)
+    assert written(live, call_id) is None

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -30,6 +31,7 @@ from farthing.gateway._metrics import Metrics, text
 from farthing.gateway._openapi import openapi
 from farthing.gateway._reply import KINDS, Failure
 from farthing.gateway._spend_limits import effective, found, listed
+from farthing.gateway._written import written
 from farthing.gateway.budgets import Scope
 from farthing.gateway.proxy import Gateway, Recent
 from farthing.meters import METERS
@@ -93,8 +95,10 @@ def app(gateway: Gateway, shared: Path) -> Starlette:
         if found is None and open_call is not None and open_call.call is not None:
             owner = open_call.key.name if open_call.key and gateway.keys else ""
             found = Recent(open_call.call, owner, None)
+        if found is None:
+            found = await run_in_threadpool(written, gateway.live, request.path_params["id"])
         if found is None or (gateway.keys is not None and not key.admin and found.key != key.name):
-            raise HTTPException(404, "no such call of this key among the latest of this process")
+            raise HTTPException(404, "no such call of this key in the outbox")
         return JSONResponse(_told(found, gateway.live.book.digest))
 
     async def budgets(request: Request) -> Response:
