@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from urllib3.exceptions import ProtocolError
 
 from farthing.emulator import Fault, running
 from farthing.meters import METERS
-from tests.gateways import MODEL, answered, gateway, request
+from tests.gateways import MODEL, OF_THE_MACHINE, answered, gateway, request
 
 SAID: Any = [{"role": "user", "content": "tell me of the sea"}]
 CONVERSED = [{"role": "user", "content": [{"text": "tell me of the sea"}]}]
@@ -103,6 +105,54 @@ def test_boto3_invoke_stream(passing):
     events = [json.loads(event["chunk"]["bytes"]) for event in got["body"]]
     usage = events[-1]["amazon-bedrock-invocationMetrics"]
     assert metered(passing, got) == (usage["inputTokenCount"], usage["outputTokenCount"])
+
+
+def run_against(made, command, tmp_path, **more):
+    """What a program prints whose endpoint is the gateway, and the result of its last call."""
+    before = set(made.results())
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith((*OF_THE_MACHINE, "CLAUDE"))
+    }
+    env = kept | {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "B", "AWS_REGION": "us-east-1"}
+    env |= {"AWS_DEFAULT_REGION": "us-east-1", "HOME": str(tmp_path), **more}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
+    new = [each for name, each in made.results().items() if name not in before]
+    return json.loads(done.stdout), new
+
+
+def test_aws_cli(passing, tmp_path):
+    command = os.environ.get("AWS_CLI") or shutil.which("aws")
+    if not command:
+        pytest.skip("no AWS CLI: pip install awscli in an environment of its own, and set AWS_CLI to its aws")
+    asked = ["bedrock-runtime", "converse", "--model-id", MODEL, "--messages", json.dumps(CONVERSED)]
+    told, (result,) = run_against(passing, [command, *asked, "--endpoint-url", passing.url], tmp_path)
+    assert (result.tokens.input, result.tokens.output) == (
+        told["usage"]["inputTokens"],
+        told["usage"]["outputTokens"],
+    )
+
+
+@pytest.mark.parametrize("platform", ["direct", "bedrock"])
+def test_claude_code(direct, tmp_path, platform):
+    command = os.environ.get("CLAUDE_CODE") or shutil.which("claude")
+    if not command:
+        pytest.skip(
+            "no Claude Code: npm install @anthropic-ai/claude-code, and set CLAUDE_CODE to its claude"
+        )
+    to = {
+        "direct": {"ANTHROPIC_BASE_URL": direct.url, "ANTHROPIC_API_KEY": "made up"},
+        "bedrock": {"CLAUDE_CODE_USE_BEDROCK": "1", "ANTHROPIC_BEDROCK_BASE_URL": direct.url, "ANTHROPIC_MODEL": MODEL},
+    }[platform]  # fmt: skip
+    quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
+    asked = [command, "-p", "Where is order 7?", "--output-format", "json"]
+    told, results = run_against(direct, asked, tmp_path, **quiet, **to)
+    assert not told["is_error"]
+    (streamed,) = (each for each in results if each.stream)
+    assert streamed.tokens.output == told["usage"]["output_tokens"]
+    assert streamed.tokens.cache_write_5m + streamed.tokens.cache_write_1h > 1_000  # its system prompt
 
 
 def test_boto3_other_operations(passing):
