@@ -18,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run web demo test check bench docs lock golden spark fuzz crash focus soak clean
+.PHONY: help setup setup-run web demo test check bench docs docs-long site lock golden spark fuzz crash focus soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,7 +45,13 @@ golden: .venv/.dev  ## rewrite the expected files, to be read in git diff
 	$(PYTEST) --golden
 
 docs: .venv/.dev  ## write the generated pages anew
-	$(BIN)/python tools/docs.py
+	$(BIN)/python -m tools.docs
+
+site: docs  ## the docs as a site, in site/: open site/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c tools/site -d site/.trees . site
+
+docs-long: .venv/.dev  ## run what the docs show, also what takes long
+	DOCS=long $(PYTEST) tests/test_docs_run.py
 
 spark: .venv/.dev  ## the long tests on Spark (Java 17 or newer)
 	$(PYTEST) -m spark_long
@@ -74,7 +80,7 @@ lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=
 
 clean:  ## remove what was built here
 	rm -rf $(VENDOR) tools/web/node_modules
-	rm -rf .venv .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist spark-warehouse
+	rm -rf .venv .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site spark-warehouse
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # Each stamp is newer than the files it was made from, so a changed lock installs again and nothing else does.

@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import find_cases, hook_cases, live_cases, report, web_cases  # noqa: F401  these add to CASES
+from bench import find_cases, hook_cases, live_cases, report, statusline_cases, web_cases  # noqa: F401  these add to CASES
 from bench.cases import CASES, CCUSAGE, DATA, FULL, QUICK, RIVAL_PYTHON, Sizes, prepare
 from bench.made import alone
 from bench.measure import ROOT

@@ -171,12 +171,13 @@ class _Prices:
     def __init__(self, profiles: Mapping[str, str], book: Book | None = None) -> None:
         self._book = book or default_book()
         self._profiles = profiles
-        self._lacking: dict[tuple[Facts, int, bool], bool] = {}
+        self._lacking: dict[tuple[object, int, bool], bool] = {}
 
     def lacks(self, usage: Usage) -> bool:
         day = usage.at_us // DAY_US
         for facts, tokens in usage.parts:
-            box = (facts, day, tokens[2] + tokens[3] + tokens[4] > 0)
+            said = facts[1:6], facts[7:9]  # all that a price depends on
+            box = (said, day, tokens[2] + tokens[3] + tokens[4] > 0)
             lacking = self._lacking.get(box)
             if lacking is None:
                 lacking = self._lacking[box] = self._ask(facts, usage, tokens)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from farthing.money import usd
+
+_SHOWN = 20  # rows in a notebook
 
 
 class Frame:
@@ -31,6 +34,18 @@ class Frame:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        return f"<Frame of {len(self):,} rows: {', '.join(self.columns)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first rows, amounts exact."""
+        heads = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        body = "".join(
+            f"<tr>{''.join(_cell(name, row[name]) for name in self.columns)}</tr>"
+            for row in self.rows[:_SHOWN]
+        )
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><p>{len(self):,} rows</p>"
+
     def to_arrow(self) -> Any:
         import pyarrow as pa
 
@@ -43,6 +58,12 @@ class Frame:
 
     def to_pandas(self) -> Any:
         return self.to_arrow().to_pandas()
+
+
+def _cell(name: str, value: Any) -> str:
+    number = isinstance(value, int)
+    text = usd(value) if number and name.endswith("usd") else "" if value is None else str(value)
+    return f'<td style="text-align:{"right" if number else "left"}">{escape(text)}</td>'
 
 
 def _column(name: str, values: list[Any]) -> Any:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from farthing.costs import off_sentence
 from farthing.fx import amount
+from farthing.meters import METERS
 from farthing.money import usd
-from farthing.reports import Table, is_amount
+from farthing.reports import Table, footer_lines, is_amount, percent
+from farthing.reports import like as _like
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _HEADS = {
     "cache_read": "read", "cache_write_5m": "write 5m", "cache_write_1h": "write 1h",
@@ -22,7 +23,8 @@ _HEADS = {
     "upper_usd": "at most", "billed_usd": "billed", "billed_eligible_usd": "billed",
     "billed_applied_usd": "billed", "billed_missing_usd": "billed",
 }  # fmt: skip
-_BAR = 24
+_BAR = 24  # cells; fewer in a narrow terminal
+_FOLDED = 14  # cells that a column of text has at least, if it needs them
 
 
 def to_csv(table: Table) -> str:
@@ -59,7 +61,7 @@ def print_table(table: Table, console: Console) -> None:
         if _like(name, table.currency) == name or _like(name, table.currency) not in table.parts:
             _print_part(name, part, console, table.currency)
     for line in footer_lines(table.footer):
-        console.print(Text(line, "dim"))
+        console.print(_text(line, "dim"))
 
 
 def _print_rows(
@@ -69,32 +71,95 @@ def _print_rows(
     currency: str,
     heads: Mapping[str, str] = _HEADS,
 ) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-
+    """As a table; where that is wider than the terminal without the meters; where that is too, row by row."""
     shown = [name for name in columns if not _dull(name, rows)]
     shown = [name for name in shown if name == _like(name, currency) or _like(name, currency) not in shown]
+    body = [{name: _shown(name, row[name], currency) for name in shown} for row in rows]
+    totals = _totals(shown, rows, currency)
+    numbers = {name for name in shown if _is_number(name, rows, currency)}
+    named = {name: _head(name, currency, heads) for name in shown}
+    told = [named, *body, totals] if totals else [named, *body]
+    narrow = [name for name in shown if name not in METERS] if "tokens" in shown else shown
+    for kept in (shown, narrow):
+        if _width(kept, numbers, told) <= console.width:
+            _print_table([(named[name], name, name in numbers) for name in kept], body, totals, console)
+            break
+    else:
+        _print_one_by_one(named, numbers, body, totals, console)
+        return
+    if kept != shown:
+        left = ", ".join(named[name] for name in shown if name not in kept)
+        console.print(_text(f"{left}: in a wider terminal, --json and --csv", "dim"))
+
+
+def _width(columns: Iterable[str], numbers: set[str], told: Iterable[Mapping[str, str]]) -> int:
+    """The least that a table of these takes: text may be folded, a number may not."""
+    from rich.cells import cell_len
+
+    rows = list(told)
+    widths = {name: max(cell_len(row[name]) for row in rows) for name in columns}
+    return sum(w if name in numbers else min(w, _FOLDED) for name, w in widths.items()) + 3 * len(widths)
+
+
+def _print_table(
+    columns: list[tuple[str, str, bool]], body: list[dict[str, str]], totals: dict[str, str], console: Console
+) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
+    from rich.table import Table as RichTable
+
     out = RichTable(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in shown:
-        number = bool(rows) and _is_number(name, rows, currency)
+    for head, name, number in columns:
+        widest = max([cell_len(head), *(cell_len(row[name]) for row in body)])
         out.add_column(
-            _head(name, currency, heads),
+            _text(head),
             justify="right" if number else "left",
             no_wrap=number,
             overflow="fold",
+            min_width=widest if number else min(widest, _FOLDED),
         )
-    for row in rows:
-        out.add_row(*(_shown(name, row[name], currency) for name in shown))
-    if _like("usd", currency) in shown and len(rows) > 1:
+    for row in body:
+        out.add_row(*(_text(row[name]) for _, name, _ in columns))
+    if totals:
         out.add_section()
-        skip = {"calls"} if "meter" in shown else set()  # a call uses several meters
-        skip |= {"quantity", "billed"} if "unit" in shown else set()
-        totals = (
-            "total" if i == 0 else "" if name in skip else _total(name, rows, currency)
-            for i, name in enumerate(shown)
-        )
-        out.add_row(*totals, style="bold")
+        out.add_row(*(_text(totals[name]) for _, name, _ in columns), style="bold")
     console.print(out)
+
+
+def _print_one_by_one(
+    named: Mapping[str, str],
+    numbers: set[str],
+    body: list[dict[str, str]],
+    totals: dict[str, str],
+    console: Console,
+) -> None:
+    """A line of each number, under the words of its row: nothing is cut, however narrow it is."""
+    wide = max((len(named[name]) for name in numbers), default=0)
+    for row in [*body, totals] if totals else body:
+        console.print()
+        console.print(_text("  ".join(row[name] for name in named if name not in numbers and row[name])))
+        for name in named:
+            if name in numbers and row[name]:
+                console.print(_text(f"  {named[name]:<{wide}}  {row[name]}"), overflow="fold")
+
+
+def _text(said: str, style: str = "") -> Text:
+    """As it is: names of others hold no markup and no escape sequences."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() else "\ufffd" for c in said), style)
+
+
+def _totals(shown: list[str], rows: list[dict[str, Any]], currency: str) -> dict[str, str]:
+    """The last row, where there is something to add up."""
+    if _like("usd", currency) not in shown or len(rows) < 2:
+        return {}
+    skip = {"calls"} if "meter" in shown else set()  # a call uses several meters
+    skip |= {"quantity", "billed"} if "unit" in shown else set()
+    return {
+        name: "total" if i == 0 else "" if name in skip else _total(name, rows, currency)
+        for i, name in enumerate(shown)
+    }
 
 
 def _print_part(name: str, part: Any, console: Console, currency: str) -> None:
@@ -107,7 +172,7 @@ def _print_part(name: str, part: Any, console: Console, currency: str) -> None:
         console.print(f"{title}: {said}")
     elif name == "notes":
         for line in part:
-            console.print(Text(f"note: {line}"))
+            console.print(_text(f"note: {line}"))
     elif name != "waterfall" and part:
         console.print(Text(title, "bold"))
         columns = dict.fromkeys(column for row in part for column in row)
@@ -116,11 +181,6 @@ def _print_part(name: str, part: Any, console: Console, currency: str) -> None:
         _print_rows(
             shown, [{column: row.get(column, "") for column in shown} for row in part], console, currency
         )
-
-
-def _like(name: str, currency: str) -> str:
-    """The name of the same amount in the table's currency; other names as they are."""
-    return f"{name[:-3]}{currency.lower()}" if name.endswith("usd") else name
 
 
 def _head(name: str, currency: str, heads: Mapping[str, str]) -> str:
@@ -161,90 +221,43 @@ def _shown(name: str, value: Any, currency: str) -> str:
     return "…" + value.rsplit(":", 1)[-1] if str(value).startswith("arn:") else str(value) or "-"
 
 
-def percent(share: str) -> str:
-    """An exact share for people, who want to see that something is more than nothing and less than all.
-
-    >>> percent("0.123456"), percent("0.00004"), percent("0.99996"), percent("1")
-    ('12.3 %', '<0.1 %', '>99.9 %', '100.0 %')
-    """
-    of_100 = Decimal(share) * 100
-    rounded = of_100.quantize(Decimal("0.1"))
-    if rounded == 0 < of_100:
-        return "<0.1 %"
-    return ">99.9 %" if rounded == 100 > of_100 else f"{rounded} %"
-
-
 def _print_waterfall(steps: list[dict[str, Any]], console: Console, currency: str) -> None:
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
 
     unit = currency.lower()
     beside = ["billed_usd"] if "billed_usd" in steps[0] else []
+    ends = {0, len(steps) - 1}
+    signed = [i not in ends and step[unit] >= 0 for i, step in enumerate(steps)]
+    told = [
+        [("+" if plus else "") + amount(step[unit], currency), *(amount(step[name]) for name in beside)]
+        for plus, step in zip(signed, steps, strict=True)
+    ]
+    widths = [max(cell_len(row[i]) for row in told) for i in range(len(told[0]))]
+    left = console.width - sum(max(width, len("computed")) + 2 for width in widths) - 2
+    labels = min(max(cell_len(step["label"]) for step in steps), max(left - _BAR, _FOLDED))
+    room = max(0, min(_BAR, left - labels))
     out = RichTable(box=None, show_header=bool(beside), pad_edge=False, header_style="")
+    out.add_column(width=labels, overflow="fold")
+    for head, width in zip(("computed", *("billed" for _ in beside)), widths, strict=True):
+        out.add_column(head, justify="right", no_wrap=True, min_width=width)
     out.add_column(no_wrap=True)
-    for head in ("computed", *("billed" for _ in beside)):
-        out.add_column(head, justify="right", no_wrap=True)
-    out.add_column(no_wrap=True)
-    reached = peak = 0
+    heights = [0]
     for step in steps[:-1]:
-        reached += step[unit]
-        peak = max(peak, reached)
-    reached = 0
+        heights.append(heights[-1] + step[unit])
     for i, step in enumerate(steps):
         picos = step[unit]
-        ends = i == 0 or i == len(steps) - 1
-        start = 0 if ends else min(reached, reached + picos)
-        style = "cyan" if ends else ("red" if picos > 0 else "green")
-        text = ("" if ends or picos < 0 else "+") + amount(picos, currency)
-        bar = f"[{style}]{_bar(start, abs(picos), peak)}[/]"
-        out.add_row(
-            step["label"], text, *(amount(step[name]) for name in beside), bar, style="bold" if ends else ""
-        )
-        reached = picos if i == 0 else reached + picos
+        start = 0 if i in ends else min(heights[i], heights[i + 1])
+        style = "cyan" if i in ends else ("red" if picos > 0 else "green")
+        bar = _text(_bar(start, abs(picos), max(heights), room), style)
+        out.add_row(_text(step["label"]), *map(_text, told[i]), bar, style="bold" if i in ends else "")
     console.print()
     console.print(out)
 
 
-def _bar(start: int, length: int, peak: int) -> str:
+def _bar(start: int, length: int, peak: int, room: int) -> str:
     """A bar in half cells; anything above nothing is at least a half."""
-    if peak <= 0 or not length:
+    if peak <= 0 or not length or not room:
         return ""
-    halves = max(1, length * _BAR * 2 // peak)
-    return " " * (start * _BAR // peak) + "█" * (halves // 2) + "▌" * (halves % 2)
-
-
-def footer_lines(footer: Mapping[str, Any]) -> list[str]:
-    """What stands under a report, a line each."""
-    read, priced, unpriced, rejected = (footer[name] for name in ("read", "priced", "unpriced", "rejected"))
-    lines = [f"read {read:,} = priced {priced:,} + unpriced {unpriced:,} + rejected {rejected:,}"]
-    lines += [
-        f"  unpriced {count:,}: {reason}" for reason, count in list(footer["unpriced_reasons"].items())[:8]
-    ]
-    hidden = len(footer["unpriced_reasons"]) - 8
-    lines += [f"  and {hidden} more reasons (--json has all)"] if hidden > 0 else []
-    lines += [f"  rejected {reason}" for reason in footer["rejected_reasons"][:5]]
-    currency = footer["currency"]
-    for entry in footer["assumed"]:
-        upper = (
-            f" (up to {_either(entry, 'upper_usd', currency)} at the 1h price)"
-            if "upper_usd" in entry
-            else ""
-        )
-        lines.append(f"assumed {entry['name']}: {_either(entry, 'usd', currency)}{upper} of {entry['calls']:,} calls; "
-                     f"settle it by {entry['settle']}")  # fmt: skip
-    lines.append(f"{currency}, days of {footer['tz']}, price book {footer['book']}")
-    if left := footer.get("left_out"):
-        lines.append(f"not in this report: {_either(left, 'usd', currency)} of {left['entries']:,} sessions, searches "
-                     "and code run (`farthing bill` has them)")  # fmt: skip
-    if offers := footer.get("offers"):
-        lines.append(off_sentence(offers))
-    if fx := footer.get("fx"):
-        dates = list(fx["rates"])
-        span = f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else "".join(dates)
-        lines.append(f"each day's dollars at its own rate, of {span} in {fx['file']} ({fx['digest']})")
-    return lines
-
-
-def _either(entry: Mapping[str, Any], name: str, currency: str) -> str:
-    """An amount in the currency, or in dollars where it is not there."""
-    like = _like(name, currency)
-    return amount(entry[like], currency) if like in entry else amount(entry[name])
+    halves = max(1, length * room * 2 // peak)
+    return " " * (start * room // peak) + "█" * (halves // 2) + "▌" * (halves % 2)

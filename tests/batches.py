@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.awsrequest import AWSResponse
 
 from farthing.api import import_paths
 from farthing.book import default_book
@@ -161,6 +163,14 @@ def until(runner: Runner, done: Callable[[], Any], seconds: int = 20) -> None:
         time.sleep(0.01)
 
 
+def paid_once(there: Service, ends: dict[str, End]) -> None:
+    """Every answer of ours was paid, once, and nothing else was."""
+    calls = there.calls()
+    answered = [end for end in ends.values() if not end.error]
+    assert Counter(call["mode"] for call in calls) == Counter(end.mode for end in answered)
+    assert not [end.id for end in answered if end.late]
+
+
 def accept(runner: Runner, requests: Any, **usual: Any) -> None:
     taken = submit(runner.queue, lines(requests), Usual(runner.queue.now_us(), **usual))
     assert not taken[2], taken[2]
@@ -179,3 +189,32 @@ def imported(folder: Path, *paths: Path) -> list[dict[str, Any]]:
     )
     names = [column[0] for column in found.description]
     return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+class Storm:
+    """Answers the calls of a client of boto3 itself, for as long as it lasts."""
+
+    def __init__(self, client: Any, status: int, code: str, times: int, *, before: bool = True) -> None:
+        self.left, self.status, self.code, self.before = times, status, code, before
+        client.meta.events.register("before-send", self._answer)
+
+    def _answer(self, request: Any, **_: Any) -> Any:
+        if not self.left:
+            return None
+        self.left -= 1
+        if not self.before:  # it is done, and its answer is lost
+            from botocore.httpsession import URLLib3Session
+
+            URLLib3Session().send(request)
+        body = json.dumps({"__type": self.code, "message": "no"}).encode()
+        if "s3" in request.url or request.method in ("PUT", "DELETE") or "list-type" in request.url:
+            body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
+        return AWSResponse(request.url, self.status, {"x-amzn-errortype": self.code}, Raw(body))
+
+
+class Raw:
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.body

@@ -1,5 +1,7 @@
 """What several tests need: the shared data, golden files, one Spark session."""
 
+import functools
+import gc
 import os
 import shutil
 import sys
@@ -11,6 +13,11 @@ from hypothesis import HealthCheck, settings
 from tests.held_stores import opened, postgres, store  # noqa: F401  fixtures of the tests of live budgets
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Tests start programs over and over: without bytecode, each compiles all that it imports.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+gc.disable()  # until tests run: nothing of what is loaded before them is garbage
 
 # A slow machine must not fail a law, so no deadline; derandomised, so that a run can be repeated.
 settings.register_profile("farthing", deadline=None, derandomize=True, max_examples=100)
@@ -33,6 +40,17 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.xdist_group(shared))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """Seven thousand tests and their modules stay to the end: no collection has to look at them again."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # or the end of the program would take what is left for leaks
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of sample data, read in place: it is not part of the repository."""
@@ -50,6 +68,21 @@ def no_session_of_another_test():
         for held in (aws._session, aws._client):
             held.cache_clear()
         aws._REGIONS.clear()
+
+
+@pytest.fixture(autouse=True)
+def descriptions_of_aws_are_read_once():
+    """Megabytes of JSON, which botocore keeps with a session; but a test has sessions of its own."""
+    loaded = sys.modules.get("botocore.session")
+    if loaded:
+        vars(loaded)["create_loader"] = _loader
+
+
+@functools.cache
+def _loader(folders=None):
+    from botocore.loaders import create_loader
+
+    return create_loader(folders)
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from farthing.cache import POLICIES, Cards, Trace, bound, simulate
+import numpy as np
+
+from farthing.cache import POLICIES, Cards, Trace, bound, select, simulate
 from farthing.cache._policies import GUARDS
 from farthing.cache._trace import radix_with
 from farthing.meters import Vector
@@ -29,8 +31,8 @@ class Call(NamedTuple):
     output: int
 
 
-def sessions(file: Path, most: int = 0) -> Trace:
-    """The trace; with `most`, of so many sessions: a line each."""
+def sessions(file: Path, most: int = 0, *, shortest: int = 0) -> Trace:
+    """The trace; with `most`, of so many sessions: a line each. Or of so many that have the fewest tokens."""
     from farthing.cli._opened import sources
     from farthing.traces import read_traces
 
@@ -39,7 +41,13 @@ def sessions(file: Path, most: int = 0) -> Trace:
         if most:
             with gzip.open(file) as lines:
                 some.write_bytes(b"".join(islice(lines, most)))
-        return read_traces(sources(str(some if most else file), []), b"key").trace
+        trace = read_traces(sources(str(some if most else file), []), b"key").trace
+    if not shortest:
+        return trace
+    reached = np.concatenate([[0], np.cumsum(trace.sizes[trace.nodes])])
+    prompts = reached[trace.starts[1:]] - reached[trace.starts[:-1]] + trace.plain
+    tokens = np.bincount(trace.namespace, weights=prompts)
+    return select(trace, np.isin(trace.namespace, np.argsort(tokens, kind="stable")[:shortest]))
 
 
 def calls(trace: Trace, *, marked: str = "") -> Iterator[Call]:

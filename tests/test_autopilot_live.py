@@ -15,7 +15,7 @@ import farthing
 from farthing.config import Config, Residency
 from farthing.emulator._prompt import prompt_of
 from farthing.gateway._autopilot_crew import NO_HOUR
-from farthing.policy import load, undo
+from farthing.policy import draw, load, undo
 from tests.piloted import ADAPTIVE, HEAD, MODEL, cloud, entry, turn, words
 
 SYSTEM = words(9_000, "system")
@@ -174,6 +174,36 @@ def test_a_pilot_plans_for_five_minutes_where_an_hour_is_not_to_be_had(made):
     assert "1h" in sent[1].marks
     assert {mark for each in sent[-3:] for mark in each.marks} == {"5m"}
     assert sent[-1].billed.cache_read > 10_000
+
+
+@pytest.mark.parametrize(("wait_s", "ttl"), [(60, "5m"), (400, "1h"), (1_800, "1h"), (4_000, "")])
+def test_single_questions_are_cached_up_to_their_stem_by_its_pauses(made, wait_s, ttl):
+    """What is read again is the system prompt, by whoever asks next. Nobody waits for a next turn."""
+    sky = made()
+    sent = [sky.send(turn(words(200, f"ticket {k}"), system=SYSTEM), wait_s=wait_s) for k in range(20)]
+    assert sent[-1].marks == ([ttl] if ttl else [])
+    assert (sky.total.cache_write_5m + sky.total.cache_write_1h) == (9_000 if ttl else 0)
+    assert sent[-1].billed.cache_read == (9_000 if ttl else 0)
+
+
+def test_pauses_that_change_change_the_lifetime(made):
+    sky = made()
+    waits = [20] * 10 + [900] * 12
+    sent = [
+        sky.send(turn(words(200, f"{n}"), system=SYSTEM), wait_s=wait_s) for n, wait_s in enumerate(waits)
+    ][-1]
+    assert sent.marks == ["1h"]
+    assert sent.billed.cache_read == 9_000
+
+
+def test_a_document_that_many_ask_about_is_read_with_its_stem(made):
+    sky, read = made(), 0
+    for k in range(8):
+        body = json.loads(turn("", system=SYSTEM))
+        texts = [words(3_000, "the document"), words(100, f"question {k}")]
+        body["messages"][0]["content"] = [{"type": "text", "text": each} for each in texts]
+        read = sky.send(json.dumps(body).encode(), wait_s=30).billed.cache_read
+    assert read == 12_000
 
 
 # --- the guard -------------------------------------------------------------------------------------------------------
@@ -401,6 +431,23 @@ def test_what_the_other_cache_reads_is_told(made):
     assert len(models) == 2
     told = next(each.said for each in reversed(sent) if each.model != MODEL)
     assert re.search(r"; \d+(\.\d)? % of prompts is read from the cache there, \d+(\.\d)? % here", told)
+
+
+@pytest.mark.parametrize(("routed", "state"), [(True, "off"), (False, "on")])
+def test_an_endpoint_whose_cache_loses_more_than_its_rates_save_is_taken_back(made, routed, state):
+    """Half of the keys go to the world, where calls may land in regions that have no cache of theirs."""
+    sky = made(HEAD + GLOBAL.replace("endpoint =", "share = 50\nendpoint =", 1))
+    (canary,) = load(sky.live.policy).entries
+    said = turn(words(2_000, "q"), system=SYSTEM, marks={0: "5m"})
+    for n in range(600):
+        key = f"k{n % 40}"
+        sky.reads = not routed or draw(canary, key) >= 50
+        sky.send(said, key=key, wait_s=20)
+    settle_files()
+    assert load(sky.live.policy).entries[0].state == state
+    if routed:
+        assert re.search(r"a token costs [\d.]+ % more there", load(sky.live.policy).what)
+        assert sky.send(turn("hello"), key="k0").model == sky.send(turn("hello"), key="k1").model == MODEL
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

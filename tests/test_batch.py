@@ -5,7 +5,6 @@ import time
 from collections import Counter
 
 import pytest
-from botocore.awsrequest import AWSResponse
 
 from farthing.config import Budget, Config
 from farthing.emulator import Fault
@@ -24,10 +23,12 @@ from tests.batches import (
     HAIKU,
     ROLE,
     SONNET,
+    Storm,
     accept,
     finish,
     imported,
     over,
+    paid_once,
     request,
     service,
     until,
@@ -68,14 +69,6 @@ def worker(there, tmp_path):
 
 def ledger_of(runner, tmp_path):
     return imported(tmp_path / "ledger", runner.settings.outbox_of(runner.queue))
-
-
-def paid_once(there, ends):
-    """Every answer of ours was paid, once, and nothing else was."""
-    calls = there.calls()
-    answered = [end for end in ends.values() if not end.error]
-    assert Counter(call["mode"] for call in calls) == Counter(end.mode for end in answered)
-    assert not [end.id for end in answered if end.late]
 
 
 # --- the main path ---------------------------------------------------------------------------------------------------
@@ -229,35 +222,6 @@ def test_answers_that_were_paid_and_not_delivered_are_not_paid_again(worker, the
 
 
 # --- the services are out of order -----------------------------------------------------------------------------------
-
-
-class Storm:
-    """Answers the calls of a client of boto3 itself, for as long as it lasts."""
-
-    def __init__(self, client, status, code, times, *, before=True):
-        self.left, self.status, self.code, self.before = times, status, code, before
-        client.meta.events.register("before-send", self._answer)
-
-    def _answer(self, request, **_):
-        if not self.left:
-            return None
-        self.left -= 1
-        if not self.before:  # it is done, and its answer is lost
-            from botocore.httpsession import URLLib3Session
-
-            URLLib3Session().send(request)
-        body = json.dumps({"__type": self.code, "message": "no"}).encode()
-        if "s3" in request.url or request.method in ("PUT", "DELETE") or "list-type" in request.url:
-            body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
-        return AWSResponse(request.url, self.status, {"x-amzn-errortype": self.code}, Raw(body))
-
-
-class Raw:
-    def __init__(self, body):
-        self.body = body
-
-    def stream(self, **_):
-        yield self.body
 
 
 def test_a_storm_of_throttling_only_costs_time(worker, there):

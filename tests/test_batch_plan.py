@@ -92,6 +92,19 @@ def test_a_submission_that_still_arrives_is_waited_for_a_little():
     assert planned(fresh, 40 * SECOND, paces=unknown)[0] == [(120, True)]
 
 
+def test_who_waits_on_an_open_line_waits_for_company_only():
+    waiting = rows(150, 6, accepted_us=-SECOND)
+    held = [row._replace(id=f"fh-{row.id}") for row in rows(30, 8, first=500, accepted_us=-SECOND)]
+    assert planned(waiting + held)[0] == [], "more may arrive in this half minute"
+    minute = HOUR // 60
+    assert planned(waiting, minute)[0] == [], "for whom nobody waits"
+    assert planned(waiting + held, minute)[0] == [(180, True)], "too few would be left for a job of their own"
+    _, (job,) = planned(rows(400, 6) + held, minute)
+    assert [name.startswith("fh-") for name in job.ids] == [True] * 30 + [False] * 70
+    more = rows(400, 6, accepted_us=5 * minute)
+    assert planned(more + held, 5 * minute)[0] == [(100, True)], "though others come all the time"
+
+
 def test_jobs_keep_the_limits_of_the_quota():
     assert planned(rows(2500, 24), limits=Limits(most=900))[0] == [(833, True), (833, True), (834, True)]
     heavy = Limits(least=100, most_bytes=50_000)

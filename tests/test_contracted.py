@@ -292,15 +292,17 @@ SAYS = {
     "export": ("export", "focus", "focus.csv"),
     "migrate": ("migrate", "--from", "claude-opus-4-8"),
     "platform": ("platform", "compare"),
+    "report": ("report", "--out", "-"),
     "reconcile": ("reconcile", "--statement", "cur.csv", "--month", "2026-10"),
     "savings": ("savings",),
     "why": ("why", "--from", "2026-09", "--to", "2026-10"),
 }
 # What prints no dollars of a ledger, or is at list by the rule of docs/contracts.md.
 OTHERS = {
-    "audit", "batch", "budget", "cache", "closings", "count", "demo", "diff", "doctor", "emulate", "estimate",
-    "evaluate", "faults", "gateway", "import", "init", "learn", "ledger", "lint", "policy", "prices", "profiles",
-    "rate", "reprice", "send", "setup", "statement", "sync", "team-statements", "watch", "web",
+    "audit", "batch", "budget", "cache", "closings", "completion", "count", "demo", "diff", "doctor",
+    "emulate", "estimate", "evaluate", "faults", "gateway", "import", "init", "learn", "ledger", "lint",
+    "man", "mcp", "policy", "prices", "profiles", "rate", "reprice", "send", "setup", "statement",
+    "statusline", "sync", "team-statements", "watch", "web",
 }  # fmt: skip
 
 

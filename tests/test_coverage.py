@@ -276,9 +276,23 @@ def test_anthropics_own_report_knows_lifetimes(told):
 COUNTS = st.tuples(*[st.integers(0, 50_000)] * 4, st.just(0))
 
 
-@settings(max_examples=25)
-@given(st.lists(st.tuples(COUNTS, st.sampled_from((SONNET, GLOBAL, OPUS)), st.booleans()), max_size=8))
+MADE = st.lists(st.tuples(COUNTS, st.sampled_from((SONNET, GLOBAL, OPUS)), st.booleans()), max_size=8)
+
+
+@settings(max_examples=10)
+@given(MADE)
 def test_a_gap_is_what_the_calls_that_no_source_saw_cost(tmp_path_factory, made):
+    check_the_gap(tmp_path_factory, made)
+
+
+@pytest.mark.fuzz
+@settings(max_examples=200)
+@given(MADE)
+def test_a_gap_is_what_the_calls_that_no_source_saw_cost_at_length(tmp_path_factory, made):
+    check_the_gap(tmp_path_factory, made)
+
+
+def check_the_gap(tmp_path_factory, made):
     """Some calls are in the log; the total counts all: what is left is the cost of the others, within the range."""
     ledger = Ledger(tmp_path_factory.mktemp("ledger"))
     logged = [call(LOG._replace(model_id=model), tokens) for tokens, model, seen in made if seen]

@@ -6,12 +6,14 @@ import re
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from farthing import cells, cli
+from farthing.config import Config
 from farthing.levers import LEVERS
 from farthing.reports import REPORTS
-from tools import docs
+from tools import docs, figures
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -21,6 +23,53 @@ PAGES = sorted(
 
 def test_the_reference_is_current():
     assert docs.reference() == docs.TARGET.read_text(encoding="utf-8"), "make docs writes it anew"
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_figures_are_current(name):
+    drawn = (figures.FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    assert drawn == figures.FIGURES[name](), "make docs draws it anew"
+
+
+def by_hand() -> str:
+    """All pages that people wrote."""
+    pages = (
+        path for path in ROOT.glob("docs/**/*.md") if path != docs.TARGET and path.parent.name != "decisions"
+    )
+    return "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *pages))
+
+
+def test_nothing_is_without_a_word_by_hand():
+    """The reference is made from the code; beside it a page says of each thing what it is for."""
+    text = by_hand()
+    lacking = [
+        name
+        for name in docs.commands()
+        if " " not in name and not re.search(rf"farthing {name}\b|`{name}`", text)
+    ]
+    lacking += [name for name in LEVERS if not re.search(rf"\b{name}\b", text)]
+    lacking += [name for name in keys_of(Config) if not re.search(rf"\b{name}\b", text)]
+    lacking += [name for name in docs.written(r'"(farthing_[a-z_]+)"') - {"farthing_id", "farthing_model"}
+                if name not in text]  # fmt: skip
+    lacking += [name for name in docs.written(r"\bx-farthing-[a-z]+(?:-[a-z]+)*") if not said(name, text)]
+    lacking += [
+        name for name in docs.written(r"\bFARTHING_[A-Z]+(?:_[A-Z]+)*\b") - {"FARTHING_X"} if name not in text
+    ]
+    assert not lacking
+
+
+def said(header: str, text: str) -> bool:
+    """By its name, or among others that begin alike: `x-farthing-cost-usd`, `-endpoint`."""
+    return header in text or f"`-{header.removeprefix('x-farthing-')}`" in text
+
+
+def keys_of(table) -> set[str]:
+    """Every key that farthing.toml may have."""
+    found = set()
+    for field in msgspec.structs.fields(table):
+        inner, _ = docs._table_of(field.type)
+        found |= {field.encode_name} | (keys_of(inner) if inner else set())
+    return found
 
 
 def test_the_reference_names_everything():

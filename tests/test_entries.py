@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing import cli
@@ -22,8 +22,8 @@ from farthing.fx import load
 from farthing.ledger import Ledger, compact, find_named, forget, older, retain, verify
 from farthing.ledger._tables import TABLES, transposed
 from farthing.privacy import share
-from farthing.render import footer_lines, to_csv
-from farthing.reports import REPORTS, as_json, in_currency
+from farthing.render import to_csv
+from farthing.reports import REPORTS, as_json, footer_lines, in_currency
 from farthing.statement import Statement
 from farthing.usage import ENTRY_UNITS, EPOCH, Entry, Facts, Usage
 from tests import bills, closing
@@ -157,8 +157,23 @@ def test_an_entry_counts_once_and_the_most_that_was_told_holds(ledger):
     assert verify(ledger) == []
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=12), st.randoms())
+TOLD = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=12)
+
+
+@settings(max_examples=20)
+@given(TOLD, st.randoms())
 def test_the_same_entries_come_of_any_order(tmp_path_factory, told, random):
+    check_any_order(tmp_path_factory, told, random)
+
+
+@pytest.mark.fuzz
+@settings(max_examples=500)
+@given(TOLD, st.randoms())
+def test_the_same_entries_come_of_any_order_at_length(tmp_path_factory, told, random):
+    check_any_order(tmp_path_factory, told, random)
+
+
+def check_any_order(tmp_path_factory, told, random):
     entries = [search(count, name=name) for name, count in told]
     found = []
     for order in (entries, random.sample(entries, len(entries))):

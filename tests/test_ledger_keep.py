@@ -47,10 +47,10 @@ def grown(usage: Usage, output: int = 1000) -> Usage:
     return usage._replace(parts=((facts, (tokens[0], output, *tokens[2:])),))
 
 
-@pytest.fixture
-def ledger(tmp_path) -> Ledger:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Ledger:
     """Forty calls of two people over five days, in eight imports, some of them grown since."""
-    made = Ledger(tmp_path / "ledger")
+    made = Ledger(tmp_path_factory.mktemp("made") / "ledger")
     people = [(ADA, "s-ada"), (BOB, "s-bob")]
     for start in range(0, 40, 5):
         made.append([
@@ -61,6 +61,12 @@ def ledger(tmp_path) -> Ledger:
     made.append([grown(call(i, day=i // 8, principal=people[i % 2][0])) for i in (3, 30)])
     made.note_files([SourceFile("a.jsonl", 1, 1, "claude_code", 40, 0)], NOW)
     return made
+
+
+@pytest.fixture
+def ledger(made, tmp_path) -> Ledger:
+    """That, to be changed."""
+    return Ledger(shutil.copytree(made.folder, tmp_path / "ledger"))
 
 
 def said(capsys, *arguments: str) -> tuple[int, str]:

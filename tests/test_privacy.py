@@ -15,7 +15,7 @@ from farthing.cells import Question
 from farthing.config import Config, Privacy, Team
 from farthing.ledger import Ledger, SourceFile
 from farthing.privacy import share
-from farthing.reports import REPORTS, as_json
+from farthing.reports import REPORTS, as_json, footer_lines
 from farthing.usage import Facts, Usage
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -80,7 +80,7 @@ def printed(table) -> str:
     out = io.StringIO()
     render.print_table(table, Console(file=out, width=400))
     said = json.dumps(as_json(table), ensure_ascii=False)
-    return "\n".join([said, render.to_csv(table), out.getvalue(), *render.footer_lines(table.footer)])
+    return "\n".join([said, render.to_csv(table), out.getvalue(), *footer_lines(table.footer)])
 
 
 def amounts(table) -> dict[str, int]:

@@ -1,7 +1,10 @@
 """What levers have saved since adoption, on made-up traffic whose true saving is known: the interval holds it."""
 
+import http.client
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -11,6 +14,9 @@ from farthing.cache import POLICIES, Trace, simulate
 from farthing.cells import Question
 from farthing.cli import main
 from farthing.config import Config, Workload
+from farthing.emulator import running as emulating
+from farthing.gateway._running import running
+from farthing.gateway._settings import Settings
 from farthing.ledger import Ledger
 from farthing.meters import Vector
 from farthing.optimise import savings
@@ -23,8 +29,9 @@ from farthing.optimise._realised import (
     realised,
 )
 from farthing.optimise._traffic import from_counts
-from farthing.policy import Entry, Estimate, Marker, Period, Request, decider, load, periods, write
+from farthing.policy import Entry, Estimate, Marker, Period, Request, decider, load, periods, versions, write
 from farthing.usage import EPOCH, Facts, Usage
+from tests.piloted import BOOK, MODEL, SECOND, Clock, turn, words
 
 ADOPTED = datetime(2026, 10, 14, 12, tzinfo=UTC)
 NOW = ADOPTED + timedelta(days=7)
@@ -474,3 +481,68 @@ def test_the_command_ends_with_1_where_a_lever_does_not_save(tmp_path, capsys, m
     assert run(capsys, "savings", "report", "--switch-off")[0] == 1
     assert [each.state for each in load(policy).entries] == ["off"]
     assert load(policy).by == "farthing savings report"
+
+
+# --- switched off by itself ------------------------------------------------------------------------------------------
+
+
+SAID = {"X-Amzn-Bedrock-Request-Metadata": '{"app":"support"}', "Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("hours", "reading", "verdict"), [(3, 0, UNRESOLVED), (30, 0, FAILS), (30, 5, UNRESOLVED)]
+)
+def test_what_is_written_first_and_read_later_has_not_failed_yet(tmp_path, hours, reading, verdict):
+    """Exact as it is, what calls have cost so far is no proof: from ten hours on, and where a few do not turn it."""
+    wrote, read = (1_000, 1_000, 0, 9_000, 0), (1_000, 1_000, 9_000, 0, 0)
+    usages = [
+        call
+        for hour in range(hours)
+        for call in calls(
+            4, read if hour < reading else wrote, start=ADOPTED + timedelta(hours=hour), days=1 / 24
+        )
+    ]
+    (found,) = report(tmp_path, usages, entry("cache", "60", markers=(Marker("end"),), was="none"))
+    assert found.saved.high < 0
+    assert (found.verdict, "more so far" in found.says) == (verdict, verdict == UNRESOLVED)
+
+
+def test_a_lever_that_fails_is_switched_off_beside_a_running_gateway(tmp_path, capsys, monkeypatch):
+    """By the gateway's own records: the next call goes without it, the reason is in the history, and undo brings it
+    back."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "farthing.toml").write_text(f'ledger = "ledger"\n{CONFIG_FILE}')
+    policy = tmp_path / "farthing-policy.toml"
+    policy.write_text(POLICY.format(lever="cache", does='markers = [{at = "end"}]\nwas = "none"'))
+    clock = Clock(int(ADOPTED.timestamp()) * SECOND)
+    with emulating() as emulator:
+        settings = Settings(
+            tmp_path / "outbox", bedrock=emulator.url, region="eu-west-1", auth=False, policy=policy,
+            config=tmp_path / "farthing.toml",
+        )  # fmt: skip
+        with (
+            running(settings, BOOK, clock) as url,
+            closing(http.client.HTTPConnection(urlsplit(url).netloc)) as line,
+        ):
+
+            def ask(name) -> int:
+                clock.now_us += 3_600 * SECOND
+                line.request("POST", f"/model/{MODEL}/invoke", turn(words(2_000, name)), SAID)
+                return json.loads(line.getresponse().read())["usage"]["cache_creation_input_tokens"]
+
+            def judged() -> tuple[int, str]:
+                code, _, err = run(capsys, "savings", "report", "--outbox", "outbox", "--switch-off")
+                return code, err
+
+            assert all(ask(f"first {n}") for n in range(4))
+            assert judged() == (0, "")  # it has cost a quarter more, which is too little to tell
+            assert all(ask(f"more {n}") for n in range(12))
+            code, err = judged()
+            assert (code, "version 2: support/cache is off: 16 calls cost" in err) == (1, True)
+            assert not ask("without")
+            last = versions(policy)[-1].policy
+            assert (last.by, last.what.startswith("undo support/cache: 16 calls cost $")) == (
+                "farthing savings report", True,
+            )  # fmt: skip
+            assert run(capsys, "savings", "undo")[0] == 0
+            assert ask("again")

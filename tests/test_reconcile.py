@@ -71,7 +71,7 @@ def planted(folder, rates, seed: str, some) -> tuple[dict[str, Decimal], dict[st
     return named(compared(folder, made)), made.causes()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.fuzz) for seed in range(1, 9))])
 @pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_is_named_with_its_exact_amount(fault, seed, rates, tmp_path):
     found, expected = planted(tmp_path, rates, f"{seed}", [fault])

@@ -194,7 +194,7 @@ def test_a_revoked_key_ends_its_sessions(guarded: Site):
 
 def test_guessing_is_slow(guarded: Site, clock):
     for _ in range(TRIES):
-        assert guarded.login("ftg_guess").headers["location"] == "/login?wrong=1"
+        assert guarded.login("ftg_guess").headers["location"] == "/login?problem=wrong"
     answer = guarded.login(guarded.tokens["admin"])  # even the right one
     assert answer.status == 429
     assert 0 < int(answer.headers["retry-after"]) <= 60

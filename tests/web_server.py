@@ -63,7 +63,9 @@ class Site:
         try:
             con.request(method, path, body or None, said)
             answer = con.getresponse()
-            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            return Answer(
+                answer.status, {k.lower(): str(answer.getheader(k)) for k in answer.headers}, answer.read()
+            )
         finally:
             con.close()
 

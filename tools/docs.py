@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code: commands, options, reports, levers, keys, formats, the Python API."""
+"""Writes docs/reference.md from the code: commands, reports, levers, keys, settings, formats, names, the Python API."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import importlib
 import inspect
 import io
 import pkgutil
+import re
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
+import msgspec
 from rich.console import Console
 
 import farthing
 from farthing import cells, cli, importers
+from farthing.config import Config
 from farthing.levers import LEVERS
 from farthing.reports import REPORTS
+from tools import figures
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
 
@@ -46,7 +50,7 @@ def reference() -> str:
         "# Reference",
         "Written by `make docs` from the code; a test fails when it is stale.",
         "## Commands",
-        *(f"### farthing {name}\n\n```text\n{_help(name)}\n```" for name in commands()),
+        *(f"### farthing {name}\n\n```text\n{help_of(name)}\n```" for name in commands()),
         "## Reports",
         "\n".join(f"- `{made.name}`: {made.says}" for made in REPORTS.values()),
         "## Keys",
@@ -58,6 +62,14 @@ def reference() -> str:
             f"- `{made.name}` ({'exact' if made.exact else 'upper limit'}): {made.says}"
             for made in LEVERS.values()
         ),
+        "## Settings",
+        "Of [farthing.toml](configuration.md); what is not said is as given here.",
+        *settings(),
+        "## Environment variables",
+        "\n".join(f"- `{name}`" for name in sorted(written(r"\bFARTHING_[A-Z]+(?:_[A-Z]+)*\b") - _EXAMPLES)),
+        "## Headers of the gateway",
+        "\n".join(f"- `{name}`" for name in sorted(written(r"\bx-farthing-[a-z]+(?:-[a-z]+)*"))),
+        "[The gateway](gateway.md) says what each means.",
         "## Formats",
         "\n".join(f"- `{name}`: {says}" for name, says in formats().items()),
         "## Python",
@@ -67,6 +79,70 @@ def reference() -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+_EXAMPLES = {"FARTHING_X"}  # FARTHING_X__Y stands for any setting
+
+
+def settings() -> list[str]:
+    """A table of each table of farthing.toml: key, type, what it is if left out, and the comment beside it."""
+    parts, done = [], set()
+    waiting: list[tuple[str, Any]] = [("", Config)]
+    while waiting:
+        where, table = waiting.pop(0)
+        if (where, table) in done:
+            continue
+        done.add((where, table))
+        says = _comments(table)
+        rows = []
+        for field in msgspec.structs.fields(table):
+            key = field.encode_name
+            if (table, key) == (Config, "path"):  # where it is from, which nobody writes
+                continue
+            inner, shape = _table_of(field.type)
+            if inner:
+                waiting.append((f"{where}.{key}{shape}".lstrip("."), inner))
+            kind = "table" if inner else _type(field.type)
+            rows.append(f"| `{key}` | {kind} | {_default(field)} | {says.get(key, '')} |")
+        head = f"### `[{where}]`" if where else "### At the top"
+        parts.append("\n".join([head, "", "| key | type | left out | |", "|---|---|---|---|", *rows]))
+    return parts
+
+
+def _table_of(kind: Any) -> tuple[Any, str]:
+    """The class of a table's rows, and how its name goes on: `.NAME` for named ones, nothing for a list."""
+    told = [
+        one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, msgspec.Struct)
+    ]
+    return (told[0], ".NAME" if get_origin(kind) is dict else "") if told else (None, "")
+
+
+def _type(kind: Any) -> str:
+    text = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    return "`" + re.sub(r"typing\.|decimal\.|, \.\.\.", "", text).replace("|", "or") + "`"
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "must be said"
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return "" if isinstance(value, msgspec.Struct) or value in ("", (), {}, None) else f"`{value}`"
+
+
+def _comments(table: Any) -> dict[str, str]:
+    """What stands behind a field in the source, of this class and those it is made from."""
+    found: dict[str, str] = {}
+    for one in reversed(table.__mro__[:-1]):
+        if one.__module__.startswith("farthing"):
+            lines = re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(one), flags=re.MULTILINE)
+            found |= {name: says.replace("|", "\\|") for name, says in lines}
+    return found
+
+
+def written(pattern: str) -> set[str]:
+    """Names that the code has: what it reads of the environment, what it sends."""
+    paths = Path(farthing.__file__).parent.rglob("*.py")
+    return {name for path in paths for name in re.findall(pattern, path.read_text(encoding="utf-8"))}
 
 
 def _public() -> list[str]:
@@ -82,12 +158,22 @@ def _functions(name: str) -> list[str]:
     return [f"{name}.{inner}" for inner in thing.__all__ if inspect.isfunction(getattr(thing, inner))]
 
 
-def _help(name: str) -> str:
+def help_of(name: str) -> str:
     out = io.StringIO()
     cli.app.help_print(
         name.split(), console=Console(file=out, width=100, force_terminal=False, color_system=None)
     )
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+
+
+def options(name: str) -> set[str]:
+    """The options of a command, by their long names."""
+    command = cli.app
+    for word in name.split():
+        command = command[word]
+    default = command.default_command
+    told = command.assemble_argument_collection() if default else ()
+    return {name for argument in told for name in argument.names if name.startswith("--")}
 
 
 def _first_line(thing: object) -> str:
@@ -108,4 +194,5 @@ def _named(name: str) -> Any:
 
 if __name__ == "__main__":
     TARGET.write_text(reference(), encoding="utf-8", newline="\n")
-    print(f"wrote {TARGET.name}")
+    figures.write()
+    print(f"wrote {TARGET.name} and figures")

@@ -9,7 +9,8 @@ from farthing.allocate._divide import Money
 from farthing.allocate._team import TeamStatement
 from farthing.allocate._text import month_name, status
 from farthing.fx import amount
-from farthing.reports._page import card, document
+from farthing.reports import _draw as draw
+from farthing.reports._page import card, cards, document
 
 
 def to_html(made: TeamStatement) -> str:
@@ -40,7 +41,7 @@ def _body(made: TeamStatement) -> Iterator[str]:
 
 
 def _cards(made: TeamStatement) -> str:
-    found = [("In all", made.show(made.money), "", made.currency)]
+    found = [("In all", made.show(made.money), made.currency, "")]
     saved = sum((money for _, money in made.avoided), Money())
     if any(saved):
         by = ", ".join(label.partition(",")[0].lower() for label, _ in made.avoided)
@@ -49,21 +50,16 @@ def _cards(made: TeamStatement) -> str:
             (
                 "Avoided already",
                 made.show(saved),
-                kind,
                 f"by {by}: the same calls would have cost so much more",
+                kind,
             )
         )
     if made.moved and made.moved.before:
         change = made.moved.after - made.moved.before
         kind = "more" if change > 0 else "good"
         sign = "+" if change > 0 else ""
-        found.append(("Against the month before", f"{sign}{amount(change)}", kind, "your calls, computed"))
-    cards = "".join(
-        f'<div class="card"><p class="dim">{escape(title)}</p><div class="big {kind}">{escape(big)}</div>'
-        f'<p class="dim">{escape(under)}</p></div>'
-        for title, big, kind, under in found
-    )
-    return f'<div class="cards">{cards}</div>'
+        found.append(("Against the month before", f"{sign}{amount(change)}", "your calls, computed", kind))
+    return cards(found)
 
 
 def _parts(made: TeamStatement) -> str:
@@ -82,15 +78,11 @@ def _parts(made: TeamStatement) -> str:
 
 def _models(made: TeamStatement) -> str:
     most = max((made.size(model.money) for model in made.models), default=0)
-    head = f'<tr><th>Model</th><th class="n">Calls</th><th class="n">Tokens</th><th class="n">{made.currency}</th>'
-    rows = [f'{head}<th class="bar"></th></tr>']
-    for model in made.models:
-        bar = f'<td class="bar"><div style="width:{_percent(made.size(model.money), most)}%"></div></td>'
-        rows.append(
-            f'<tr><td>{escape(model.name)}</td><td class="n">{model.calls:,}</td><td class="n">{model.tokens:,}</td>'
-            f'<td class="n">{escape(made.show(model.money))}</td>{bar}</tr>'
-        )
-    return f"<table>{''.join(rows)}</table>"
+    rows = [
+        (model.name, f"{model.calls:,}", f"{model.tokens:,}", made.show(model.money)) for model in made.models
+    ]
+    bars = [draw.bar(made.size(model.money), most) for model in made.models]
+    return draw.table(("Model", "Calls", "Tokens", made.currency), rows, {1, 2, 3}, bars=bars)
 
 
 def _days(made: TeamStatement) -> str:

@@ -10,8 +10,10 @@ import pkgutil
 import sys
 
 from farthing.cli._ending import end_cleanly
+from farthing.cli._statusline import answer_quickly
 
 end_cleanly(sys.argv[1:])
+answer_quickly(sys.argv[1:])
 
 from farthing.cli._app import BadInput, app, main  # noqa: E402 - cyclopts takes its time
 

@@ -11,6 +11,8 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
+from farthing.cli._terminal import fitted
+
 app = App(
     name="farthing",
     version=lambda: metadata.version("farthing"),
@@ -30,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         200_000, 50, 50
     )  # records hold no cycles, and looking for some takes a fifth of the time
     try:
-        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        with fitted(sys.argv[1:] if argv is None else argv):
+            code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as error:
         code = _fail(_unknown_command(error.unused_tokens or []))
     except CycloptsError as error:

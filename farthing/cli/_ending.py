@@ -12,5 +12,6 @@ def end_cleanly(argv: Sequence[str]) -> None:
 
     At once, as nothing is written yet: an exception could be caught by whatever is being loaded.
     """
-    if argv[:1] == ["emulate"] or (argv[:1] == ["gateway"] and argv[1:2] and argv[1].startswith("-")):
+    serves = argv[:1] in (["gateway"], ["web"]) and (argv[1:2] == [] or argv[1].startswith("-"))
+    if argv[:1] == ["emulate"] or serves:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

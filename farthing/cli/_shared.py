@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput
+from farthing.cli._completing import filters
 
 if TYPE_CHECKING:
     from farthing.book import Book
@@ -146,9 +147,10 @@ class Asked:
     where: Annotated[
         list[str] | None,
         Parameter(
-            group=_SELECT, negative="", help="KEY=VALUE[,VALUE...] or KEY!=VALUE; * matches; may be repeated."
+            group=_SELECT, negative="", completer=filters,
+            help="KEY=VALUE[,VALUE...] or KEY!=VALUE; * matches; may be repeated.",
         ),
-    ] = None
+    ] = None  # fmt: skip
     assume: Annotated[
         list[str] | None,
         Parameter(
@@ -206,7 +208,7 @@ class Asked:
             print(json.dumps(reports.as_json(table), indent=2))
         elif self.csv:
             print(render.to_csv(table), end="")
-            print("\n".join(render.footer_lines(table.footer)), file=sys.stderr)
+            print("\n".join(reports.footer_lines(table.footer)), file=sys.stderr)
         else:
             render.print_table(table, console())
         return int(table.failed)
@@ -215,7 +217,8 @@ class Asked:
 def console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if told else 160)
 
 
 def _day(text: str, option: str) -> date | None:

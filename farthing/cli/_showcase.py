@@ -66,12 +66,12 @@ def build(folder: Path, calls: int = CALLS) -> Shown:
     ledger = Ledger(made.ledger)
     run_import(ledger, [str(folder / "logs")])
     made.config.write_text(CONFIG, encoding="utf-8")
-    made.bill.write_bytes(_bill(ledger))
+    made.bill.write_bytes(bill_of(ledger))
     made.outbox.mkdir()
     return made
 
 
-def _bill(ledger: Ledger) -> bytes:
+def bill_of(ledger: Ledger) -> bytes:
     """As AWS would write it, by prices that are not ours; with a day of an account whose calls nobody logged."""
     from farthing.book import Resolved, default_book
     from farthing.cells import Question, cells

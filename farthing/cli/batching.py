@@ -174,12 +174,12 @@ def collect(
 ) -> int:
     """Answers as JSON lines: id, model, output or error, mode, cost. They leave the queue when they are written.
 
-    Exit code 1 if some requests have an error instead.
+    What a client waits for on the line is the gateway's to answer. Exit code 1 if some requests have an error instead.
     """
     from farthing.money import usd
 
     with _opened(queue) as held:
-        ends = held.ends()
+        ends = [end for end in held.ends() if not end.is_held]
         lines = []
         for end in ends:
             told = {"id": end.id, "model": end.model, "mode": end.mode, "late": end.late}

@@ -27,6 +27,7 @@ app.command(group)
 def demo(
     *,
     write_logs: Annotated[Path | None, Parameter(help="Only write the logs, into this folder.")] = None,
+    write_bill: Annotated[Path | None, Parameter(help="And what AWS would bill for them, as CUR 2.0.")] = None,
     calls: int = 200_000,
     seed: int = 7,
 ) -> int:
@@ -43,10 +44,17 @@ def demo(
         with progress("writing logs") as advance:
             written = demo_.write_logs(folder, calls=calls, seed=seed, progress=advance)
         print(f"wrote {written.records:,} invocation log records in {written.files:,} files")
-        if write_logs:
+        if write_logs and not write_bill:
             return 0
         ledger = Ledger(Path(temporary) / "ledger")
-        print(run_import(ledger, [str(folder)]).sentence())
+        imported = run_import(ledger, [str(folder)]).sentence()
+        if write_bill:
+            from farthing.cli._showcase import bill_of
+
+            write_bill.write_bytes(bill_of(ledger))
+            print(f"wrote the bill of it to {write_bill}")
+            return 0
+        print(imported)
         asked = Asked()
         question = Question()
         for name, extra in (("bill", {}), ("by", {"keys": ["tag:team"]}), ("levers", {})):
@@ -123,7 +131,7 @@ def _print(made: Outcome, out: Path) -> None:
     print("The gateway did it by the policy; the nightly job alone had to say that its calls may wait.")
     print("\nLogs, bills, the gateway's records, the policy and the bound are kept. Next:\n"
           f"  cd {out}\n"
-          "  farthing savings report --ledger ledger/on      the same saving, worked back out of the second run alone\n"
+          "  farthing savings report --ledger ledger/on --bodies on     realised against estimated\n"
           "  farthing reconcile --statement cur/on --month 2026-11 --ledger ledger/on")  # fmt: skip
 
 

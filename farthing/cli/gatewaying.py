@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Group, Parameter
 
 from farthing.cli._app import BadInput, app
+from farthing.cli._grading import pair_grader
 from farthing.cli._shared import load_config, write_json
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ class Metering:
         Parameter(group=_METER, help="The policy file; else farthing-policy.toml beside farthing.toml."),
     ] = None
     config: Annotated[Path | None, Parameter(group=_METER, help="farthing.toml.")] = None
+    batch_queue: Annotated[
+        Path | None, Parameter(group=_METER, help="Queue of calls that may wait (docs/batch.md).")
+    ] = None
     book: Annotated[str, Parameter(group=_METER, help="Prices, as for reports.")] = ""
     fsync: Annotated[
         Literal["call", "second", "os"], Parameter(group=_METER, help="How soon records survive a power cut.")
@@ -96,6 +100,12 @@ class Metering:
     on_full: Annotated[
         Literal["refuse", "pass"], Parameter(group=_METER, help="Calls while the outbox has no room.")
     ] = "refuse"
+    grade: Annotated[
+        str, Parameter(group=_METER, help="Of copies in shadow, against the answer in use (docs/policy.md).")
+    ] = ""
+    grade_command: Annotated[
+        str, Parameter(group=_METER, help="Grades them: it reads JSON and prints a score.")
+    ] = ""
     tag: Annotated[
         Literal["header", "all", "none"],
         Parameter(group=_METER, help="Where calls carry their id for the log; all: Converse's body too."),
@@ -175,8 +185,9 @@ def _settings(outbox: Path, up: Upstreams, metering: Metering, serving: Serving)
         region=up.region, account=up.account, profile=up.profile, role_arn=up.role_arn, routing=up.routing,
         models=_pairs(up.model or (), "--model"), auth=serving.auth, keys=serving.keys, budgets=metering.budgets,
         when_down=metering.budgets_down, policy=metering.policy, config=metering.config, fsync=metering.fsync,
-        on_full=metering.on_full, tag=metering.tag, book=metering.book, certificate=serving.certificate,
-        private_key=serving.private_key, limits=limits,
+        on_full=metering.on_full, tag=metering.tag, book=metering.book, queue=metering.batch_queue,
+        certificate=serving.certificate, private_key=serving.private_key, limits=limits,
+        grade=pair_grader(metering.grade, metering.grade_command),
     )  # fmt: skip
 
 

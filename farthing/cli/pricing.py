@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Json
+from farthing.cli._completing import models
 from farthing.cli._prices import (
     Row,
     card_row,
@@ -93,7 +94,9 @@ def list_(
 
 @prices.command(name="show")
 def show_(
-    model: Annotated[str, Parameter(help="A model, or any id of it; a profile's id shows its endpoint.")],
+    model: Annotated[
+        str, Parameter(help="A model, or any id of it; a profile's id shows its endpoint.", completer=models)
+    ],
     *,
     at: _At = "",
     platform: _Platform = "",
@@ -130,7 +133,7 @@ def show_(
 
 @prices.command
 def history(
-    model: Annotated[str, Parameter(help="A model, or any id of it.")],
+    model: Annotated[str, Parameter(help="A model, or any id of it.", completer=models)],
     *,
     platform: _Platform = "",
     book: _Book = "",

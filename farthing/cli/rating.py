@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
+from farthing.cli._completing import models
 from farthing.cli._shared import parse_assume, read_profiles, write_json
 from farthing.contract import charge_json, loads, rate_call
 from farthing.meters import METERS
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 @app.command
 def rate(
     model: Annotated[
-        str, Parameter(help="Model id or ARN; leave out with --json to read JSON lines on stdin.")
+        str,
+        Parameter(
+            help="Model id or ARN; leave out with --json to read JSON lines on stdin.", completer=models
+        ),
     ] = "",
     *,
     at: Annotated[str, Parameter(help="Time of the call, ISO; now if left out.")] = "",

@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
+from farthing.cli._completing import keys
 from farthing.cli._currency import InCurrency
 from farthing.cli._offered import ByOffers
 from farthing.cli._shared import OUTPUT, Asked, default_ledger, is_ledger, ledger_to_read
@@ -44,7 +45,7 @@ class FromCcusage:
 
 
 _HINTS: dict[str, Any] = {
-    "keys": Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.")],
+    "keys": Annotated[list[str], Parameter(help="KEY[,KEY...]: what to group by.", completer=keys)],
     "breakdown": Annotated[
         bool, Parameter(name=["--breakdown", "-b"], negative="", group=OUTPUT, help="Rows by model too.")
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
@@ -16,10 +18,12 @@ from farthing.cli._policies import By, Config, Json, Policy, policy_path, told
 from farthing.cli._shared import (
     book_of,
     console,
+    default_ledger,
     ledger_to_read,
     load_config,
     parse_assume,
     read_profiles,
+    run_import,
     write_json,
 )
 from farthing.money import show as dollars
@@ -27,6 +31,7 @@ from farthing.money import usd
 
 if TYPE_CHECKING:
     from farthing.cells import Question
+    from farthing.config import Config as FarthingConfig
     from farthing.ledger import Ledger
     from farthing.optimise._advice import Interval
     from farthing.optimise._lent import Lot
@@ -59,43 +64,118 @@ def report(
     assume: Annotated[list[str] | None, Parameter(negative="", help="As in reports.")] = None,
     profiles: Annotated[Path | None, Parameter(help="As in reports.")] = None,
     bodies: Annotated[str, Parameter(help="Invocation logs with bodies, as for `farthing savings`.")] = "",
+    outbox: Annotated[str, Parameter(help="A gateway's outbox, imported first: its calls up to now.")] = "",
     switch_off: Annotated[bool, Parameter(negative="", help="Switch off what does not save.")] = False,
+    every: Annotated[str, Parameter(help="Again and again, 15m or 6h after the last, until it is ended.")] = "",
     json: Json = False,
 ) -> int:  # fmt: skip
     """What each lever has saved since it was adopted, against what was estimated. Exit 1 if one does not save."""
+    said = load_config(config)
+    asked = _Since(
+        policy_path(policy, config), said, ledger, _day(since), parse_assume(assume or ()),
+        {**said.profiles, **read_profiles(profiles)}, bodies, outbox, switch_off, json,
+    )  # fmt: skip
+    pause_s = _seconds(every)
+    while pause_s:
+        try:
+            _report(asked)
+        except (BadInput, ValueError, OSError) as error:  # the next time it may be mended
+            print(f"farthing: {error}", file=sys.stderr)
+        time.sleep(pause_s)
+    return _report(asked)
+
+
+class _Since(NamedTuple):
+    """What is asked of a report."""
+
+    path: Path
+    config: FarthingConfig
+    ledger: str
+    since: datetime | None
+    assume: dict[str, str]
+    profiles: dict[str, str]
+    bodies: str
+    outbox: str
+    switch_off: bool
+    json: bool
+
+
+def _report(asked: _Since) -> int:
     from farthing.cells import Question
+    from farthing.ledger import Ledger
     from farthing.optimise._realised import realised
     from farthing.policy import periods
-    from farthing.policy import undo as undo_entry
 
-    said, now = load_config(config), datetime.now(UTC)
-    path = policy_path(policy, config)
-    adopted = periods(path, now)
+    now = datetime.now(UTC)
+    adopted = periods(asked.path, now)
     if not adopted:
-        raise BadInput(f"{path}: no policy, so nothing to report: `farthing savings --apply` writes one")
-    question = Question(
-        assume=parse_assume(assume or ()),
-        profiles={**said.profiles, **read_profiles(profiles)},
-        book=book_of(),
-        config=said,
-    )
-    with ledger_to_read(ledger, said) as books:
-        traces, wrong = _traces(books, question, bodies) if bodies else (None, [])
-        found = realised(books, question, adopted, now, _day(since), traces)
+        raise BadInput(
+            f"{asked.path}: no policy, so nothing to report: `farthing savings --apply` writes one"
+        )
+    question = Question(assume=asked.assume, profiles=asked.profiles, book=book_of(), config=asked.config)
+    wrong: list[str] = []
+    if asked.outbox:
+        books = Ledger(asked.ledger or default_ledger(asked.config))
+        wrong += run_import(books, [asked.outbox]).errors
+    with ledger_to_read(asked.ledger, asked.config) as books:
+        traces, bad = _traces(books, question, asked.bodies) if asked.bodies else (None, [])
+        found = realised(books, question, adopted, now, asked.since, traces)
         taken = taken_off(books, question)
-    for line in wrong[:_MOST_TOLD]:
+    for line in bad[:_MOST_TOLD]:
         print(f"farthing: {line}", file=sys.stderr)
-    if json:
-        write_json(_json_of(found, str(path)) | offers_json(taken))
+    copies = _evaluated(asked.path, found)
+    if asked.json:
+        spent = {"evaluation_usd": usd(sum(picos for _, picos in copies.values()))}
+        write_json(_json_of(found, str(asked.path)) | spent | offers_json(taken))
     else:
         _print(found)
+        for name, (count, picos) in copies.items():
+            more = f"farthing policy shadow {name}"
+            print(f"  {name}: its evaluation cost {dollars(picos)} beside, in {count:,} copies: {more}")
         print_offers(taken)
-    if switch_off:
-        for one in found:
-            if one.failed and one.entry.state == "on":
-                undone = undo_entry(path, one.entry.name, by="farthing savings report", now=now)
-                print(f"farthing: {path}: version {undone.version}: {one.entry.name} is off", file=sys.stderr)
-    return 2 if wrong else int(any(one.failed for one in found))
+    if asked.switch_off:
+        _switch_off(asked.path, found, now)
+    return 2 if wrong or bad else int(any(one.failed for one in found))
+
+
+def _evaluated(path: Path, found: list[Realised]) -> dict[str, tuple[int, int]]:
+    """Copies in shadow of entries, and what they cost: not in the calls of any workload."""
+    from farthing.policy import Copies, copies_path
+
+    store = Copies(copies_path(path))
+    rows = {one.entry.name: store.of(one.entry) for one in found if one.entry.lever == "model"}
+    return {
+        name: (len(each), sum(row.held if row.picos is None else row.picos for row in each))
+        for name, each in rows.items()
+        if each
+    }
+
+
+def _switch_off(path: Path, found: list[Realised], now: datetime) -> None:
+    """What has failed, each as a version of its own with the reason, which can be undone.
+
+    What somebody has written anew since it was looked at is another entry: it is looked at the next time.
+    """
+    from farthing.policy import load
+    from farthing.policy import undo as undo_entry
+
+    for one in found:
+        still = any(entry == one.entry and entry.state == "on" for entry in load(path).entries)
+        if one.failed and still and one.saved:
+            why = (
+                f"{one.treated:,} calls cost {dollars(-one.saved.mid)} more than without it, "
+                f"between {dollars(-one.saved.high)} and {dollars(-one.saved.low)}"
+            )
+            undone = undo_entry(path, one.entry.name, by="farthing savings report", now=now, why=why)
+            told = f"farthing: {path}: version {undone.version}: {one.entry.name} is off: {why}"
+            print(told, file=sys.stderr, flush=True)
+
+
+def _seconds(text: str) -> int:
+    found = re.fullmatch(r"([1-9]\d*)([mhd])", text) if text else None
+    if text and found is None:
+        raise BadInput(f"--every {text!r}: write 15m, 6h or 1d")
+    return int(found[1]) * {"m": 60, "h": 3_600, "d": 86_400}[found[2]] if found else 0
 
 
 def _traces(ledger: Ledger, question: Question, bodies: str) -> tuple[dict[Lot, Traffic], list[str]]:

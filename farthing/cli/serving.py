@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from farthing.cli._shared import (
     is_ledger,
     ledger_to_read,
     load_config,
+    transcript_folders,
     write_json,
 )
 
@@ -32,11 +35,14 @@ if TYPE_CHECKING:
     from farthing.web._books import Books, Query
 
 PORT = 8700
+LOOK_S = 15.0  # how often transcripts are looked at
+
+Stamps = dict[str, tuple[int, int]]  # of files: size, time of the last change
 
 _DATA = Group("Data", sort_key=1)
 _SERVER = Group("Server", sort_key=2)
 
-group = App(name="web", help="The dashboard, on this machine; beyond it, for those who have a key.")
+group = App(name="web", help="The dashboard, on this machine; beyond it, for those who log in.")
 key_group = App(
     name="key", help="Keys of those who may see the dashboard. The file holds no key, only digests."
 )
@@ -74,7 +80,7 @@ def web(
     ] = None,
     book: Annotated[str, Parameter(group=_DATA, help="Prices, as for reports.")] = "",
     login: Annotated[
-        bool, Parameter(negative="", group=_SERVER, help="Ask for a key on loopback too.")
+        bool, Parameter(negative="", group=_SERVER, help="Ask for a login on loopback too.")
     ] = False,
     keys: Annotated[Path | None, Parameter(group=_SERVER, help="The key file.")] = None,
     audit: Annotated[
@@ -106,13 +112,18 @@ def web(
     def ready(url: str) -> None:
         print(line_of(url), flush=True)
         if open:
-            import threading
             import webbrowser
 
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     with _books(ledger, config, policy, outbox, book, statement, demo=demo) as books:
-        return serve(Web(books, access, hosts), host, port, ready, certificate, private_key)
+        code = serve(Web(books, access, hosts), host, port, ready, certificate, private_key)
+    if (
+        books.busy
+    ):  # a page that nobody waits for any more; its thread is in the engine, and is not to be woken
+        sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _access(
@@ -121,15 +132,22 @@ def _access(
     from farthing.gateway._keys import Keys
     from farthing.web._access import AUDIT_NAME, Access
 
-    file = _file(keys, config)
+    file, settings = _file(keys, config), load_config(config).web.oidc
     log = audit or file.with_name(AUDIT_NAME)
     if not wanted:
         return Access(None, secure=secure, audit=log)
     held = Keys(file)
     if held.fault:
         raise BadInput(held.fault)
+    if settings.issuer:
+        try:
+            from farthing.web._oidc import Provider
+        except ImportError as error:
+            raise BadInput(f"[web.oidc] needs {error.name}: pip install 'farthing[oidc]'") from error
+        return Access(held, secure=secure, audit=log, oidc=Provider(settings))
     if not len(held):
-        raise BadInput(f"no keys at {file}: `farthing web key add NAME` makes some; or listen on 127.0.0.1")
+        mend = "`farthing web key add NAME` makes some; or write [web.oidc], or listen on 127.0.0.1"
+        raise BadInput(f"no keys at {file}: {mend}")
     return Access(held, secure=secure, audit=log)
 
 
@@ -154,14 +172,60 @@ def _books(
         told = load_config(config)
         place = ledger or default_ledger(told)
         if not is_ledger(place):
+            seen = _stamps(transcript_folders())  # before they are read: what is written meanwhile is new
             try:
                 place = str(stack.enter_context(ledger_to_read(ledger or None, told)).folder)
             except BadInput as error:
                 raise BadInput(f"{error}; `farthing web --demo` shows a made-up month") from error
+            stack.enter_context(_kept_up(place, transcript_folders(), seen))
         asking, bills = _Asking(config, book), _Bills(statement, book) if statement else None
         yield Books(
             place, asking, policy or default_path(told), bills, str(outbox or ""), asking.path, **more
         )
+
+
+@contextlib.contextmanager
+def _kept_up(place: str, folders: Sequence[Path], seen: Stamps) -> Iterator[None]:
+    """While the server runs, what Claude Code writes on is imported beside it: pages see it at their next look."""
+    ended = threading.Event()
+
+    def work() -> None:
+        known = seen
+        while not ended.wait(LOOK_S):
+            if (now := _stamps(folders)) != known and _imported(place, folders):
+                known = now
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5)
+
+
+def _stamps(folders: Sequence[Path]) -> Stamps:
+    """Sizes and times of the transcripts."""
+    found = {}
+    for folder in folders:
+        for file in folder.rglob("*.jsonl"):
+            with contextlib.suppress(OSError):  # it has just gone
+                said = file.stat()
+                found[str(file)] = said.st_size, said.st_mtime_ns
+    return found
+
+
+def _imported(place: str, folders: Sequence[Path]) -> bool:
+    """Whether that went well; what did not is told, and tried again."""
+    from farthing.api import import_paths
+    from farthing.ledger import Ledger
+
+    try:
+        import_paths(Ledger(place), [str(folder) for folder in folders], now=datetime.now(UTC))
+    except (ValueError, OSError) as error:
+        print(f"farthing: transcripts: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 class _Asking:

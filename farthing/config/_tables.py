@@ -173,6 +173,32 @@ class Pool(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     among: tuple[str, ...] = ()  # all teams
 
 
+class Rights(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What people of a group may do in the dashboard; with teams they see those alone."""
+
+    role: str = "viewer"  # or admin
+    teams: tuple[str, ...] = ()
+
+
+class Oidc(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Login to the dashboard by a company's own accounts. "*" of `groups` is whoever may log in there."""
+
+    issuer: str = ""  # as the provider writes itself: https://login.example.com
+    client_id: str = ""
+    client_secret_env: str = "FARTHING_OIDC_SECRET"  # noqa: S105 - the name of a variable
+    redirect_uri: str = ""  # .../login/oidc/done, as registered there; where left out, by what the browser asked
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    name_claim: str = "email"
+    groups_claim: str = "groups"  # realm_access.roles: inside of another
+    hosts: tuple[str, ...] = ()  # beside the issuer's, where it has its endpoints
+    session_hours: int = 12
+    groups: dict[str, Rights] = {}
+
+
+class Web(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    oidc: Oidc = Oidc()
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ledger: str = ""
     timezone: str = "UTC"
@@ -192,4 +218,5 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     notify: tuple[Channel, ...] = ()
     budgets: tuple[Budget, ...] = ()
     budget_store: str = ""  # a file, or postgresql://...
+    web: Web = Web()
     path: str = ""  # of the file it is from

@@ -21,6 +21,7 @@ from farthing.config._tables import (
     Source,
     Workload,
 )
+from farthing.config._web import check_web
 from farthing.usage import Rejected, check_region
 
 _ACCOUNT = re.compile(r"\d{12}")
@@ -57,6 +58,7 @@ def check_values(config: Config) -> Iterator[Fault]:
     yield from check_alerts(config)
     yield from check_journal(config)
     yield from check_allocation(config)
+    yield from check_web(config)
 
 
 def _access(

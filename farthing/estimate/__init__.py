@@ -2,7 +2,7 @@
 
 from farthing.estimate._arrivals import arrivals, gap_s, hits
 from farthing.estimate._article import Claim, Figure, article, decimal, say
-from farthing.estimate._page import article_html, to_html
+from farthing.estimate._page import article_html, table, to_html
 from farthing.estimate._scenarios import Scenario, cheapest, ruled_out, scenarios
 from farthing.estimate._tokens import image_tokens, pdf_tokens, sizes
 from farthing.estimate._workload import DAYS, Read, Workload, WorkloadError, make, model_of, read_file
@@ -31,5 +31,6 @@ __all__ = [
     "say",
     "scenarios",
     "sizes",
+    "table",
     "to_html",
 ]

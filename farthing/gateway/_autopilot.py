@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,8 @@ TTL_OF = {FIVE_US: "5m", HOUR_US: "1h"}
 BYTES_A_TOKEN = 4  # before anything was billed
 TRUST = 2_000  # tokens that are believed to be so
 FORGET = 20_000_000  # tokens after which what was learned counts half
+MOST_STEMS = 4_096  # and first blocks behind stems, of single questions
+FORGET_GAPS = 64  # after so many what was learned of a stem counts half
 MOST_ACCESSES = 1 << 19  # of a pilot: 120 bytes each
 MOST_REQUESTS = 1 << 14
 
@@ -113,6 +116,38 @@ class Sighting(NamedTuple):
     marked: Marked
 
 
+class Stems:
+    """How long after each other single questions come that stand behind the same tools and system prompt.
+
+    A policy waits for the next turn of a conversation, which a single question has none of: what is read again is its
+    stem, by anybody's. So for how long that is written, if at all, is what would have cost least so far.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[tuple[str, ...], str], tuple[int, list[int]]] = OrderedDict()
+
+    def ttl(self, space: tuple[str, ...], name: str, at_us: int, rates: Vector) -> int | None:
+        """Of a breakpoint behind this stem, 0 for none; None where it is seen for the first time."""
+        last, gaps = self._seen.pop((space, name), (None, [0, 0, 0]))
+        if last is not None:
+            gap = at_us - last
+            gaps[(gap > FIVE_US) + (gap > HOUR_US)] += 1
+            if sum(gaps) > FORGET_GAPS:
+                gaps = [count // 2 for count in gaps]
+        self._seen[space, name] = max(at_us, last or at_us), gaps
+        if len(self._seen) > MOST_STEMS:
+            self._seen.popitem(last=False)
+        if last is None:
+            return None
+        soon, later, never = gaps
+        costs = {
+            FIVE_US: soon * rates.cache_read + (later + never) * rates.cache_write_5m,
+            HOUR_US: (soon + later) * rates.cache_read + never * rates.cache_write_1h,
+            0: sum(gaps) * rates.input,
+        }
+        return min(costs, key=lambda ttl: costs[ttl])
+
+
 class Pilot:
     """The cache of one entry's calls at one SKU, as the rules have it, and the policy that marks them."""
 
@@ -120,10 +155,13 @@ class Pilot:
         self.policy = running(policy)
         self.rates, self.minimum = rates, minimum
         self.auto = _autopilot(self.policy, rates, minimum)
+        self.stems = Stems()
+        self._short = False
         self._bytes, self._tokens = BYTES_A_TOKEN * TRUST, TRUST
 
     def plan(self, *, short: bool) -> None:
         """`short`: nothing is marked for an hour, since it is billed as five minutes."""
+        self._short = short
         self.auto.policy = _policy(self.policy, short=short)
 
     def see(
@@ -137,7 +175,7 @@ class Pilot:
         """What is to be marked; with `marks` of its own, what these are expected to do.
 
         A policy trusts long prompts of agents, which have a system prompt, before it has seen one come back. What
-        names no session and looks like a single question is no agent's.
+        names no session and looks like a single question is no agent's: of it the stem alone is marked, by its pauses.
         """
         from farthing.cache import Request
 
@@ -147,10 +185,35 @@ class Pilot:
             depth = done * self._tokens // self._bytes
             path.append((name, depth - before))
             before = depth
+        talks = bool(session) or prompt.goes_on
         breakpoints = [(position, TTL_US[ttl]) for position, ttl in marks]
+        policy = self.auto.policy
+        if not talks and not marks and (ttl := self._of_stem(prompt, at_us, space, path)) is not None:
+            breakpoints = [(prompt.system - 1, ttl)] if ttl else []
+            self.auto.policy = policy if ttl else _policy("none", short=False)
         asked = Request(at_us, path, breakpoints, plain=prompt.rest * self._tokens // self._bytes)
-        system = prompt.system if session or prompt.goes_on else 0
-        return Sighting(self, prompt, self.auto.observe(asked, system=system, namespace=space))
+        try:
+            marked = self.auto.observe(asked, system=prompt.system if talks else 0, namespace=space)
+        finally:
+            self.auto.policy = policy
+        return Sighting(self, prompt, marked)
+
+    def _of_stem(
+        self, prompt: Prompt, at_us: int, space: tuple[str, ...], path: Sequence[tuple[str, int]]
+    ) -> int | None:
+        """For how long the stem of a single question is written, 0 for not at all; None: as the policy has it.
+
+        That is so where the stem is new or too short, and where what is behind it was asked about before, too.
+        """
+        stem = prompt.system
+        if not stem or not _policy(self.policy, short=False).lives:
+            return None
+        if sum(tokens for _, tokens in path[:stem]) < self.minimum:
+            return None
+        ttl = self.stems.ttl(space, prompt.names[stem - 1], at_us, self.rates)
+        if len(path) > stem and self.stems.ttl(space, prompt.names[stem], at_us, self.rates):
+            return None
+        return min(ttl, FIVE_US) if ttl and self._short else ttl
 
     def settle(self, seen: Sighting, billed: Vector | None, *, split: bool = True) -> None:
         """What it was billed; None: not told. `split`: the bill says which writes live for an hour."""

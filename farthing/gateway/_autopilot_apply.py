@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farthing.book import Card, Unpriced
-from farthing.gateway._autopilot import TTL_OF, Pilot, Prompt, compiled, prompt_seen, running
+from farthing.gateway._autopilot import BYTES_A_TOKEN, TTL_OF, Pilot, Prompt, compiled, prompt_seen, running
 from farthing.gateway._autopilot_crew import Flight, instant
 from farthing.gateway._autopilot_residency import forbidden
 from farthing.gateway.live import Live, Who
@@ -26,23 +26,29 @@ from farthing.usage import Rejected, Sku
 from farthing.wire import Asked, Route
 
 _SWITCHES = ("model", "endpoint")
+WhyNot = Callable[
+    [Entry, Vector | None], str
+]  # an entry's call is no batch, given what it uses if it is sent at once
 
 
 class Applied(NamedTuple):
-    """`body` is the one that was given where nothing changed, `model` what to call instead, "" for the same."""
+    """`body` is the one that was given where nothing changed, `model` what to call instead, "" for the same.
+
+    `batch` is the entry by which it is to be a batch.
+    """
 
     body: bytes
     model: str = ""
-    deadline: str = ""
+    batch: Entry | None = None
     decisions: tuple[Decision, ...] = ()
     flight: Flight | None = None
 
 
 def apply(
     live: Live, who: Who, route: Route, asked: Asked, body: bytes, tags: Mapping[str, str], *,
-    pinned: bool = False, no_batch: str = "",
+    pinned: bool = False, no_batch: str | WhyNot = "", waits: bool = False,
 ) -> Applied:  # fmt: skip
-    """What becomes of a request. `no_batch` is the driver's reason, if it sends none.
+    """What becomes of a request. `no_batch` is the driver's reason, if it sends none; `waits`: it is one by its client.
 
     What cannot be done leaves the request as it was.
     """
@@ -59,7 +65,7 @@ def apply(
         asked.model, who.platform, who.region, who.account, who.principal, who.project, tags, speed,
         asked.inference_geo, asked.stream, who.key, who.session, pinned, seen.markers, seen.places,
     )  # fmt: skip
-    made = _Made(live, who, route, asked, body, read, request, loaded, live.clock_us(), no_batch)
+    made = _Made(live, who, route, asked, body, read, request, loaded, live.clock_us(), no_batch, waits)
     with live.autopilots.lock:
         return made.applied()
 
@@ -77,20 +83,45 @@ class _Made:
     request: Request
     loaded: Loaded
     now_us: int
-    no_batch: str
+    no_batch: str | WhyNot
+    waits: bool
 
     def applied(self) -> Applied:
-        crew = self.live.autopilots
-        decided = crew.decide(self.loaded, self.live.book, self.request, self.now_us, self._held)
-        told = crew.notices()
+        decided, batch = self._decided()
+        told = self.live.autopilots.notices()
         if not decided:
             return Applied(self.body, decisions=told)
         decided = [self._said(each) for each in decided]
-        flight = self._flight(decided)
+        flight = None if self.waits else self._flight(decided)
         if flight is not None:
             decided = flight.decided = self._cached(decided, flight)
         done = rewrite(self.route, self.body, decided, self._least)
-        return Applied(done.body, done.model, done.deadline, (*told, *done.decisions), flight)
+        return Applied(done.body, done.model, batch, (*told, *done.decisions), flight)
+
+    def _decided(self) -> tuple[list[Decided], Entry | None]:
+        """Of what becomes a batch the other levers are asked once more, as of a batch: it has other prices, and no
+        cache that a policy could plan."""
+        found = [] if self.waits else self._asked_of(self.request)
+        batch = next((each for each in found if each.lever == "batch" and each.outcome == APPLIED), None)
+        if batch is None and not self.waits:
+            return found, None
+        self.waits = True
+        found = self._asked_of(self.request._replace(mode="batch"))
+        if batch is None:
+            return found, None
+        return [batch if each.entry == batch.entry else each for each in found], self._entry(batch.entry)
+
+    def _asked_of(self, request: Request) -> list[Decided]:
+        return self.live.autopilots.decide(self.loaded, self.live.book, request, self.now_us, self._held)
+
+    def _usual(self, entry: Entry) -> Vector | None:
+        """What such a call uses if it is sent at once, as far as that was seen."""
+        switches = self.live.autopilots.switches
+        cached = switches.cached(self.who.key, self.who.session, self.now_us)
+        if cached:
+            prompt = max(cached, len(self.body) // BYTES_A_TOKEN)
+            return Vector(input=prompt - cached, output=self.asked.max_tokens or 1024, cache_read=cached)
+        return switches.usual(entry.name)
 
     @property
     def _least(self) -> Callable[[str], int | None]:
@@ -105,7 +136,12 @@ class _Made:
         if why := crew.reverted(self._entry(made.entry)):
             return why
         if made.lever == "batch":
-            return self.no_batch
+            no_batch, batch = self.no_batch, self._entry(made.entry)
+            if isinstance(no_batch, str) or batch is None:
+                return str(no_batch)
+            return no_batch(batch, self._usual(batch))
+        if made.lever in ("cache", "ttl") and self.waits:
+            return "a batch is not cached by a policy"
         if made.lever == "ttl" and made.change["markers"][0].ttl == "1h":
             to = self._priced(self.asked.model, self.asked.inference_geo)
             if to and crew.is_short(self._space(self.asked.model), to[0].model, self.now_us):
@@ -113,14 +149,14 @@ class _Made:
         if made.lever not in _SWITCHES:
             return ""
         model_id = str(made.change.get("model_id", self.asked.model))
-        if made.lever == "endpoint" and crew.switches.is_throttled(model_id, self.now_us):
+        if made.lever == "endpoint" and not self.waits and crew.switches.is_throttled(model_id, self.now_us):
             return "the global endpoint throttles: the one that was asked for is called"
         if made.lever == "endpoint" and self.live.config is not None:
             told = self.who.account, self.who.team, self.who.principal, self.who.region
             if why := forbidden(self.live.config, *told, "global", instant(self.now_us).date()):
                 return why
         to = self._priced(model_id, "" if "inference_geo" in made.change else self.asked.inference_geo)
-        if to is None:
+        if to is None or self.waits:
             return ""
         return crew.switches.stays(self.who.key, self.who.session, made.lever, *to, self.now_us)
 
@@ -128,10 +164,14 @@ class _Made:
         """With what the other side's cache reads, and with the verdict by which a model is called."""
         entry = self._entry(made.entry)
         if made.lever == "endpoint" and made.outcome != REFUSED:
-            return made._replace(reason=made.reason + self.live.autopilots.switches.shares(made.entry))
+            return made._replace(reason=made.reason + self._shares(made))
         if made.lever == "model" and made.outcome != REFUSED and entry is not None and entry.verdict:
             return made._replace(reason=f"{made.reason} by the verdict {entry.verdict}")
         return made
+
+    def _shares(self, made: Decided) -> str:
+        to = self._priced(str(made.change.get("model_id", self.asked.model)), self.asked.inference_geo)
+        return self.live.autopilots.arms.shares(made.entry, to[0].model) if to else ""
 
     def _priced(self, model_id: str, geo: str) -> tuple[Sku, Vector] | None:
         found = self.live.resolve(self.who, self.asked._replace(model=model_id, inference_geo=geo))

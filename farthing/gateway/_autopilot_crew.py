@@ -19,6 +19,7 @@ import msgspec
 
 from farthing.book import Book
 from farthing.gateway._autopilot import TTL_OF, Pilot, Sighting, Warmth, share
+from farthing.gateway._autopilot_arms import Arms
 from farthing.gateway._autopilot_switch import Switches
 from farthing.gateway._guard_cache import Alarm, Broken, Churn, Guard
 from farthing.meters import Vector
@@ -26,6 +27,7 @@ from farthing.outbox import Decision
 from farthing.policy import (
     APPLIED,
     LEVERS,
+    NOT_IN_SHARE,
     REFUSED,
     Decide,
     Decided,
@@ -109,7 +111,9 @@ class Flight:
         if billed is not None:
             for made in self.decided:
                 if made.lever == "endpoint":
-                    crew.switches.count(made.entry, made.outcome == APPLIED, billed)
+                    self._weigh(made, billed)
+                elif made.lever == "batch":
+                    crew.switches.sent(made.entry, billed)
             for entry, rates in self.others:
                 crew.shadows.append((entry, billed @ self.rates, billed @ rates))
         if seen is None:
@@ -122,6 +126,18 @@ class Flight:
         if billed is not None and not self.shadow and self.entry is not None:
             crew.judge(self, seen, billed, split=split)
 
+    def _weigh(self, made: Decided, billed: Vector) -> None:
+        """What the endpoint saves, less what is lost at its cache."""
+        crew, name, model = self.crew, made.entry, self.sku.model
+        entry, key = self.entries.get(name), self.key or self.session
+        if entry is None or key in entry.keys:  # who is in by name was not drawn by lot
+            return
+        applied = made.outcome == APPLIED
+        if applied or made.reason.startswith(NOT_IN_SHARE):
+            crew.arms.count(name, model, key, billed, self.rates, applied=applied)
+        if not crew.reverted(entry) and (why := crew.arms.dearer(name, model)):
+            crew.take_back(entry, Alarm("reverted", name, why, self.at_us), self.policy)
+
 
 @dataclass
 class Autopilots:
@@ -129,6 +145,7 @@ class Autopilots:
 
     alarm: Callable[[Alarm], None] | None = None  # told of each; from a thread of its own
     switches: Switches = field(default_factory=Switches)
+    arms: Arms = field(default_factory=Arms)
     warmth: Warmth = field(default_factory=Warmth)
     alarms: deque[Alarm] = field(default_factory=lambda: deque(maxlen=100))  # to be counted
     shadows: deque[tuple[str, int, int]] = field(  # an entry, picodollars as called and as it would have been
@@ -245,8 +262,7 @@ class Autopilots:
             self._tell(alarm)
         if found is not None and flight.ours:
             del self._guards[entry, flight.sku]
-            self._tell(found)
-            self._revert(entry, found, flight.policy)
+            self.take_back(entry, found, flight.policy)
 
     def _downgrade(self, flight: Flight, pilot: Pilot, guard: Guard) -> None:
         self._short[*flight.space[:3], flight.sku.model] = flight.at_us
@@ -274,12 +290,14 @@ class Autopilots:
                 self._off[entry.name] = entry, f"the cache guard took it back: {says}"
                 self._tell(Alarm("reverted", entry.name, says, flight.at_us))
 
-    def _revert(self, entry: Entry, alarm: Alarm, policy: Path | None) -> None:
+    def take_back(self, entry: Entry, alarm: Alarm, policy: Path | None) -> None:
+        """At once here, out of the file, and told."""
+        self._tell(alarm)
         why = f"the cache guard took it back: {alarm.says}"
         self._off[entry.name] = entry, why
         self._notices.append(Decision(entry.lever, f"refused: {entry.name}: {why}"[:300]))
         if policy is not None:
-            _aside(_take_back, policy, entry.name)
+            _aside(_take_back, policy, entry.name, alarm.says)
 
     def _tell(self, alarm: Alarm) -> None:
         self.alarms.append(alarm)
@@ -288,10 +306,10 @@ class Autopilots:
             _aside(self.alarm, alarm)
 
 
-def _take_back(policy: Path, entry: str) -> None:
+def _take_back(policy: Path, entry: str, why: str) -> None:
     """Out of the file too, for other processes and for people. Who may not write it has it back in this process."""
     try:
-        undo(policy, entry, by="the cache guard", now=datetime.now(UTC))
+        undo(policy, entry, by="the cache guard", now=datetime.now(UTC), why=why)
     except PolicyError as error:
         log.error("%s stays in the file: %s", entry, error)  # noqa: TRY400
 

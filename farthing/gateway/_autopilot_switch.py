@@ -7,7 +7,6 @@ now reads, which costs more than many calls save.
 from __future__ import annotations
 
 from collections import OrderedDict
-from decimal import Decimal
 from typing import NamedTuple
 
 from farthing.gateway._autopilot import FIVE_US, HOUR_US
@@ -17,7 +16,8 @@ from farthing.usage import Sku
 
 MOST_SESSIONS = 20_000
 THROTTLED_US = 60_000_000  # no other endpoint is tried for so long
-SOME = 20  # calls on each side before shares are told
+SOME = 20  # calls before what is usual is told
+KNOWN = 400  # calls from which what is usual is told
 
 
 class Last(NamedTuple):
@@ -36,9 +36,9 @@ class Switches:
     def __init__(self) -> None:
         self._last: OrderedDict[tuple[str, str], Last] = OrderedDict()
         self._throttled: dict[str, int] = {}
-        self._arms: dict[
-            str, list[list[int]]
-        ] = {}  # by entry: calls, prompt tokens and those read, without and with it
+        self._usual: dict[
+            str, tuple[int, Vector]
+        ] = {}  # by entry: calls that were sent at once, and what they used
 
     def note(self, key: str, session: str, model_id: str, sku: Sku, billed: Vector, at_us: int) -> None:
         """A call of a session was billed."""
@@ -65,6 +65,25 @@ class Switches:
             f"written anew for {show(lost)}: it moves once they have expired"
         )
 
+    def cached(self, key: str, session: str, now_us: int) -> int:
+        """How many tokens of a session are in a cache now."""
+        last = self._last.get((key, session)) if session else None
+        return last.cached if last is not None and last.until_us > now_us else 0
+
+    # --- what could have been a batch
+
+    def sent(self, entry: str, billed: Vector) -> None:
+        """A call was sent at once, of which a batch had been thought. Older ones count less and less."""
+        calls, used = self._usual.get(entry, (0, Vector()))
+        if calls >= KNOWN:
+            calls, used = calls // 2, Vector(*(tokens // 2 for tokens in used))
+        self._usual[entry] = calls + 1, used + billed
+
+    def usual(self, entry: str) -> Vector | None:
+        """What a call uses if it is sent at once; None before that was seen of some."""
+        calls, used = self._usual.get(entry, (0, Vector()))
+        return Vector(*(tokens // calls for tokens in used)) if calls >= SOME else None
+
     # --- throttling
 
     def throttled(self, model_id: str, now_us: int) -> None:
@@ -74,18 +93,3 @@ class Switches:
 
     def is_throttled(self, model_id: str, now_us: int) -> bool:
         return self._throttled.get(model_id, 0) > now_us
-
-    # --- what is read with and without it
-
-    def count(self, entry: str, applied: bool, billed: Vector) -> None:
-        arm = self._arms.setdefault(entry, [[0, 0, 0], [0, 0, 0]])[applied]
-        for at, by in enumerate((1, billed.prompt, billed.cache_read)):
-            arm[at] += by
-
-    def shares(self, entry: str) -> str:
-        """What the other endpoint's cache reads of prompts, beside this one's, for the reason of a decision."""
-        without, with_ = self._arms.get(entry, ([0, 0, 0], [0, 0, 0]))
-        if min(without[0], with_[0]) < SOME or not without[1] or not with_[1]:
-            return ""
-        there, here = (f"{Decimal(1000 * arm[2] // arm[1]) / 10} %" for arm in (with_, without))
-        return f"; {there} of prompts is read from the cache there, {here} here"

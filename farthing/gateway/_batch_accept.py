@@ -76,20 +76,25 @@ def due_us(text: str, now_us: int) -> int:
     >>> due_us("6h", 0)
     21600000000
     """
-    span = _SPAN.fullmatch(text.strip())
-    seconds = int(span[1]) * _SECONDS[span[2]] if span else -1
-    if not span:
+    left_s = seconds(text)
+    if left_s < 0:
         try:
             at = datetime.fromisoformat(text)
         except ValueError:
             at = None
         if at is not None and at.tzinfo is not None:
-            seconds = int((at - datetime.now(UTC)).total_seconds())
-    if not 0 < seconds <= _MOST_S:
+            left_s = int((at - datetime.now(UTC)).total_seconds())
+    if not 0 < left_s <= _MOST_S:
         raise Rejected(
             f"deadline {text[:40]!r}: write 90s, 30m, 6h or 2d (30d at most), or 2026-11-24T06:00:00Z"
         )
-    return now_us + seconds * SECOND
+    return now_us + left_s * SECOND
+
+
+def seconds(text: str) -> int:
+    """Of a span (90s, 30m, 6h, 2d); -1 if it is none."""
+    span = _SPAN.fullmatch(text.strip())
+    return int(span[1]) * _SECONDS[span[2]] if span else -1
 
 
 def read_line(line: bytes, usual: Usual, book: Book) -> New:
@@ -136,7 +141,7 @@ def checked(
     body = b" ".join(body.splitlines())  # it becomes a line of the job's file
     deadline = due_us(usual.deadline, usual.now_us)
     known = digest(group, msgspec.json.encode(inner, order="sorted"))
-    return New(name, group, body, deadline, who, _alone(group, body, usage, usual, book), known)
+    return New(name, group, body, deadline, who, alone(group, body, usage, usual, book), known)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -174,7 +179,7 @@ def route_of(group: Group) -> Route:
     return Route(group.kind, "bedrock", group.model)
 
 
-def _alone(group: Group, body: bytes, usage: Vector | None, usual: Usual, book: Book) -> str:
+def alone(group: Group, body: bytes, usage: Vector | None, usual: Usual, book: Book) -> str:
     """Why it is sent by itself; "" where a batch is the cheaper way, as far as it can be told."""
     if group.kind == "Converse" and b'"toolConfig"' in body:
         return "jobs of Converse take no tools: write it for InvokeModel"

@@ -74,7 +74,7 @@ class Bedrock:
         )
         return str(made["jobArn"])
 
-    def find(self, job: Job, attempts: Sequence[str], known: Sequence[str]) -> str:
+    def find(self, job: Job, attempts: Sequence[str], known: Sequence[str], now_us: int) -> str:
         """The ARN of a job that may have been begun; "" if it was not."""
         asked: dict[str, Any] = {"nameContains": job.name, "maxResults": 100}
         while True:

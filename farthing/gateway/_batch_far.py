@@ -13,6 +13,10 @@ class Unsure(Fault):
     """Whether a job was begun cannot be told yet."""
 
 
+class Declined(Fault):
+    """The service answered that it does not do it: nothing was begun."""
+
+
 class Status(NamedTuple):
     """`ended`: nothing will be done any more. `done` counts records that are, `paid` those with an answer."""
 

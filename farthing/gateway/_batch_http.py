@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import msgspec
+
 from farthing.gateway._batch_queue import Group
 from farthing.gateway._batch_settings import Settings
 
 CONNECT_S, READ_S = 10, 900
 VERSION = "2023-06-01"
+METADATA_HEADER = "X-Amzn-Bedrock-Request-Metadata"
 _ACTIONS = {"InvokeModel": "invoke", "Converse": "converse"}
 
 
@@ -41,14 +44,17 @@ class Http:
         self.region = settings.region or self._session.get_config_variable("region") or "us-east-1"
         self._http = URLLib3Session(timeout=(CONNECT_S, READ_S), max_pool_connections=connections)
 
-    def send(self, group: Group, body: bytes) -> Said:
-        """A request by itself."""
+    def send(self, group: Group, body: bytes, metadata: Mapping[str, str] = {}) -> Said:
+        """A request by itself. The invocation log keeps its metadata, where a header takes it."""
         if group.platform == "anthropic":
             return self.anthropic("POST", "/v1/messages", body)
         said = self._settings.runtime or self._settings.bedrock
         base = said.rstrip("/") or f"https://bedrock-runtime.{self.region}.amazonaws.com"
         url = f"{base}/model/{quote(group.model, safe='')}/{_ACTIONS[group.kind]}"
-        return self._request("POST", url, body, {"content-type": "application/json"}, signed=True)
+        headers = {"content-type": "application/json"}
+        if metadata and group.kind == "InvokeModel":
+            headers[METADATA_HEADER] = msgspec.json.encode(metadata).decode()
+        return self._request("POST", url, body, headers, signed=True)
 
     def anthropic(self, method: str, path: str, body: bytes = b"") -> Said:
         headers = {"anthropic-version": VERSION, "x-api-key": os.environ.get("ANTHROPIC_API_KEY", "")}

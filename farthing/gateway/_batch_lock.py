@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+RUNNER_LOCK = "runner.lock"
+
 
 @contextlib.contextmanager
 def only(file: Path) -> Iterator[bool]:

@@ -1,4 +1,9 @@
-"""Anthropic's message batches. They have neither names nor tokens: one that nobody noted is known by its results."""
+"""Anthropic's message batches. They have neither names nor tokens: one that nobody noted is known by its results.
+
+So whoever does not know whether it has begun a batch (it was killed, or no answer came) looks through those of the
+account: only a batch that has ended, or has another number of requests, is certainly another. Until that is told, and
+until what was on its way must have arrived, nothing is begun anew.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,14 @@ from typing import Any
 
 import msgspec
 
-from farthing.gateway._batch_clock import HOUR
-from farthing.gateway._batch_far import Fault, Outcome, Status, Unsure
+from farthing.gateway._batch_clock import HOUR, SECOND
+from farthing.gateway._batch_far import Declined, Fault, Outcome, Status, Unsure
 from farthing.gateway._batch_http import Http
 from farthing.gateway._batch_queue import Job
 
 _PATH = "/v1/messages/batches"
+_ARRIVED_US = 120 * SECOND  # after which a request that was sent is there, if it ever is
+_WINDOW_US = 48 * HOUR  # before a job was planned, by our clock: theirs may be another
 _FINAL = ("invalid_request_error", "not_found_error", "request_too_large")
 
 
@@ -49,20 +56,24 @@ class Messages:
         )
         return str(self._ask("POST", _PATH, b'{"requests":[%b]}' % asked)["id"])
 
-    def find(self, job: Job, attempts: Sequence[str], known: Sequence[str]) -> str:
-        """The batch that has these attempts. Unsure while one that may be it has not ended."""
+    def find(self, job: Job, attempts: Sequence[str], known: Sequence[str], now_us: int) -> str:
+        """The batch that has these attempts. Unsure while one that may be it has not ended, or may still arrive."""
         unsure = ""
-        for batch in self._since(job.made_us - HOUR):
+        for batch in self._since(job.made_us - _WINDOW_US):
             if batch["id"] in known or sum(batch["request_counts"].values()) != job.records:
                 continue
             if batch["processing_status"] != "ended":
                 unsure = batch["id"]
+                continue
+            if not batch.get("results_url"):  # archived, after 29 days
                 continue
             first = next(self._results(batch["id"]), None)
             if first is not None and first.attempt in attempts:
                 return str(batch["id"])
         if unsure:
             raise Unsure(f"{unsure} may hold these requests: its results will tell")
+        if now_us < job.tried + _ARRIVED_US:
+            raise Unsure("it was sent and not answered: it may still arrive")
         return ""
 
     def _since(self, at_us: int) -> Iterator[dict[str, Any]]:
@@ -114,7 +125,8 @@ class Messages:
     def _ask(self, method: str, path: str, body: bytes = b"") -> Any:
         said = self._http.anthropic(method, path, body)
         if said.status != 200:
-            raise Fault(
+            sure = (400 <= said.status < 500 and said.status != 408) or not said.sent
+            raise (Declined if sure else Fault)(
                 f"{method} {path.partition('?')[0]}: {said.status or ''} {said.fault or _told(said.body)}"
             )
         return msgspec.json.decode(said.body)

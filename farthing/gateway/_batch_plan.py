@@ -97,7 +97,7 @@ def plan(
         ready = [row for row in rest if row.later_us <= now_us]
         free = limits(group).jobs - taken.get(group.model, 0)
         parts = _jobs(ready, now_us, limits(group), paces(group), margin, size, max(1, free))
-        jobs += [(some[0].deadline_us, Release(group, _ids(some), True)) for some in parts]
+        jobs += [(min(row.deadline_us for row in some), Release(group, _ids(some), True)) for some in parts]
     for _, job in sorted(jobs, key=lambda each: each[0]):
         model = job.group.model
         if taken.get(model, 0) < limits(job.group).jobs:
@@ -131,10 +131,12 @@ def _jobs(
         return []
     size = min(max(size, least), limits.most)
     spare_us = margin.of(min(len(rows), size))
-    urgent = sum(now_us + pace.worst_us + spare_us >= row.deadline_us for row in rows)
+    urgent = sum(row.is_held or now_us + pace.worst_us + spare_us >= row.deadline_us for row in rows)
     lingers = now_us - max(row.accepted_us for row in rows) < LINGER_US
-    if len(rows) < size and (not urgent or (lingers and not _presses(rows, now_us + spare_us, pace))):
+    presses = _presses(rows, now_us + spare_us, pace) or _bears_no_more(rows, now_us)
+    if len(rows) < size and (not urgent or (lingers and not presses)):
         return []
+    rows = sorted(rows, key=lambda row: not row.is_held) if len(rows) < size else rows
     count = len(rows) if len(rows) >= size else max(urgent, least)
     if len(rows) - count < least:  # the rest would be too few for a job of its own
         count = len(rows)
@@ -143,6 +145,11 @@ def _jobs(
 
 def _presses(rows: Sequence[Row], now_us: int, pace: Pace) -> bool:
     return now_us + pace.likely_us + 2 * LINGER_US >= rows[0].deadline_us
+
+
+def _bears_no_more(rows: Sequence[Row], now_us: int) -> bool:
+    """Whether somebody has waited on an open line for as long as company is waited for."""
+    return any(row.is_held and now_us - row.accepted_us >= 10 * LINGER_US for row in rows)
 
 
 def _parts(rows: Sequence[Row], parts: int, least: int, limits: Limits) -> list[Sequence[Row]]:

@@ -25,6 +25,10 @@ OPEN = (WAITING, PLACED, SYNC, SENDING)
 PLANNED, READY, CREATED, ENDED = "planned", "ready", "created", "ended"  # jobs; then collected, or dissolved
 COLLECTED, DISSOLVED = "collected", "dissolved"
 LIVE_JOBS = (PLANNED, READY, CREATED, ENDED)
+PROMISED, HELD = (
+    "fb-",
+    "fh-",
+)  # how a gateway's ids begin: its client was told where to ask, or waits on the line
 VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -37,6 +41,7 @@ CREATE TABLE IF NOT EXISTS requests (
 );
 CREATE INDEX IF NOT EXISTS by_state ON requests (state, deadline_us);
 CREATE INDEX IF NOT EXISTS by_job ON requests (job);
+CREATE INDEX IF NOT EXISTS by_digest ON requests (digest);
 CREATE TABLE IF NOT EXISTS jobs (
     name TEXT PRIMARY KEY, platform TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
     remote TEXT NOT NULL DEFAULT '', records INTEGER NOT NULL, made_us INTEGER NOT NULL,
@@ -86,6 +91,11 @@ class Row(NamedTuple):
     size: int
     later_us: int = 0
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a client waits for it on an open line."""
+        return self.id.startswith(HELD)
+
 
 class Held(NamedTuple):
     """A request that is sent: with what it is sent, and what is known of its attempt."""
@@ -100,9 +110,12 @@ class Held(NamedTuple):
     tries: int
     failures: int
     cancelled: int
+    reason: str = ""
 
 
 class Job(NamedTuple):
+    """`tried`: when it was begun, if it was; nobody has noted its answer before it has a `remote` name."""
+
     name: str
     group: Group
     state: str
@@ -135,6 +148,10 @@ class End(NamedTuple):
     model: str
 
     @property
+    def is_held(self) -> bool:
+        return self.id.startswith(HELD)
+
+    @property
     def late(self) -> bool:
         return self.done_us > self.deadline_us
 
@@ -145,7 +162,7 @@ _JOB = (
 )
 _HELD = (
     "id, platform, model, kind, deadline_us, body, who, coalesce(attempt, ''), coalesce(intent, x''), tries, "
-    "failures, cancelled"
+    "failures, cancelled, reason"
 )
 _END = (
     "id, deadline_us, state, coalesce(output, x''), error, mode, picos, coalesce(done_us, 0), reason, model"
@@ -190,6 +207,8 @@ class Queue:
         return known
 
     def now_us(self) -> int:
+        if self.clock.speed != 1:  # a test's clock, which goes more slowly where the machine does
+            self.clock = self._anchor(1)
         return self.clock.now_us()
 
     def close(self) -> None:
@@ -372,6 +391,25 @@ class Queue:
             )
         with contextlib.suppress(sqlite3.Error):  # a reader is in the way: the next one does it
             self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def forget_old(self, prefix: str, before_us: int) -> None:
+        """Those that begin so, and were over before that."""
+        found = self.rows(
+            "SELECT id FROM requests WHERE state IN (?, ?) AND id >= ? AND id < ? AND done_us < ?",
+            (DONE, FAILED, prefix, f"{prefix}\x7f", before_us),
+        )
+        if found:
+            self.forget(row[0] for row in found)
+
+    def same(self, digest: str, prefix: str) -> list[str]:
+        """Ids that begin so, of requests that ask the same; the oldest first."""
+        found = self.rows("SELECT id FROM requests WHERE digest = ? ORDER BY seq", (digest,))
+        return [row[0] for row in found if row[0].startswith(prefix)]
+
+    def withdraw(self, name: str) -> None:
+        """Who asked is gone. What is in a job already may be paid: it stays, for who asks again."""
+        with self.change() as db:
+            db.execute("DELETE FROM requests WHERE id = ? AND state = ?", (name, WAITING))
 
     def counts(self) -> dict[str, int]:
         return dict(self.rows("SELECT state, count(*) FROM requests GROUP BY state"))

@@ -20,9 +20,11 @@ from farthing.gateway._batch_lock import only
 from farthing.gateway._batch_plan import SEND_US
 from farthing.gateway._batch_queue import SENDING, SYNC, Held, Queue
 from farthing.gateway._batch_settings import Settings, kept
+from farthing.gateway._metadata import metadata_of
 from farthing.gateway._outbox import Outbox, OutboxError
 from farthing.gateway.budgets import open_budgets
 from farthing.gateway.live import Live, Refused, Who, new_id
+from farthing.outbox import Decision
 from farthing.wire import Answer, Answers, ask
 
 SENDER_LOCK = "sender.lock"
@@ -46,11 +48,23 @@ def open_live(queue: Queue, settings: Settings, book: Book | None = None) -> Liv
     )
 
 
-def who_of(held: Held, settings: Settings, region: str) -> Who:
+def who_of(held: Held, settings: Settings, region: str) -> tuple[Who, tuple[Decision, ...]]:
+    """Who asked, and what a policy had done with it before it was put into the queue."""
     said = msgspec.json.decode(held.who)
+    decisions = msgspec.convert(said.pop("decisions", ()), tuple[Decision, ...])
     if held.group.platform == "bedrock":
         said |= {"region": region, "account": settings.account}
-    return Who(platform=held.group.platform, **said)
+    return Who(platform=held.group.platform, **said), decisions
+
+
+def _alone(decisions: tuple[Decision, ...], reason: str) -> tuple[Decision, ...]:
+    """The same of what is sent by itself after all: the lever was not applied, and why."""
+    return tuple(
+        Decision(each.lever, f"refused: {reason or 'it is sent by itself'}: {each.reason}"[:300])
+        if each.lever == "batch" and not each.shadow and not each.reason.startswith("refused:")
+        else each
+        for each in decisions
+    )
 
 
 class Sender:
@@ -91,8 +105,10 @@ class Sender:
 
     def _send(self, held: Held) -> None:
         route, began = route_of(held.group), self.queue.now_us()
-        who = who_of(held, self.settings, self.http.region)
-        call = self.live.begin(who, route, ask(route, held.body), held.body, call_id=held.attempt)
+        who, decisions = who_of(held, self.settings, self.http.region)
+        call = self.live.begin(
+            who, route, ask(route, held.body), held.body, _alone(decisions, held.reason), call_id=held.attempt
+        )
         if isinstance(call, Refused):
             self._refused(held, call)
             return
@@ -102,7 +118,7 @@ class Sender:
             self.live.settle(call, Answer(0), sent=False)
             self._later(held, str(error))
             return
-        said = self.http.send(held.group, held.body)
+        said = self.http.send(held.group, held.body, metadata_of({}, call.intent.tags, call.id))
         answers = Answers(route, said.status, said.headers)
         answers.feed(said.body)
         answer = answers.done()

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from farthing.gateway._batch_plan import Margin
-from farthing.gateway._batch_queue import Queue, QueueError
+from farthing.gateway._batch_plan import SEND_US, Margin, Pace, pace
+from farthing.gateway._batch_queue import Group, Queue, QueueError
 
 _KEY = "settings"
 
@@ -74,3 +74,21 @@ def kept(queue: Queue, changes: Mapping[str, Any] = {}) -> Settings:
             raise QueueError(fault)
         queue.set_meta(_KEY, msgspec.json.encode(settings).decode())
     return settings
+
+
+def margin_of(queue: Queue, settings: Settings) -> Margin:
+    """By how long sending took lately."""
+    return settings.margin(int(queue.meta("send_us") or SEND_US))
+
+
+def pace_of(queue: Queue, group: Group) -> Pace:
+    """From jobs of the same requests; from all of the platform while there are none."""
+    ended = (
+        "SELECT ended_us - created_us FROM jobs WHERE platform = ? AND state = 'collected' "
+        "AND status IN ('Completed', 'ended') AND stopping = 0 "
+    )
+    for more, values in ((" AND model = ? AND kind = ?", tuple(group)), ("", (group.platform,))):
+        found = queue.rows(f"{ended}{more} ORDER BY ended_us DESC LIMIT 20", values)
+        if found:
+            return pace([row[0] for row in reversed(found)])
+    return pace([])

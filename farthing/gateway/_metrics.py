@@ -41,6 +41,11 @@ _HELP = {
         "counter",
         "What calls cost, and the same tokens where an entry in shadow would have sent them.",
     ),
+    "farthing_evaluation_calls_total": (
+        "counter",
+        "Copies of calls that were put to the model of an entry in shadow: answered, failed, too dear.",
+    ),
+    "farthing_evaluation_usd_total": ("counter", "What these copies cost."),
     "farthing_policy_fault": (
         "gauge",
         "1 if the policy file cannot be read: what was in force before stays so.",

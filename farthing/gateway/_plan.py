@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from farthing.book import Book
-from farthing.gateway._autopilot_apply import Applied, apply
+from farthing.gateway._autopilot_apply import Applied, WhyNot, apply
 from farthing.gateway._autopilot_crew import REFUSING, THROTTLED, Flight
 from farthing.gateway._keys import Key
 from farthing.gateway._metadata import metadata_of, told
@@ -20,14 +20,14 @@ from farthing.gateway._translate import model_for_bedrock, to_count_tokens, to_i
 from farthing.gateway._upstream import Pairs, sent_on
 from farthing.gateway.live import Live, Who
 from farthing.outbox import Decision
+from farthing.policy import Entry
 from farthing.usage import Rejected, parse_model_id
 from farthing.wire import Asked, Route, ask
 
 METADATA_HEADER = "x-amzn-bedrock-request-metadata"
 _RUNTIME = ("InvokeModel", "InvokeModelWithResponseStream", "Converse", "ConverseStream", "CountTokens")
 _BATCHES = ("Batch", "InvocationJob")
-_NO_BATCH = "a call that waits for its answer is not made a batch"
-
+_NO_QUEUE = "this gateway has no queue of batches: --batch-queue"
 log = logging.getLogger("farthing.gateway")
 
 
@@ -51,6 +51,7 @@ class Plan:
     tags: Pairs = field(default_factory=list)
     flight: Flight | None = None
     original: Plan | None = None  # as it came, where a policy has changed it
+    batch: Entry | None = None  # by which it goes into the queue of batches
 
     @property
     def streams(self) -> bool:
@@ -142,15 +143,21 @@ def _translated(made: Plan, settings: Settings, book: Book, model: str, said: Ma
 # --- what a policy changes --------------------------------------------------------------------------------------------
 
 
-def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
-    """The plan with the levers of the policy in force. What cannot be done leaves the request as it was."""
+def leveled(
+    made: Plan, live: Live, who: Who, key: Key, no_batch: str | WhyNot = _NO_QUEUE, *, waits: bool = False
+) -> Plan:
+    """The plan with the levers of the policy in force. What cannot be done leaves the request as it was.
+
+    `waits`: the client has said itself that it is to be a batch.
+    """
     asked = made.asked
     if asked is None or live.policy is None:
         return made
     try:
         done = apply(
-            live, who, made.route, asked, made.body, _tags(asked, who), pinned=key.pinned, no_batch=_NO_BATCH
-        )
+            live, who, made.route, asked, made.body, _tags(asked, who), pinned=key.pinned, no_batch=no_batch,
+            waits=waits,
+        )  # fmt: skip
         return _changed(made, done, asked)
     except Exception as error:  # noqa: BLE001 - a fault of ours leaves the call as it was
         log.error("a request is sent as it came: %s in its policy", type(error).__name__)  # noqa: TRY400
@@ -160,7 +167,7 @@ def leveled(made: Plan, live: Live, who: Who, key: Key) -> Plan:
 def _changed(made: Plan, done: Applied, asked: Asked) -> Plan:
     if done.flight is None and not done.decisions:
         return made
-    changed = replace(made, decisions=done.decisions, flight=done.flight)
+    changed = replace(made, decisions=done.decisions, flight=done.flight, batch=done.batch)
     if done.body is not made.body or done.model:
         changed.body, changed.changed, changed.original = done.body, True, made
         if done.model and made.route.model:
@@ -181,7 +188,7 @@ def again(made: Plan, status: int, live: Live, who: Who, key: Key) -> Plan:
     """The plan to try then: at the endpoint that was asked for, or with nothing changed at all."""
     assert made.original is not None
     if status in THROTTLED:
-        return leveled(made.original, live, who, key)
+        return leveled(made.original, live, who, key, "it was sent at once before")
     said = tuple(
         each if each.shadow or each.reason.startswith("refused:")
         else Decision(each.lever, f"refused: with {status}, by the service: {each.reason}"[:300])

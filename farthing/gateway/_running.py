@@ -53,7 +53,7 @@ def running(settings: Settings, book: Book, clock_us: Callable[[], int] | None =
                 raise failed[0]
             yield "http://{}:{}".format(*listening.getsockname()[:2])
         finally:
-            server.should_exit = True
+            gateway.draining = server.should_exit = True
             thread.join()
 
 

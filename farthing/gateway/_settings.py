@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 AWS_HOST = re.compile(
@@ -86,6 +86,7 @@ class Settings:
     certificate: Path | None = None
     private_key: Path | None = None
     limits: Limits = Limits()
+    grade: Callable[[Mapping[str, Any], str, str], tuple[float, float]] | None = None  # answers of two models
 
     @property
     def upstream_region(self) -> str:

@@ -24,12 +24,12 @@ from farthing.book import Book, default_book
 from farthing.gateway._batch_accept import Usual, read_line, route_of
 from farthing.gateway._batch_bedrock import Bedrock
 from farthing.gateway._batch_clock import SECOND
-from farthing.gateway._batch_far import Fault, Outcome
+from farthing.gateway._batch_far import Declined, Fault, Outcome
 from farthing.gateway._batch_http import Http
 from farthing.gateway._batch_limits import MESSAGES, ask_quotas, limits_of
-from farthing.gateway._batch_lock import is_held, only
+from farthing.gateway._batch_lock import RUNNER_LOCK, is_held, only
 from farthing.gateway._batch_messages import Messages
-from farthing.gateway._batch_plan import SEND_US, Limits, Margin, Pace, cutoff_us, pace, plan
+from farthing.gateway._batch_plan import Limits, Margin, Pace, cutoff_us, plan
 from farthing.gateway._batch_queue import (
     COLLECTED,
     CREATED,
@@ -53,7 +53,7 @@ from farthing.gateway._batch_queue import (
     QueueError,
 )
 from farthing.gateway._batch_sender import CUT, LEASE_S, SENDER_LOCK, SOONEST_S, open_live, who_of
-from farthing.gateway._batch_settings import Settings, kept
+from farthing.gateway._batch_settings import Settings, kept, margin_of, pace_of
 from farthing.gateway._ceiling import Ceiling
 from farthing.gateway._outbox import OutboxError
 from farthing.gateway.live import Call, Live, Refused, Who, new_id
@@ -75,7 +75,6 @@ __all__ = [
     "submit",
 ]
 
-RUNNER_LOCK = "runner.lock"
 COLLECTED_AT_ONCE = 200  # results that are written to the queue in one step
 LATEST_S = 1.0  # between two looks at the queue
 _MOST_BACKOFF_S = 300
@@ -134,7 +133,7 @@ class Runner:
     # --- which leave the queue
 
     def margin(self) -> Margin:
-        return self.settings.margin(int(self.queue.meta("send_us") or SEND_US))
+        return margin_of(self.queue, self.settings)
 
     def _release(self) -> None:
         open_jobs: dict[str, int] = {}
@@ -172,16 +171,7 @@ class Runner:
         )
 
     def pace(self, group: Group) -> Pace:
-        """From jobs of the same requests; from all of the platform while there are none."""
-        ended = (
-            "SELECT ended_us - created_us FROM jobs WHERE platform = ? AND state = 'collected' "
-            "AND status IN ('Completed', 'ended') AND stopping = 0 "
-        )
-        for more, values in ((" AND model = ? AND kind = ?", tuple(group)), ("", (group.platform,))):
-            found = self.queue.rows(f"{ended}{more} ORDER BY ended_us DESC LIMIT 20", values)
-            if found:
-                return pace([row[0] for row in reversed(found)])
-        return pace([])
+        return pace_of(self.queue, group)
 
     # --- a job's life
 
@@ -220,9 +210,9 @@ class Runner:
             body = body.replace(b'"cache_control"', b'"cache_contro_"').replace(
                 b'"cachePoint"', b'"cachePoin_"'
             )
-        who = who_of(held, self.settings, self.http.region)
+        who, decisions = who_of(held, self.settings, self.http.region)
         return self.live.begin(
-            who, route, ask(route, body), body, mode=mode, call_id=held.attempt, lease_s=LEASE_S
+            who, route, ask(route, body), body, decisions, mode=mode, call_id=held.attempt, lease_s=LEASE_S
         )
 
     def _again(self, job: Job) -> Job:
@@ -237,7 +227,7 @@ class Runner:
             far = self.far(job.group.platform)
         if job.tried and far is not None:
             known = [row[0] for row in self.queue.rows("SELECT remote FROM jobs WHERE remote <> ''")]
-            remote = far.find(job, [held.attempt for held in records], known)
+            remote = far.find(job, [held.attempt for held in records], known, now)
             if remote:
                 self.queue.set_job(
                     job.name, state=CREATED, remote=remote, created_us=job.made_us, next_us=0, faults=0
@@ -248,8 +238,13 @@ class Runner:
         if too_late or cancelled or len(records) < self.limits(job.group).least:
             self._dissolve(job, records)
             return
-        self.queue.set_job(job.name, tried=1)
-        remote = self.far(job.group.platform).begin(job, [(held.attempt, held.body) for held in records])
+        far = self.far(job.group.platform)
+        self.queue.set_job(job.name, tried=now)
+        try:
+            remote = far.begin(job, [(held.attempt, held.body) for held in records])
+        except Declined:
+            self.queue.set_job(job.name, tried=0)
+            raise
         self.queue.set_job(
             job.name,
             state=CREATED,

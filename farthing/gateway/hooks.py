@@ -43,7 +43,7 @@ Tags = Mapping[str, str] | Callable[[], Mapping[str, str]]
 T = TypeVar("T")
 
 WARN_SECONDS = 60.0
-_NO_BATCH = "a hook sends each call at once: batches are the gateway's"
+_NO_BATCH = "not applied: hooks cannot batch"
 _KNOWN = ("key", "team", "project", "run", "session")  # tags that budgets and policies know by name
 _MOST_TAG = 300  # characters, as the outbox takes them
 _REGION = re.compile(r"(?:bedrock-runtime|bedrock-mantle)(?:-fips)?\.([a-z]{2}[a-z-]*-\d)\.")

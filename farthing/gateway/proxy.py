@@ -238,7 +238,7 @@ class Gateway:
         while True:
             await self._begin(x, made)
             try:
-                response = await self._send(x, made, auth)
+                response = await self.send_on(x, made, auth)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 await self._settle(x, Answer(0), sent=False)
                 lost += 1
@@ -309,7 +309,7 @@ class Gateway:
             self.metrics.add("farthing_unmetered_calls_total")
         x.call, x.settled, x.sent = begun, None, False
 
-    async def _send(self, x: Exchange, made: Plan, auth: Pairs) -> aiohttp.ClientResponse:
+    async def send_on(self, x: Exchange, made: Plan, auth: Pairs) -> aiohttp.ClientResponse:
         assert self.http is not None
         assert x.key is not None
         who = x.who or Who()

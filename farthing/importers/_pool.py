@@ -56,6 +56,10 @@ def in_workers(tasks: Iterator[Task], count: int) -> Iterator[Done]:
         pool.close()
 
 
+# For glibc: memory of the size of a chunk is kept for the next one, and not given back and asked for each time.
+_ROOM = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
+
+
 class _Pool:
     def __init__(self, count: int) -> None:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
@@ -170,7 +174,7 @@ def _start() -> subprocess.Popen[bytes] | None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, **_ROOM},
         )
     except OSError:
         return None

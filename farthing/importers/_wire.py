@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO
+from functools import partial
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -44,57 +45,86 @@ def unpack_task(data: bytes) -> Task:
 
 
 def pack_frame(frame: Frame) -> bytes:
-    """Each Facts goes once: rows hold its place in the table."""
-    places: dict[int, int] = {}  # by identity: a format hands out one object for equal facts, or nearly so
+    """A column at a time. Each Facts and each set of tags goes once: rows hold their places in tables."""
+    facts: dict[int, int] = {}  # by identity: a format hands out one object for equal facts, or nearly so
     table: list[Facts] = []
+    tagsets: dict[tuple[tuple[str, str], ...], int] = {}
 
-    def place(facts: Facts) -> int:
-        at = places.get(id(facts))
+    def place(said: Facts) -> int:
+        at = facts.get(id(said))
         if at is None:
-            at = places[id(facts)] = len(table)
-            table.append(facts)
+            at = facts[id(said)] = len(table)
+            table.append(said)
         return at
 
-    rows = []
-    others = []
-    for at_us, request_id, message_id, parts, tags, latency_ms, sidechain, gateway_id, also in frame.usages:
-        facts, tokens = parts[0]
-        ids = (request_id, message_id, gateway_id, also)
-        rows.append((at_us, ids, place(facts), tokens, tags, latency_ms, sidechain))
-        if len(parts) > 1:
-            others.append((len(rows) - 1, [(place(facts), tokens) for facts, tokens in parts[1:]]))
-    return msgspec.msgpack.encode((table, rows, others, frame[1:]))
+    at_us, request_ids, message_ids, parts, tags, *others = (
+        zip(*frame.usages, strict=True) if frame.usages else _NONE
+    )
+    columns = (
+        [place(several[0][0]) for several in parts],
+        tuple(zip(*[several[0][1] for several in parts], strict=True)),
+        [tagsets.setdefault(pairs, len(tagsets)) for pairs in tags],
+        at_us,
+        request_ids,
+        message_ids,
+        *others,
+    )
+    more = [
+        (row, [(place(said), tokens) for said, tokens in several[1:]])
+        for row, several in enumerate(parts)
+        if len(several) > 1
+    ]
+    return msgspec.msgpack.encode((table, list(tagsets), columns, more, frame[1:]))
 
 
-_Tokens = tuple[int, int, int, int, int]
-_Ids = tuple[str, str, str, tuple[str, ...]]
+_NONE: tuple[tuple[Any, ...], ...] = ((),) * len(Usage._fields)
+_Tags = tuple[tuple[str, str], ...]
+
+
+class _Columns(msgspec.Struct, array_like=True, gc=False):
+    facts: list[int]
+    tokens: list[list[int]]  # by meter
+    tags: list[int]
+    at_us: list[int]
+    request_ids: list[str]
+    message_ids: list[str]
+    latency_ms: list[int | None]
+    sidechain: list[bool]
+    gateway_ids: list[str]
+    also: list[tuple[str, ...]]
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):
     table: list[Facts]
-    rows: list[tuple[int, _Ids, int, _Tokens, tuple[tuple[str, str], ...], int | None, bool]]
-    others: list[tuple[int, list[tuple[int, _Tokens]]]]  # the further parts of the few calls that have some
+    tagsets: list[_Tags]
+    columns: _Columns
+    more: list[
+        tuple[int, list[tuple[int, tuple[int, int, int, int, int]]]]
+    ]  # further parts of the few calls with some
     rest: tuple[int, int, int, int, list[End], list[Total], list[Entry], int]
 
 
 _frames = msgspec.msgpack.Decoder(_Packed)
+_usage = partial(tuple.__new__, Usage)  # without the function that a NamedTuple puts in front of it
 
 
 def unpack_frame(data: bytes) -> Frame:
     packed = _frames.decode(data)
-    table = packed.table
-    usages = [
-        Usage(
-            at_us, request_id, message_id, ((table[place], tokens),), tags, latency_ms, side, gateway_id, also
-        )
-        for at_us, (
-            request_id,
-            message_id,
-            gateway_id,
-            also,
-        ), place, tokens, tags, latency_ms, side in packed.rows
-    ]
-    for row, parts in packed.others:
-        more = tuple((table[place], tokens) for place, tokens in parts)
-        usages[row] = usages[row]._replace(parts=usages[row].parts + more)
-    return Frame(usages, *packed.rest)
+    table, columns = packed.table, packed.columns
+    counted = zip(*columns.tokens, strict=True)
+    parts = [((table[place], tokens),) for place, tokens in zip(columns.facts, counted, strict=True)]
+    for row, further in packed.more:
+        parts[row] += tuple((table[place], tokens) for place, tokens in further)  # type: ignore[assignment]
+    rows = zip(
+        columns.at_us,
+        columns.request_ids,
+        columns.message_ids,
+        parts,
+        [packed.tagsets[place] for place in columns.tags],
+        columns.latency_ms,
+        columns.sidechain,
+        columns.gateway_ids,
+        columns.also,
+        strict=True,
+    )
+    return Frame(list(map(_usage, rows)), *packed.rest)

@@ -310,7 +310,7 @@ class _Reader:
             parts = tuple((self._fact(call, assumed, part.model), five(part.tokens)) for part in read.parts)
         tags = _tags(metadata) if metadata else ()
         latency_ms = _latency_ms(body.metrics)
-        return Usage(at_us, request_id, message_id, parts, tags, latency_ms, gateway_id=gateway_id)
+        return Usage(at_us, request_id, message_id, parts, tags, latency_ms, False, gateway_id)
 
     def _fact(self, call: tuple[str, ...], assumed: str, model: str = "") -> Facts:
         """`model` is that of one pass, if it is another than the call's."""
@@ -320,21 +320,11 @@ class _Reader:
             called, served, region, account, arn, sent, geo, session, operation, status = call
             if model and model not in (served, called, parse_model_id(called).base):
                 called = served = model
+            where = ("bedrock_log", "bedrock", called, served, region, account, arn)
+            said = (sent, geo, session, "", operation, status, assumed)
             facts = self._facts[key] = Facts(
-                source="bedrock_log",
-                platform="bedrock",
-                model_id=called,
-                served_model=served,
-                region=region,
-                account=account,
-                principal=arn,
-                mode=sent,
-                inference_geo=geo,
-                session=session,
-                operation=operation,
-                status=status,
-                assumed=assumed,
-            )
+                *where, *said
+            )  # by place: by name takes as long as all else here
         return facts
 
     def _body(self, output: _Output | _OutputAlone | None) -> _Body:
@@ -541,14 +531,18 @@ def _setting(value: Any) -> Any:
 
 
 def _session(metadata: Mapping[str, Any]) -> str:
-    named = (metadata.get("session"), metadata.get("session_id"))
-    return next((session for session in named if isinstance(session, str)), "")
+    for name in ("session", "session_id"):
+        session = metadata.get(name)
+        if isinstance(session, str):
+            return session
+    return ""
 
 
 def _tags(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    pairs = sorted(metadata.items())
+    if {value.__class__ for _, value in pairs} == {str}:
+        return tuple(pairs)
     return tuple(
-        sorted(
-            (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
-            for name, value in metadata.items()
-        )
+        (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        for name, value in pairs
     )

@@ -79,12 +79,14 @@ class Calls:
     def extend(self, usages: Iterable[Usage]) -> None:
         places, kept = self._places, self.kept
         for usage in usages:
-            ids = usage.ids
-            if not places.keys().isdisjoint(ids):
+            _, request, message, _, _, _, _, gateway, also = usage
+            if gateway or also or request in places or message in places:
                 self.add(usage)
                 continue
-            for name in ids:  # the usual call is met once
-                places[name] = [len(kept)]
+            if request:  # the usual call is met once
+                places[request] = [len(kept)]
+            if message:
+                places[message] = [len(kept)]
             kept.append(usage)
 
     def _at(self, place: int) -> Usage:

@@ -360,7 +360,8 @@ class Ledger(Store):
         found = self._known_codes.get(name)
         if found is None or found[0] != transaction:
             column = next(iter(TABLES[name]))
-            codes = {code for (code,) in self.table(name).project(column).distinct().fetchall()}
+            rows = self.table(name).project(column).distinct().fetchall() if transaction else ()
+            codes = {code for (code,) in rows}
             found = self._known_codes[name] = (transaction, codes)
         return found[1]
 

@@ -7,6 +7,7 @@ import json
 from array import array
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from farthing.meters import METERS
@@ -122,7 +123,7 @@ class Rows:
         )
         days = [at // DAY_US for at in at_us]
         columns = {
-            "month": map(_month, days),
+            "month": map({day: _month(day) for day in set(days)}.__getitem__, days),
             "at": at_us,
             "day": days,
             "calls": (
@@ -154,17 +155,12 @@ class _Codes(dict[Any, int]):
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
+@lru_cache(1 << 15)  # batches of an import share most of their contexts
 def content_code(value: Any) -> int:
     """A 63-bit code made from what it stands for, so that writers need not agree on one; never 0."""
     digest = hashlib.blake2b(_as_json(value).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big") >> 1 or 1
 
 
-_MONTHS: dict[int, str] = {}
-
-
 def _month(day: int) -> str:
-    month = _MONTHS.get(day)
-    if month is None:
-        month = _MONTHS[day] = f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"
-    return month
+    return f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"

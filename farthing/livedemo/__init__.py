@@ -23,14 +23,14 @@ from farthing.livedemo._stack import DemoError, Places, run
 from farthing.livedemo._sums import Run, question, read, waterfall
 from farthing.meters import METERS
 from farthing.money import mtok_usd, usd
-from farthing.policy import load
+from farthing.policy import history_of, load
 
 __all__ = ["DemoError", "Outcome", "Run", "live", "question"]
 
 Progress = Callable[[str, int, int], None]  # which run, how many requests of it, of how many
 _MARK = ".farthing-demo"
-_OURS = ("off", "on", "cur", "outbox", "ledger")
-_FILES = ("bound.json", "farthing.toml", _policy.NAME)
+_OURS = ("off", "on", "cur", "outbox", "ledger", history_of(_policy.NAME).name)
+_FILES = ("bound.json", "farthing.toml", _policy.NAME, _policy.VERDICT)
 
 
 class Outcome(NamedTuple):
@@ -71,9 +71,9 @@ def live(
     asks = asks or requests()
     _clear(folder)
     policy, none = folder / _policy.NAME, folder / "none.toml"  # which is not there
-    _policy.write(policy)
-    (folder / "farthing.toml").write_text(_policy.settings(), encoding="utf-8")
+    _policy.begin(folder)
     off = _run(folder, "off", none, asks, book, now, progress)
+    _policy.apply(folder, off.ledger, question(book))
     on = _run(folder, "on", policy, asks, book, now, progress)
     entries = [entry for entry in load(policy).entries if entry.workload != _policy.KEPT]
     caching = {entry.workload: entry.lever for entry in entries if entry.lever in CACHING}

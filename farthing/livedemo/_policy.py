@@ -1,57 +1,96 @@
-"""The policy of the second run: the four rules, each where it is allowed, and what each workload may do by it."""
+"""The policy of the second run: what `farthing savings` advises on the first, put into force as `--apply` does it.
+
+Beside it stands one entry by hand, which the residency refuses: what people wrote stays.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from farthing.cells import Question
+from farthing.config import load as load_config
+from farthing.ledger import Ledger
+from farthing.livedemo._day import DAY
+from farthing.policy import write
+
+if TYPE_CHECKING:
+    from farthing.traces import Source
 
 NAME = "farthing-policy.toml"
+VERDICT = "verdict.json"
 APPS = ("triage", "chat", "nightly", "agents", "people")
 KEPT = "people"  # in Europe, by the residency, whatever the policy says
-VERDICT = "made up for the demo: not worse on 40 of 40 tickets"
-WORLD = 'endpoint = "global"\nwas = "regional"'
-_APPROVED = (
-    'approver = "Ada"\napproved_at = "2026-11-01"\nexpires = "2100-01-01"\nreason = "farthing demo live"\n'
-)
+APPROVER, EXPIRES = "Ada", "2100-01-01"
+_ALLOWED = {  # by their owners, in farthing.toml
+    "triage": f'models = ["claude-haiku-4-5"]\ngate = "{VERDICT}"\nallow = ["global"]\n',
+    "chat": 'allow = ["global"]\n',
+    "nightly": 'deadline = "24h"\nallow = ["global"]\n',
+    "agents": 'allow = ["global"]\n',
+}
+_BY_HAND = f"""[workloads.{KEPT}]
+tags = ["team={KEPT}"]
+
+[[entries]]
+workload = "{KEPT}"
+lever = "endpoint"
+endpoint = "global"
+was = "regional"
+approver = "{APPROVER}"
+approved_at = "2026-11-01"
+expires = "{EXPIRES}"
+reason = "by hand, and not thought of the residency"
+"""
 
 
-def write(path: Path) -> None:
-    """As a person would write it; docs/policy.md describes the format."""
-    path.write_text(workloads() + "\n".join(_entries()), encoding="utf-8")
+def begin(folder: Path) -> None:
+    """What a person has written: farthing.toml, a verdict on another model, and an entry of the policy."""
+    (folder / "farthing.toml").write_text(settings(), encoding="utf-8")
+    (folder / NAME).write_text(_BY_HAND, encoding="utf-8")
+    verdict = {
+        "from": "claude-sonnet-4-6", "to": "claude-haiku-4-5", "workload": "triage", "verdict": "not inferior",
+        "says": "made up for the demo, as all of it is: what levers do to a bill, not how good answers are",
+    }  # fmt: skip
+    (folder / VERDICT).write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
 
 
 def settings() -> str:
-    """farthing.toml: the workloads, and who may not leave Europe."""
+    """farthing.toml: the workloads with what is allowed to be done to them, and who may not leave Europe."""
+    workloads = "".join(
+        f'[workloads.{app}]\ntags = ["team={app}"]\n{_ALLOWED.get(app, "")}\n' for app in APPS
+    )
     team = f'[teams.{KEPT}]\ntags = ["team={KEPT}"]\n\n'
-    return f'{workloads()}{team}[[residency]]\nteams = ["{KEPT}"]\nallow = ["geo:eu"]\n'
+    return f'{workloads}{team}[[residency]]\nteams = ["{KEPT}"]\nallow = ["geo:eu"]\n'
 
 
-def workloads() -> str:
-    """Whose calls are whose."""
-    return "".join(f'[workloads.{app}]\ntags = ["team={app}"]\n\n' for app in APPS)
+def apply(folder: Path, ledger: Ledger, asked: Question) -> None:
+    """`farthing savings --bodies off --apply`, at the beginning of the day."""
+    from farthing.optimise import savings
+
+    config = load_config(folder / "farthing.toml")
+    workloads = {
+        name: msgspec.structs.replace(made, gate=str(folder / made.gate)) if made.gate else made
+        for name, made in config.workloads.items()
+    }
+    config = msgspec.structs.replace(config, workloads=workloads)
+    plan = savings(ledger, replace(asked, config=config), bodies=_logs(folder / "off"), key=b"farthing demo")
+    write(
+        [advice for advice in plan.advice if advice.counts], folder / NAME, APPROVER, EXPIRES, now=DAY,
+        config=config, book=asked.book.digest,
+    )  # fmt: skip
 
 
-def _entries() -> list[str]:
-    cached = f'cache_policy = "{cache_policy()}"'
-    return [
-        _entry("triage", "model", f'use = "claude-haiku-4-5"\nverdict = "{VERDICT}"', "claude-sonnet-4-6"),
-        _entry("triage", "cache", 'markers = [{at = "system", ttl = "1h"}]'),
-        _entry("triage", "endpoint", WORLD),
-        _entry("chat", "cache", cached),
-        _entry("chat", "endpoint", WORLD),
-        _entry("nightly", "batch", 'deadline = "24h"\nwas = "on_demand"'),
-        _entry("nightly", "endpoint", WORLD),
-        _entry("agents", "ttl", 'ttl = "1h"\nwas = "system_end_5m"'),
-        _entry("agents", "endpoint", WORLD),
-        _entry(KEPT, "endpoint", WORLD),
-    ]
+def _logs(folder: Path) -> Iterator[Source]:
+    """The first run's invocation logs, with the bodies of its requests."""
+    from farthing.traces import Source
 
-
-def _entry(app: str, lever: str, says: str, model: str = "") -> str:
-    of = f'model = "{model}"\n' if model else ""
-    return f'[[entries]]\nworkload = "{app}"\nlever = "{lever}"\n{of}{says}\n{_APPROVED}'
-
-
-def cache_policy() -> str:
-    """The best that can run live; the best at fixed places, where nothing compiles it."""
-    return "adaptive" if importlib.util.find_spec("numba") else "guarded_5m"
+    for path in sorted(folder.rglob("AWSLogs/**/*.json.gz")):
+        lines = gzip.decompress(path.read_bytes()).splitlines()
+        if lines:
+            yield Source(str(path), lines[0], enumerate(lines, 1), lambda _: None)

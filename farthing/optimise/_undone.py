@@ -6,9 +6,10 @@ seen with those before it in place, as its estimate was made, and what all save 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from farthing.book import Card, Unpriced
@@ -24,6 +25,7 @@ from farthing.why import KAPPA, KAPPA_RANGE
 if TYPE_CHECKING:
     import narwhals.stable.v2 as nw
 
+SLICES = 48
 _NEWER = "v2"  # the tokenizer that makes more tokens of a text
 
 
@@ -194,11 +196,15 @@ def _retold(
 
 
 def adopted(
-    ledger: Ledger, question: Question, live: Sequence[Period], known: Iterable[Entry]
+    ledger: Ledger,
+    question: Question,
+    live: Sequence[Period],
+    known: Iterable[Entry],
+    slices: Sequence[Span] = (),
 ) -> list[Adopted]:
     """Entries that are or were in force, each with its workload's cells; one pass over the ledger for all.
 
-    `known` are all entries: to what models the tier lever moves calls.
+    `known` are all entries: to what models the tier lever moves calls. The last flags of a cell are of the `slices`.
     """
     if not live:
         return []
@@ -214,9 +220,8 @@ def adopted(
         return found
 
     by_workload: dict[str, list[Cell]] = {}
-    for cell in cells(
-        ledger, asked, ("workload",), flags=[_within(each) for each in distinct], beside=beside
-    ):
+    flags = [_within(each) for each in (*distinct, *((one,) for one in slices))]
+    for cell in cells(ledger, asked, ("workload",), flags=flags, beside=beside):
         by_workload.setdefault(cell.keys[0], []).append(cell)
     moved = [entry for entry in known if entry.lever == "model"]
     made = []
@@ -226,6 +231,25 @@ def adopted(
         numbers = distinct.index(period.spans), distinct.index(_before(period.spans))
         made.append(_made(period, mine, *numbers))
     return [one._replace(later=_later(one, made)) for one in made]
+
+
+def slices_of(ledger: Ledger, spans: Sequence[Span]) -> list[Span]:
+    """The time from the first call to the last, as far as it is in these spans: in parts of an hour at least."""
+    used = ledger.days()
+    if used is None:
+        return []
+    start, end = max(spans[0][0], used[0]), min(spans[-1][1], used[1] + timedelta(microseconds=1))
+    count = min(SLICES, int((end - start) / timedelta(hours=1)))
+    edges = [start + (end - start) * number / max(1, count) for number in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def sliced(one: Adopted, count: int) -> Iterator[Adopted]:
+    """The same with the cells of each slice."""
+    for number in range(count):
+        mine = tuple(cell for cell in one.cells if cell.flags[number - count])
+        if mine:
+            yield one._replace(cells=mine)
 
 
 def _made(period: Period, mine: Sequence[Cell], inside: int, earlier: int) -> Adopted:

@@ -17,8 +17,10 @@ import msgspec
 from farthing.book import Book
 from farthing.config import Config
 from farthing.policy._advised import Advised, Skipped, entries_of
+from farthing.policy._copies import Copied, Copies, copies_path
 from farthing.policy._decide import (
     APPLIED,
+    NOT_IN_SHARE,
     REFUSED,
     SHADOWED,
     Decide,
@@ -38,6 +40,7 @@ from farthing.policy._file import (
     Policy,
     PolicyError,
     Selectors,
+    Shadow,
     instant,
     load,
 )
@@ -49,6 +52,7 @@ from farthing.policy._write import (
     adopting,
     history_of,
     is_kept,
+    judging,
     restoring,
     rewrite,
     selectors,
@@ -59,10 +63,11 @@ from farthing.policy._write import (
 )
 
 __all__ = [
-    "APPLIED", "LEVERS", "LIVE", "NAME", "REFUSED", "SHADOWED", "Advised", "Decide", "Decided", "Entry", "Estimate",
-    "Loaded", "Marker", "Period", "Policy", "PolicyError", "Request", "Selectors", "Skipped", "Span", "Version",
-    "Written", "adopt", "decide", "decider", "default_path", "draw", "entries_of", "history_of", "instant",
-    "load", "periods", "reload", "undo", "versions", "write",
+    "APPLIED", "LEVERS", "LIVE", "NAME", "NOT_IN_SHARE", "REFUSED", "SHADOWED", "Advised", "Copied", "Copies",
+    "Decide", "Decided", "Entry", "Estimate", "Loaded", "Marker", "Period", "Policy", "PolicyError", "Request",
+    "Selectors", "Shadow", "Skipped", "Span", "Version", "Written", "adopt", "attach", "copies_path", "decide",
+    "decider", "default_path", "draw", "entries_of", "history_of", "instant", "load", "periods", "reload", "undo",
+    "versions", "write",
 ]  # fmt: skip
 
 
@@ -164,11 +169,13 @@ def adopt(proposal: Path | str, path: Path | str, *, approver: str, expires: str
     return rewrite(path, adopting(entries, proposed.workloads), Act(approver, what, now))
 
 
-def undo(path: Path | str, what: str = "", *, by: str = "", now: datetime) -> Written:
+def undo(path: Path | str, what: str = "", *, by: str = "", now: datetime, why: str = "") -> Written:
     """A lever, workload or entry switched off; a version (its number) brought back; by default the one before.
 
-    The writing is a version of its own: an undo can be undone. PolicyError where there is nothing of that name.
+    The writing is a version of its own, with the reason: an undo can be undone. PolicyError where there is nothing of
+    that name.
     """
+    because = f": {why}" if why else ""
     if what and not what.isdigit():
         policy = load(path)
         meant = {entry.name for entry in policy.entries if what in (entry.name, entry.lever, entry.workload)}
@@ -176,11 +183,20 @@ def undo(path: Path | str, what: str = "", *, by: str = "", now: datetime) -> Wr
             known = ", ".join(entry.name for entry in policy.entries) or "nothing"
             raise PolicyError(f"{path}: nothing there is called {what!r}: it has {known}")
         change = switching(lambda entry: entry.name in meant, "off")
-        return rewrite(path, change, Act(by, f"undo {what}", now))
+        return rewrite(path, change, Act(by, f"undo {what}{because}", now))
     number = int(what) if what else _before(Path(path))
     text = version_text(path, number) if number else ""
     change = restoring(text, str(version_file(path, number)))
-    return rewrite(path, change, Act(by, f"undo to version {number}", now, whatever=True))
+    return rewrite(path, change, Act(by, f"undo to version {number}{because}", now, whatever=True))
+
+
+def attach(path: Path | str, name: str, verdict: str, *, by: str, now: datetime) -> Written:
+    """The verdict of the quality gate put to an entry of the lever model, as a version. It is not switched on by it."""
+    entries = [entry for entry in load(path).entries if entry.lever == "model"]
+    if not any(entry.name == name for entry in entries):
+        known = ", ".join(entry.name for entry in entries) or "none"
+        raise PolicyError(f"{path}: no entry of the lever model is called {name!r}: there are {known}")
+    return rewrite(path, judging(name, verdict), Act(by, f"attach {verdict} to {name}", now))
 
 
 def _before(file: Path) -> int:

@@ -14,6 +14,7 @@ from farthing.policy._file import LEVERS, Entry, Marker, Policy, instant
 from farthing.usage import Facts, ModelId, Sku, parse_model_id
 
 APPLIED, SHADOWED, REFUSED = "applied", "shadowed", "refused"
+NOT_IN_SHARE = "not among the"  # how the reason begins where a canary leaves a call out
 _NOTE = 300  # characters, as the outbox takes them
 
 
@@ -199,7 +200,7 @@ def _may(entry: Entry, asked: _Asked, period: Period) -> None:
         if not drawn_by and entry.share:
             raise _No("nothing to draw it by: it has no key, session or principal")
         if draw(entry, drawn_by) >= entry.share:
-            raise _No(f"not among the {entry.share} % of keys")
+            raise _No(f"{NOT_IN_SHARE} {entry.share} % of keys")
 
 
 def draw(entry: Entry, name: str) -> int:
@@ -283,11 +284,12 @@ def _endpoint(entry: Entry, asked: _Asked) -> _Change:
     if sku.endpoint == "govcloud":
         raise _No("GovCloud has no global endpoint")
     _check_own(parsed)
-    _check_price(asked, sku._replace(endpoint="global", zone=""))
-    if sku.platform != "bedrock":
-        return {"inference_geo": ""}
-    if "global" not in asked.book.models[sku.model].platform("bedrock").get("profiles", ()):
+    at_aws = sku.platform == "bedrock"
+    if at_aws and "global" not in asked.book.models[sku.model].platform("bedrock").get("profiles", ()):
         raise _No(f"{sku.model} has no global profile")
+    _check_price(asked, sku._replace(endpoint="global", zone=""))
+    if not at_aws:
+        return {"inference_geo": ""}
     return {"model_id": f"global.{parsed.base}"}
 
 

@@ -30,8 +30,8 @@ LIVE = (
 _PLACE = re.compile(r"tools|system|end(-[1-9]\d?)?")
 _DEADLINE = re.compile(r"[1-9]\d*[mhd]")
 _OWN = {  # what an entry of each lever says, besides what all do
-    "model": ("use", "verdict"),
-    "batch": ("deadline",),
+    "model": ("use", "verdict", "shadow"),
+    "batch": ("deadline", "wait"),
     "cache": ("cache_policy", "markers"),
     "ttl": ("ttl",),
     "endpoint": ("endpoint",),
@@ -62,6 +62,17 @@ class Estimate(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     of: str = ""
 
 
+class Shadow(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """While an entry is in shadow, `sample` percent of its calls are put to the model that it would call, too."""
+
+    sample: int = 0
+    budget_usd: str = ""  # that all copies together may cost
+    per_minute: int = 6
+
+    def __bool__(self) -> bool:
+        return self != Shadow()
+
+
 class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """One lever on one workload's calls of one model ("" for all). `made` is farthing's sign; people leave it out."""
 
@@ -74,7 +85,9 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     endpoint: str = ""
     use: str = ""  # the model to call instead
     verdict: str = ""  # of the quality gate on it
+    shadow: Shadow = Shadow()
     deadline: str = ""
+    wait: str = ""  # of a batch: so long clients wait on an open line; none: they take 202; "": as they say
     cache_policy: str = ""  # of farthing.cache, which decides on markers as traffic comes
     markers: tuple[Marker, ...] = ()
     ttl: str = ""  # of the markers that the client has placed
@@ -229,11 +242,28 @@ def _model(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "use", "is the model that is called already"
     if entry.state == "on" and not entry.verdict:
         yield "verdict", 'is missing: no model is changed without one (docs/evaluate.md); or state = "shadow"'
+    if entry.shadow:
+        yield from _shadow(entry.shadow)
+
+
+def _shadow(shadow: Shadow) -> Iterator[tuple[str, str]]:
+    if not 1 <= shadow.sample <= 100:
+        yield "shadow", f"sample = {shadow.sample}: write percent of the calls, 1 to 100"
+    if not 1 <= shadow.per_minute <= 600:
+        yield "shadow", f"per_minute = {shadow.per_minute}: write copies a minute at most, 1 to 600"
+    try:
+        spends = from_usd(shadow.budget_usd) > 0
+    except ValueError:
+        spends = False
+    if not spends:
+        yield "shadow", f'budget_usd = {shadow.budget_usd!r}: write what copies may cost in all, such as "10"'
 
 
 def _batch(entry: Entry) -> Iterator[tuple[str, str]]:
     if not _DEADLINE.fullmatch(entry.deadline):
         yield "deadline", f"{entry.deadline!r} is no time to wait: write 30m, 6h or 2d"
+    if entry.wait not in ("", "none") and not _DEADLINE.fullmatch(entry.wait):
+        yield "wait", f"{entry.wait!r} is no time to wait: write 30m or 6h, or none"
 
 
 def _ttl(entry: Entry) -> Iterator[tuple[str, str]]:

@@ -232,14 +232,22 @@ def unsigned(made: Entry | Selectors) -> Entry | Selectors:
 
 def switching(is_meant: Callable[[Entry], bool], state: str) -> Change:
     """A change that sets the state of entries, a person's own too: they asked for it."""
+    return _setting(is_meant, "state", state)
 
+
+def judging(name: str, verdict: str) -> Change:
+    """A change that puts a verdict to an entry."""
+    return _setting(lambda entry: entry.name == name, "verdict", verdict)
+
+
+def _setting(is_meant: Callable[[Entry], bool], key: str, value: str) -> Change:
     def change(blocks: list[Block]) -> tuple[list[Block], list[str], list[str]]:
         written = []
         for number, old in enumerate(blocks):
-            if isinstance(old.made, Entry) and is_meant(old.made) and old.made.state != state:
-                made = msgspec.structs.replace(old.made, state=state)
+            if isinstance(old.made, Entry) and is_meant(old.made) and getattr(old.made, key) != value:
+                made = msgspec.structs.replace(old.made, **{key: value})
                 blocks[number] = (
-                    block(made) if is_ours(old.made) else Block(old.name, made, _set(old.text, state))
+                    block(made) if is_ours(old.made) else Block(old.name, made, _set(old.text, key, value))
                 )
                 written.append(old.name)
         return blocks, written, []
@@ -247,9 +255,11 @@ def switching(is_meant: Callable[[Entry], bool], state: str) -> Change:
     return change
 
 
-def _set(text: str, state: str) -> str:
-    line = f'state = "{state}"'
-    changed, count = re.subn(r"(?m)^(\s*)state\s*=\s*(?:\"[a-z]*\"|'[a-z]*')", rf"\g<1>{line}", text, count=1)
+def _set(text: str, key: str, value: str) -> str:
+    line = f"{key} = {_value(value)}".replace("\\", "\\\\")
+    changed, count = re.subn(
+        rf"(?m)^(\s*){key}\s*=\s*(?:\"[^\"\n]*\"|'[^'\n]*')", rf"\g<1>{line}", text, count=1
+    )
     return (
         changed if count else re.sub(r"(?m)^(\s*\[\[\s*entries\s*\]\].*)$", rf"\g<1>\n{line}", text, count=1)
     )

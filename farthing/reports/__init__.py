@@ -23,6 +23,7 @@ from farthing.reports._table import (
     is_amount,
     report,
 )
+from farthing.reports._under import footer_lines, like, percent
 from farthing.reports.bills import OFFER_STEPS, STEPS, bill, layers  # isort: split
 
 from farthing.reports.levers import levers
@@ -43,13 +44,16 @@ __all__ = [
     "daily",
     "described",
     "footer",
+    "footer_lines",
     "hanging",
     "heading",
     "in_currency",
     "is_amount",
     "layers",
     "levers",
+    "like",
     "monthly",
+    "percent",
     "report",
     "session",
     "weekly",

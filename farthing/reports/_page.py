@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -34,7 +34,18 @@ def document(title: str, head: str, under: Iterable[str], body: Iterable[str]) -
 """
 
 
-def card(title: str, under: str, inside: str) -> str:
-    """A box; `inside` is HTML."""
+def card(title: str, under: str, inside: str, *, breaks: bool = False) -> str:
+    """A box; with `breaks` it begins on a new sheet of paper. `inside` is HTML."""
     dim = f'<p class="dim">{escape(under)}</p>' if under else ""
-    return f'<section class="card"><h2>{escape(title)}</h2>{dim}{inside}</section>'
+    kind = " breaks" if breaks else ""
+    return f'<section class="card{kind}"><h2>{escape(title)}</h2>{dim}{inside}</section>'
+
+
+def cards(found: Iterable[Sequence[str]]) -> str:
+    """Figures side by side: what, how much, a word on it, and `good` or `more` for those that are."""
+    boxes = "".join(
+        f'<div class="card"><p class="dim">{escape(title)}</p><div class="big{f" {kind[0]}" if kind else ""}">'
+        f'{escape(big)}</div><p class="dim">{escape(under)}</p></div>'
+        for title, big, under, *kind in found
+    )
+    return f'<div class="cards">{boxes}</div>'

@@ -42,6 +42,12 @@ class Table:
         """The rows, for Arrow, Polars or pandas."""
         return Frame(self.columns, self.rows)
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """For Jupyter and marimo."""
+        from farthing.reports._shown import bundle
+
+        return bundle(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:

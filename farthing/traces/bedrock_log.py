@@ -194,9 +194,14 @@ def _usage(answer: Any) -> Vector | None:
         if not isinstance(block, dict):
             continue
         try:
-            tokens = read_usage(block).parts[0].tokens
+            reading = read_usage(block)
         except Rejected:
             continue
+        tokens = reading.parts[0].tokens
+        if found and "ttl" in reading.assumed:  # a stream's end does not say for how long, its beginning does
+            written = tokens.cache_write_5m + tokens.cache_write_1h
+            hour = min(found.cache_write_1h, written)
+            tokens = tokens._replace(cache_write_5m=written - hour, cache_write_1h=hour)
         if found is None or tokens.prompt:
             found = tokens._replace(output=max(tokens.output, found.output if found else 0))
         else:

@@ -1,7 +1,8 @@
 """Who may see what: keys, sessions, roles, tokens against forged requests, a limit on guessing, the audit log.
 
-On loopback nobody logs in: whoever is there is admin. Elsewhere a key opens a session, or goes along with each request
-as a bearer token. A key without teams is a viewer of all; with teams it sees theirs alone; an admin may also apply.
+On loopback nobody logs in: whoever is there is admin. Elsewhere a key, or a login at a provider, opens a session;
+or a key goes along with each request as a bearer token. Who has no teams is a viewer of all; with teams one sees theirs
+alone; an admin may also apply.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import threading
 from collections import OrderedDict
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from farthing.cells import Where
 from farthing.gateway._keys import Key, Keys
+
+if TYPE_CHECKING:
+    from farthing.web._oidc import Provider
 
 KEYS_NAME = "farthing-web-keys.json"
 AUDIT_NAME = "farthing-web-audit.jsonl"
@@ -36,7 +40,7 @@ class Who(NamedTuple):
     role: str  # viewer or admin
     teams: tuple[str, ...] = ()
     csrf: str = ""
-    digest: str = ""  # of the key's secret: a session ends with it
+    digest: str = ""  # of the key's secret: a session ends with it; "" for who came from a provider
 
     @property
     def scope(self) -> tuple[Where, ...]:
@@ -47,16 +51,32 @@ class Who(NamedTuple):
         return self.role == "admin"
 
 
+class OidcError(Exception):
+    """Nobody is logged in: `problem` is what the login page explains, the text is for the server's log."""
+
+    def __init__(self, problem: str, why: str) -> None:
+        super().__init__(why)
+        self.problem = problem
+
+
 class Session(NamedTuple):
     who: Who
     ends: datetime
 
 
 class Access:
-    """`keys` None: no login, which `local` may have alone."""
+    """`keys` None: no login, which `local` may have alone. `oidc` is another way in beside keys."""
 
-    def __init__(self, keys: Keys | None, *, secure: bool = False, audit: Path | None = None) -> None:
+    def __init__(
+        self,
+        keys: Keys | None,
+        *,
+        secure: bool = False,
+        audit: Path | None = None,
+        oidc: Provider | None = None,
+    ) -> None:
         self.keys = keys
+        self.oidc = oidc
         self.secure = secure
         self.local = Who(_user(), "admin", csrf=secrets.token_urlsafe(24))
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -86,6 +106,8 @@ class Access:
 
     def _holds(self, who: Who, now: datetime) -> bool:
         """A revoked key ends its sessions, and one that was given other teams does too."""
+        if not who.digest:
+            return True
         assert self.keys is not None
         key = self.keys.of_digest(who.digest, now)
         return key is not None and _who(key)[:3] == who[:3]
@@ -97,11 +119,15 @@ class Access:
         if key is None:
             self.missed(address, now)
             return None
+        return self.opened(_who(key), address, now)
+
+    def opened(self, who: Who, address: str, now: datetime, hours: int = SESSION_HOURS) -> tuple[str, Who]:
+        """A session of theirs: its cookie, and who it is of."""
         cookie = secrets.token_urlsafe(32)
-        who = _who(key)._replace(csrf=secrets.token_urlsafe(24))
+        who = who._replace(csrf=secrets.token_urlsafe(24))
         with self._lock:
             self._tries.pop(address, None)
-            self._sessions[cookie] = Session(who, now + timedelta(hours=SESSION_HOURS))
+            self._sessions[cookie] = Session(who, now + timedelta(hours=hours))
             while len(self._sessions) > MOST_SESSIONS:
                 self._sessions.popitem(last=False)
         return cookie, who

@@ -7,13 +7,14 @@ nobody waits for a savings plan to see the bill.
 from __future__ import annotations
 
 import gzip
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,6 +63,14 @@ class Packed(NamedTuple):
 class _Kept(NamedTuple):
     made: Packed
     at: datetime
+    state: Any  # of what it was made from
+
+
+_FRESH, _NOT_FRESH = (
+    b'"fresh":true',
+    b'"fresh":false',
+)  # quotes inside of a JSON text are escaped: it is the key
+log = logging.getLogger("farthing.web")
 
 
 @dataclass
@@ -83,6 +92,7 @@ class Books:
     _parts: OrderedDict[Any, Any] = field(init=False, default_factory=OrderedDict)
     _turns: dict[bool, threading.RLock] = field(init=False)
     _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
+    _making: set[Any] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self._turns = {False: threading.RLock(), True: threading.RLock()}
@@ -102,9 +112,20 @@ class Books:
         return Ledger(self.folder)
 
     def warm(self) -> None:
-        """Make the first page before somebody asks, and with it the sums. What is at fault, whoever asks is told."""
-        with suppress(ValueError, LedgerError, OSError):
-            self.json("bill", (), Who("", "viewer"))
+        """Make the first page before somebody asks, and with it the sums; then those that take long.
+
+        What is at fault, whoever asks is told.
+        """
+        for name in ("bill", "budgets", "reconcile", "cache", "savings"):
+            self._making.add(name)
+            with suppress(ValueError, LedgerError, OSError):
+                self.json(name, (), Who("", "viewer"))
+            self._making.discard(name)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being made that nobody waits for."""
+        return bool(self._making)
 
     # --- pages
 
@@ -139,20 +160,49 @@ class Books:
     def _once(
         self, key: Any, name: str, query: Query, who: Who, make: Callable[[Page, View], bytes]
     ) -> Packed:
-        """Made once for all who ask the same of the same state of the books."""
-        now, slow = self.clock(), PAGES[name].slow
-        key = (key, self._state(), _stamp(self.policy))
+        """Made once for all who ask the same of the same state of the books.
+
+        Where that takes long, the last answer is served as no longer fresh, and another is made meanwhile. What
+        somebody did (the policy, farthing.toml) is seen at once.
+        """
+        slow, state = PAGES[name].slow, (self._state(), _stamp(self.policy))
+        key = (key, *((_stamp(Path(self.config)), state[1]) if slow else state))
         kept = self._kept.get(key)
-        if kept and (now - kept.at).total_seconds() < (KEPT_SLOW_S if slow else KEPT_S):
+        old = kept is None or (self.clock() - kept.at).total_seconds() >= (KEPT_SLOW_S if slow else KEPT_S)
+        if kept and not old and kept.state == state:
             return kept.made
-        with self._turns[slow]:
-            plain = make(*self._page(name, query, who))
-        made = Packed(plain, gzip.compress(plain, 5, mtime=0))
-        self._kept[key] = _Kept(made, now)
+        if kept and slow and _FRESH in kept.made.plain:
+            self._make_meanwhile(key, partial(self._make, key, state, name, query, who, make))
+            return _packed(kept.made.plain.replace(_FRESH, _NOT_FRESH, 1))
+        return self._make(key, state, name, query, who, make)
+
+    def _make(
+        self, key: Any, state: Any, name: str, query: Query, who: Who, make: Callable[[Page, View], bytes]
+    ) -> Packed:
+        with self._turns[PAGES[name].slow]:
+            now = self.clock()
+            made = _packed(make(*self._page(name, query, who)))
+        self._kept[key] = _Kept(made, now, state)
         with suppress(KeyError):  # another thread was quicker
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
         return made
+
+    def _make_meanwhile(self, key: Any, make: Callable[[], Any]) -> None:
+        """Once, however many ask. What is at fault is told to whoever asks when nothing is kept any more."""
+
+        def work() -> None:
+            try:
+                make()
+            except Exception as error:  # noqa: BLE001 - a thread has nobody to tell
+                self._kept.pop(key, None)
+                log.warning("%s", error)
+            finally:
+                self._making.discard(key)
+
+        if key not in self._making:
+            self._making.add(key)
+            threading.Thread(target=work, daemon=True).start()
 
     def _page(self, name: str, query: Query, who: Who) -> tuple[Page, View]:
         made = PAGES[name]
@@ -200,6 +250,10 @@ class Books:
 
 
 MAIN = {"bill": "models", "explore": "groups", "cache": "days", "savings": "advice", "reconcile": "causes"}
+
+
+def _packed(plain: bytes) -> Packed:
+    return Packed(plain, gzip.compress(plain, 5, mtime=0))
 
 
 def _stamp(path: Path) -> int:

@@ -1,6 +1,9 @@
-"""The page that asks for a key: a form, without script."""
+"""The page that asks who somebody is: a form for a key, a way to the company's own login; without script."""
 
 from __future__ import annotations
+
+from html import escape
+from urllib.parse import urlencode
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -8,22 +11,50 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>farthing: log in</title>
+<title>Log in · farthing</title>
+<link rel="icon" href="/static/mark.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/static/style.css">
 </head>
-<body>
+<body class="login">
 <main>
-<h1>farthing</h1>
-{wrong}<form method="post" action="/login">
-<p><label>Key <input type="password" name="key" autocomplete="current-password" required autofocus></label>
-<button>Log in</button></p>
-</form>
-<p>An admin makes one with <code>farthing web key add NAME</code>.</p>
+<p class="brand"><img src="/static/mark.svg" alt="" width="28" height="28">Farthing</p>
+<h1>Log in</h1>
+{problem}{ways}
 </main>
 </body>
 </html>
 """
-_WRONG = '<p role="alert">No such key is in force. Check it, or ask for another.</p>\n'
+_OIDC = '<p><a class="button main wide" href="{href}"{first}>Log in with your company account</a></p>\n'
+_KEY = """<form method="post" action="/login">
+{then}<p><label for="key">Key</label>
+<input id="key" type="password" name="key" autocomplete="current-password" placeholder="ftg_…" required{first}></p>
+<p><button class="{button}">Log in with a key</button></p>
+</form>
+<p class="dim">An admin makes a key with <code>farthing web key add NAME</code>.</p>
+"""
+_PROBLEMS = {
+    "wrong": "No such key is in force. Check it, or ask an admin for another.",
+    "expired": "That login was begun in another window, or too long ago. Begin again.",
+    "denied": "Your provider did not let you in. Ask whoever runs it for access to farthing.",
+    "groups": (
+        "You are known, and in no group that may see this. Ask an admin to name one of your groups "
+        "under [web.oidc.groups] of farthing.toml."
+    ),
+    "provider": "Your provider could not be asked. Try again; the server’s own output says what is wrong.",
+    "refused": "What your provider sent back is not to be believed. Begin again; the server’s own output says why.",
+}
 
 
-def form(wrong: str) -> str:
-    return _PAGE.format(wrong=_WRONG if wrong else "")
+def form(problem: str, then: str, *, oidc: bool, keys: bool) -> str:
+    """`then` is the page of ours to go on to; without a provider there is always the form for a key."""
+    said = _PROBLEMS.get(problem, "")
+    ways = []
+    if oidc:
+        href = f"/login/oidc?{urlencode({'next': then})}" if then else "/login/oidc"
+        ways.append(_OIDC.format(href=escape(href), first=" autofocus"))
+    if keys or not oidc:
+        hidden = f'<input type="hidden" name="next" value="{escape(then)}">\n' if then else ""
+        first, button = ("", "wide") if oidc else (" autofocus", "main wide")
+        ways.append(_KEY.format(then=hidden, first=first, button=button))
+    alert = f'<p class="problem" role="alert">{escape(said)}</p>\n' if said else ""
+    return _PAGE.format(problem=alert, ways='<p class="or">or</p>\n'.join(ways))

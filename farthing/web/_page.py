@@ -238,6 +238,12 @@ class Page:
     failed: bool = False
     extra: Row = field(default_factory=dict)  # further top-level values
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """For Jupyter and marimo."""
+        from farthing.web._drawn import bundle
+
+        return bundle(self)
+
 
 @dataclass(frozen=True)
 class Made:
@@ -300,6 +306,7 @@ def as_json(name: str, made: Page, view: View) -> Row:
         "book": question.book.digest,
         "rows_from": view.link(calls="50"),
         "generated_at": f"{view.now:%Y-%m-%dT%H:%M:%SZ}",
+        "fresh": True,
         "failed": made.failed,
         **({"missing": missing} if missing else {}),
         **plain(made.extra),

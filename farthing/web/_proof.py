@@ -174,9 +174,10 @@ def prices(view: View, model: str = "") -> Page:
         "sources": _sources(cards),
         "ahead": _ahead(view, used),
     }
+    coming = [row for row in tables["ahead"].rows if row["state"] == "ahead"]
     kpis = [
         Kpi("models", "Models in use", "count", len(dearest)),
-        Kpi("ahead", "Changes ahead", "count", len(tables["ahead"].rows), f"within {AHEAD_DAYS} days"),
+        Kpi("ahead", "Changes ahead", "count", len(coming), f"within {AHEAD_DAYS} days"),
     ]
     found = cells(view.ledger, view.question)
     extra: Row = {"models": list(dearest)}
@@ -246,8 +247,14 @@ def _ahead(view: View, used: dict[tuple[str, str], list[int]]) -> Sheet:
                 "starts": f"{card.starts:%Y-%m-%d}", "calls": used[pair][0], "usd": used[pair][1],
                 "source": card.source,
             })  # fmt: skip
-    rows.sort(key=lambda row: (row["starts"], row["model"], row["what"]))
-    columns = ("model", "platform", "what", "starts", "calls", "usd", "source")
+    for row in rows:
+        row["state"] = "ahead" if row["starts"] > str(today) else "in force"
+    rows.sort(key=lambda row: (row["state"], row["starts"], row["model"], row["what"]))
+    columns = ("model", "platform", "what", "state", "starts", "calls", "usd", "source")
     return Sheet(
-        "What changes soon", columns, rows, ("model",), empty=f"nothing known within {AHEAD_DAYS} days"
+        "What changes soon, and what has",
+        columns,
+        rows,
+        ("model",),
+        empty=f"nothing known within {AHEAD_DAYS} days",
     )

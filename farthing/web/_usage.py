@@ -96,7 +96,9 @@ def share(part: int, whole: int) -> str:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{part * 100 // whole} %" if whole else ""
+    """Rounded towards nothing, whichever way it goes."""
+    size = abs(part) * 100 // whole if whole else 0
+    return f"{'−' if part < 0 and size else ''}{size} %" if whole else ""
 
 
 # --- explore ---------------------------------------------------------------------------------------------------------
@@ -110,7 +112,10 @@ def explore(view: View, keys: str = "model", calls: str = "", after: str = "") -
     made = view.report("by", keys=named or ("model",))
     groups = sheet(made, made.title, [key for key in named if key != "meter"])
     groups.total = total(
-        groups.rows, *({"calls"} - ({"calls"} if "meter" in named else set())), "tokens", "usd"
+        groups.rows,
+        *(() if "meter" in named else ("calls",)),
+        *(name for name in ("tokens", *METERS) if name in groups.columns),
+        "usd",
     )
     notes = []
     if len(groups.rows) > MOST_GROUPS:
@@ -181,12 +186,29 @@ def why(view: View, **days: str) -> Page:
     ]
     notes = [f"{found.unpriced_calls:,} calls without a price are in neither"] if found.unpriced_calls else []
     if all(spans[i] == default for i, default in enumerate(_spans(view, "", "") or ())):
-        notes.append("choose other days with from and to")
+        notes.append(_by_itself(view, earlier, later))
     tables = {"steps": Sheet("From one to the other", ("name", "usd", "least_usd", "most_usd"), rows)}
     return Page(
         "Why it moved", tables, kpis, heading(under), footer(view.ledger, view.question, under), notes,
         extra={"from": _span(earlier), "to": _span(later)},
     )  # fmt: skip
+
+
+def _by_itself(view: View, earlier: tuple[date, date], later: tuple[date, date]) -> str:
+    """How the days came to be that nobody chose, and where others are chosen."""
+    days = (later[1] - later[0]).days + 1
+    used = view.ledger.days()
+    whole = (
+        f"the last {days} days"
+        if not (view.question.since or view.question.until)
+        else f"the {days} days of the filter"
+    )
+    note = f"no days were chosen: {whole} are compared with the {days} before; Earlier and Later choose others"
+    if used and earlier[0] < used[0].date():
+        note += (
+            f"; the ledger begins on {used[0]:%Y-%m-%d}, within the earlier days, which are short for that"
+        )
+    return note
 
 
 def _spans(view: View, earlier: str, later: str) -> tuple[tuple[date, date], tuple[date, date]] | None:
@@ -195,7 +217,8 @@ def _spans(view: View, earlier: str, later: str) -> tuple[tuple[date, date], tup
     if used is None:
         return None
     last = view.question.until or used[1].date() - DAY
-    first = view.question.since or max(last - (COMPARED_DAYS - 1) * DAY, last - (last - used[0].date()) // 2)
+    half = ((last - used[0].date()).days + 1) // 2  # so that the days before are in the ledger too
+    first = view.question.since or last - (max(1, min(COMPARED_DAYS, half)) - 1) * DAY
     to = parse_span(later, "to") if later else (first, last)
     if earlier:
         return parse_span(earlier, "from"), to
@@ -232,13 +255,16 @@ def endpoints(view: View) -> Page:
     made = view.report("endpoints")
     table = sheet(made, "Models by endpoint", made.columns[:4])
     table.total = total(made.rows, "calls", "tokens", "usd", "premium_usd")
-    cost, premium = table.total["usd"] or 0, table.total["premium_usd"] or 0
+    cost, premium = table.total["usd"] or 0, table.total["premium_usd"]
     at_global = sum(row["usd"] or 0 for row in made.rows if row["endpoint"] == "global")
+    of_cost = "" if premium is None else f"{_percent(premium, cost)} of the cost"
     kpis = [
-        Kpi("premium", "Endpoint premium", "usd", premium, f"{_percent(premium, cost)} of the cost"),
+        Kpi("premium", "Endpoint premium", "usd", premium, of_cost),
         Kpi("global", "At global endpoints", "share", share(at_global, cost), "of the cost"),
     ]
-    return Page("Endpoints", {"endpoints": table}, kpis, made.heading, made.footer)
+    unknown = sum(row["premium_usd"] is None for row in made.rows)
+    notes = [f"the premium of {unknown} rows is unknown: they have no price"] if unknown else []
+    return Page("Endpoints", {"endpoints": table}, kpis, made.heading, made.footer, notes)
 
 
 @page("What went as batches, and what the rest would save if it could wait.")

@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from farthing.ledger import LedgerError
 from farthing.policy import PolicyError, undo, write
-from farthing.web._access import Access, Who
+from farthing.web._access import Access, OidcError, Who
 from farthing.web._books import ORDER, Books, Packed
 from farthing.web._live import Place, end_of, event, follow, rows_of
 from farthing.web._login import form
@@ -31,7 +31,7 @@ from farthing.web._static import Asset, Assets
 
 # A chart sets styles of its own elements; nothing else comes from anywhere but this server, and no script from a page.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -78,6 +78,8 @@ class Web:
             Route("/", self._guarded(self.root)),
             Route("/login", self._open(self.login_page), methods=["GET"]),
             Route("/login", self._open(self.login), methods=["POST"]),
+            Route("/login/oidc", self._open(self.oidc_begin)),
+            Route("/login/oidc/done", self._open(self.oidc_end)),
             Route("/logout", self._guarded(self.logout), methods=["POST"]),
             Route("/session.json", self._guarded(self.session)),
             Route("/static/{name:path}", self._open(self.static)),
@@ -127,7 +129,7 @@ class Web:
             who = self._who(request)
             if who is None:
                 if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-                    return RedirectResponse("/login", 303)
+                    return RedirectResponse(_login_at(request.url.path, request.url.query), 303)
                 raise Refused(
                     401, "nobody is logged in", "log in at /login, or send a key: authorization: Bearer ..."
                 )
@@ -219,7 +221,11 @@ class Web:
     async def login_page(self, request: Request) -> Response:
         if self.access.keys is None:
             return RedirectResponse("/bill", 303)
-        return Response(form(request.query_params.get("wrong", "")), media_type="text/html")
+        page = form(
+            request.query_params.get("problem", ""), _page_in(request.query_params.get("next", "")),
+            oidc=self.access.oidc is not None, keys=self.access.oidc is None or len(self.access.keys) > 0,
+        )  # fmt: skip
+        return Response(page, media_type="text/html")
 
     async def login(self, request: Request) -> Response:
         """A form's key becomes a session. Another site's form is refused: it would log somebody in as another."""
@@ -233,26 +239,74 @@ class Web:
         if waits := self.access.waits_s(address, now):
             self._note(request, "", "login refused", why="too many tries")
             raise Refused(429, "too many wrong keys", f"wait {waits} s", **{"retry-after": str(waits)})
-        token = _form(await _body(request)).get("key", "")
-        opened = self.access.login(token, address, now)
+        said = _form(await _body(request))
+        opened = self.access.login(said.get("key", ""), address, now)
         if opened is None:
             self._note(request, "", "login failed")
-            return RedirectResponse("/login?wrong=1", 303)
+            return RedirectResponse(_login_at(said.get("next", ""), problem="wrong"), 303)
         cookie, who = opened
         self._note(request, who.name, "login", role=who.role)
-        found = RedirectResponse("/bill", 303)
-        found.set_cookie(
-            self.access.cookie, cookie, path="/", httponly=True, samesite="lax", secure=self.access.secure
-        )
+        return self._entered(_page_in(said.get("next", "")), cookie)
+
+    def _entered(self, then: str, cookie: str) -> Response:
+        found = RedirectResponse(then or "/bill", 303)
+        found.set_cookie(self.access.cookie, cookie, **self._cookie)
         return found
+
+    @property
+    def _cookie(self) -> dict[str, Any]:
+        return {"path": "/", "httponly": True, "samesite": "lax", "secure": self.access.secure}
+
+    async def oidc_begin(self, request: Request) -> Response:
+        """To the provider, with what it must come back with. The state is this browser's: a cookie says so."""
+        if self.access.oidc is None:
+            return RedirectResponse("/login", 303)
+        then = _page_in(request.query_params.get("next", ""))
+        back = (
+            f"{'https' if self.access.secure else 'http'}://{request.headers.get('host', '')}/login/oidc/done"
+        )
+        try:
+            address, state = await self.access.oidc.begin(back, then)
+        except OidcError as error:
+            return self._not_in(request, error, then)
+        found = RedirectResponse(address, 303)
+        found.set_cookie(f"{self.access.cookie}-login", state, max_age=600, **self._cookie)
+        return found
+
+    async def oidc_end(self, request: Request) -> Response:
+        """Back from the provider: its token becomes a session, as a key does."""
+        if self.access.oidc is None:
+            return RedirectResponse("/login", 303)
+        now, address = self.books.clock(), _address(request)
+        if waits := self.access.waits_s(address, now):
+            raise Refused(429, "too many tries", f"wait {waits} s", **{"retry-after": str(waits)})
+        state = request.cookies.get(f"{self.access.cookie}-login", "")
+        try:
+            who, subject, then = await self.access.oidc.end(request.query_params, state)
+        except OidcError as error:
+            if error.problem == "refused":
+                self.access.missed(address, now)
+            return self._not_in(request, error, "")
+        cookie, who = self.access.opened(who, address, now, self.access.oidc.settings.session_hours)
+        self._note(request, who.name, "login", role=who.role, by="oidc", subject=subject[:200])
+        found = self._entered(then, cookie)
+        found.delete_cookie(f"{self.access.cookie}-login", **self._cookie)
+        return found
+
+    def _not_in(self, request: Request, error: OidcError, then: str) -> Response:
+        log.warning("login: %s", error)
+        self._note(request, "", "login failed", by="oidc", why=str(error)[:300])
+        return RedirectResponse(_login_at(then, problem=error.problem), 303)
 
     async def logout(self, request: Request, who: Who) -> Response:
         self.access.logout(request.cookies.get(self.access.cookie, ""))
         self._note(request, who.name, "logout")
-        found = _said(200, {"logged_out": True})
-        found.delete_cookie(
-            self.access.cookie, path="/", secure=self.access.secure, httponly=True, samesite="lax"
-        )
+        then = "/login"
+        if self.access.oidc is not None and not who.digest:
+            home = f"{'https' if self.access.secure else 'http'}://{request.headers.get('host', '')}/login"
+            then = await self.access.oidc.leaving(home) or then
+        found = _said(200, {"logged_out": True, "next": then})
+        found.delete_cookie(self.access.cookie, **self._cookie)
         return found
 
     # --- the policy
@@ -375,6 +429,20 @@ def _known(name: str) -> str:
     if name not in PAGES:
         raise Refused(404, f"no page {name[:100]}", f"there are {', '.join(ORDER)}")
     return name
+
+
+def _page_in(text: str) -> str:
+    """The page of ours that a link names; "" for what leads anywhere else."""
+    name, _, query = text.removeprefix("/").partition("?")
+    return f"/{name}{'?' if query else ''}{query}" if text.startswith("/") and name in PAGES else ""
+
+
+def _login_at(path: str, query: str = "", problem: str = "") -> str:
+    """The login page, which leads on to what was asked for."""
+    then = _page_in(f"{path}{'?' if query else ''}{query}")
+    said = {"problem": problem, "next": "" if then == "/bill" else then}
+    asked = urlencode({name: value for name, value in said.items() if value})
+    return f"/login?{asked}" if asked else "/login"
 
 
 def _address(request: Request) -> str:

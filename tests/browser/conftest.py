@@ -38,33 +38,53 @@ def address(folder):
         yield url
 
 
+@pytest.fixture(scope="module")
+def tabs(browser):
+    """The page of each kind of browser: to begin a new one costs more than what is drawn on it."""
+    kept = {}
+
+    def tab(at, size, *, phone, **more):
+        kind = (at, phone, *sorted(more.items()))
+        if kind not in kept:
+            kept[kind] = browser.new_context(base_url=at, viewport=size, has_touch=phone, **more).new_page()
+        return kept[kind]
+
+    return tab
+
+
 @pytest.fixture
-def open_page(browser, address):
-    """open_page("/bill?...", theme=, phone=): a page that is drawn. At its end nothing may have gone wrong in it."""
+def open_page(tabs, address):
+    """open_page("/bill?...", theme=, phone=): a page that is drawn. At its end nothing may have gone wrong in it.
+
+    It is the same page whenever it is opened, with nothing kept from before.
+    """
     opened = []
     faults = []
 
     def open_(path, theme="light", *, phone=False, at=address, **more):
         size = {"width": 390, "height": 844} if phone else {"width": 1360, "height": 900}
-        context = browser.new_context(
-            base_url=at, viewport=size, color_scheme=theme, reduced_motion="reduce", has_touch=phone, **more
-        )
-        opened.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(f"{path}: {error}"))
-        page.on(
-            "console", lambda said: faults.append(f"{path}: {said.text}") if said.type == "error" else None
-        )
-        page.on("request", lambda asked: _inside(asked.url, at, faults))
+        page = tabs(at, size, phone=phone, **more)
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        heard = {
+            "pageerror": lambda error: faults.append(f"{path}: {error}"),
+            "console": lambda said: faults.append(f"{path}: {said.text}") if said.type == "error" else None,
+            "request": lambda asked: _inside(asked.url, at, faults),
+        }
+        opened.append((page, heard))
+        page.once("framenavigated", lambda _: faults.clear())  # what was shown before is broken off
+        for event, hear in heard.items():
+            page.on(event, hear)
         page.goto(path)
         drawn(page)
         return page
 
     yield open_
-    found = list(faults)  # closing breaks streams off, which is told as a fault too
-    for context in opened:
-        context.close()
-    assert not found
+    for page, heard in opened:
+        for event, hear in heard.items():
+            page.remove_listener(event, hear)
+        page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        page.context.clear_cookies()
+    assert not faults
 
 
 def drawn(page):

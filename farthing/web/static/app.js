@@ -10,6 +10,10 @@ import { across, go, here } from "./state.js";
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const GHOST_MS = 200; // what takes less needs no sign of waiting
+const AGAIN_MS = 3_000; // after which it is asked whether a page was made anew
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let again;
 
 /** @type {AbortController | null} */
 let asking = null;
@@ -27,6 +31,7 @@ const session = fetch("/session.json").then(
 /** @param {string} name */
 async function load(name = here()) {
   asking?.abort();
+  clearTimeout(again);
   const mine = (asking = new AbortController());
   asked = location.pathname + location.search;
   const another = name !== shown;
@@ -44,7 +49,8 @@ async function load(name = here()) {
       fetch(`/${name}.json${location.search}`, { signal: mine.signal }),
       session,
     ]);
-    if (answer.status === 401) return location.assign("/login");
+    if (answer.status === 401)
+      return location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
     const page = await answer
       .json()
       .catch(() => ({ error: `the server answered ${answer.status}`, mend: "look at what it printed" }));
@@ -54,6 +60,7 @@ async function load(name = here()) {
     if (answer.ok) draw(name, page, who);
     else replace(errorCard(page.error, page.mend, () => load(name)));
     settle(name, another, focused, opened);
+    if (page.fresh === false) again = setTimeout(() => load(name), AGAIN_MS);
   } catch (error) {
     clearTimeout(waiting);
     if (mine.signal.aborted) return undefined;
@@ -197,8 +204,8 @@ session.then((who) => {
   const place = document.getElementById("who");
   const teams = who.teams?.length ? `only ${who.teams.join(", ")}` : "";
   const leaveIt = async () => {
-    await fetch("/logout", { method: "POST", headers: { "x-csrf-token": who.csrf } });
-    location.assign("/login");
+    const answer = await fetch("/logout", { method: "POST", headers: { "x-csrf-token": who.csrf } });
+    location.assign((await answer.json()).next ?? "/login");
   };
   place?.replaceChildren(
     ...(who.demo ? [h("span", { class: "badge" }, "made-up data")] : []),

@@ -154,13 +154,18 @@ function framed(option, found) {
   };
 }
 
-/** @param {Colours} found */
+/** @param {Colours} found @param {Record<string, any>} [more] */
 export function valueAxis(found, more = {}) {
   return {
     type: "value",
     axisLine: { show: false },
     axisTick: { show: false },
-    axisLabel: { color: found.muted, hideOverlap: true, formatter: (/** @type {number} */ v) => say.moneyShort(v) },
+    axisLabel: {
+      color: found.muted,
+      hideOverlap: true,
+      showMinLabel: !more.min, // which stands where it falls, and is said below the chart
+      formatter: (/** @type {number} */ v) => say.moneyShort(v),
+    },
     splitLine: { lineStyle: { color: found.line, type: "dashed" } },
     ...more,
   };

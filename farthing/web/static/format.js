@@ -41,8 +41,16 @@ export function money(value, { sign = false, whole = false, currency = "USD" } =
 /** An amount for an axis: $1.2K. @param {number} amount @param {string} [currency] */
 export function moneyShort(amount, currency = "USD") {
   const size = Math.abs(amount);
-  const digits = size !== 0 && size < 10 ? String(Number(size.toPrecision(2))) : COMPACT.format(size);
+  const parts = size >= 0.1 && size < 1000 && !Number.isInteger(size);
+  const tiny = size !== 0 && size < 0.1;
+  const digits = parts ? size.toFixed(2) : tiny ? String(Number(size.toPrecision(2))) : COMPACT.format(size);
   return `${amount < 0 ? MINUS : ""}${unit(currency)}${digits}`;
+}
+
+/** A rate, exact, with cents at least, so that a column of them stands in line. @param {string} value */
+function rate(value) {
+  const [dollars, parts = ""] = value.split(".");
+  return `$${dollars}.${parts.padEnd(2, "0")}`;
 }
 
 /** @param {unknown} value */
@@ -129,7 +137,7 @@ export function cell(value, kind, page) {
     case "rate":
       return Number(value) === 0
         ? { text: UNKNOWN, exact: "no such rate" }
-        : { text: `$${value}`, exact: `$${value} per million tokens` };
+        : { text: rate(String(value)), exact: `$${value} per million tokens` };
     case "day":
       return { text: day(String(value)), exact: String(value) };
     case "time":

@@ -153,7 +153,14 @@ export const PAGES = {
   budgets: {
     lead: "What is spent of each budget, what is left and what is to come.",
     filters: (page) => filters(page, { keys: false }),
-    body: (page) => [tableCard(page, "budgets", { limit: 100, cells: budgetCells })],
+    body: (page) => [
+      tableCard(page, "budgets", {
+        limit: 100,
+        major: ["percent"],
+        minor: ["period", "limit_usd", "left_usd", "forecast_usd", "low_usd", "high_usd"],
+        cells: budgetCells,
+      }),
+    ],
   },
   prices: {
     lead: "The rates in force, how they came to be, where they are from, and what changes soon.",
@@ -185,14 +192,14 @@ export const PAGES = {
           { title: "Output, $ per million tokens", under: "At the endpoint with the lowest rate" },
         ),
       ),
-      tableCard(page, "ahead", { under: "Of models in use" }),
+      tableCard(page, "ahead", { under: "Of models in use", minor: ["calls", "state"] }),
       tableCard(page, "now", {
         limit: 20,
         hide: ["zone"],
-        major: ["mode", "input", "output", "cache_read"],
-        minor: ["starts"],
+        major: ["input", "output"],
+        minor: ["starts", "above"],
       }),
-      tableCard(page, "sources", {}),
+      tableCard(page, "sources", { major: ["source"], minor: ["accessed"] }),
     ],
   },
   live: {

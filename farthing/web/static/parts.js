@@ -59,7 +59,11 @@ export function kpis(page) {
     ...page.kpis.map((/** @type {any} */ kpi) => {
       const { exact } = say.cell(kpi.value, kpi.kind, page);
       const text =
-        kpi.kind === "usd" ? say.money(kpi.value, { whole: true }) : say.cell(kpi.value, kpi.kind, page).text;
+        kpi.kind !== "usd"
+          ? say.cell(kpi.value, kpi.kind, page).text
+          : kpi.value === null
+            ? "unknown"
+            : say.money(kpi.value, { whole: true });
       const href = kpi._rows ?? page.rows_from;
       return h(
         "div",
@@ -158,7 +162,13 @@ export function context(page) {
     page.currency ?? "USD",
     page.heading,
   ];
-  return h("p", { class: "context" }, parts.filter(Boolean).join(" · "));
+  const old = page.fresh === false ? h("span", { class: "old" }, freshness(page)) : null;
+  return h("p", { class: "context" }, parts.filter(Boolean).join(" · "), old);
+}
+
+/** What takes long is shown as it was, while it is made anew. @param {Page} page */
+function freshness(page) {
+  return ` · as of ${say.time(page.generated_at, page.tz)}, being made anew`;
 }
 
 /** @param {Page} page */

@@ -29,7 +29,7 @@ export function savings(page, who) {
         under: "What each lever saves, one after the other, of what is allowed and proved",
       }),
     ),
-    half(page.tables.rules ? tableCard(page, "rules", { hide: ["note"] }) : null),
+    half(page.tables.rules ? tableCard(page, "rules", { hide: ["note"], minor: ["says"] }) : null),
     adviceCard(page, who),
     half(policyCard(page, who)),
     half(versionsCard(page, who)),

@@ -29,6 +29,8 @@ const ALWAYS_MINOR = [
   "tokens",
 ];
 
+const UNKNOWN_SUM = { text: "unknown", exact: "" }; // of what has no price
+
 /** The link to a table as CSV, with the filters of the page. @param {string} name */
 export function csv(name) {
   const asked = new URLSearchParams(location.search);
@@ -181,12 +183,13 @@ function bodyRow(row, columns, page, how, most, isTotal = false) {
       if (own) return h("td", { class: classes(column, how.minor ?? []) }, own);
       if (isTotal && !(column.name in row))
         return h("td", { class: classes(column, how.minor ?? []) }, i === 0 ? "All" : "");
-      const { text, exact } = say.cell(row[column.name], column.kind, page);
       const isMoney = column.kind === "usd" || column.kind === "money";
+      const unknown = isMoney && row[column.name] === null && column.name !== "usd";
+      const { text, exact } = unknown ? UNKNOWN_SUM : say.cell(row[column.name], column.kind, page);
       const leads = row._rows && (i === 0 || isMoney);
       // one stop a row for the keyboard: the first cell; the amounts lead to the same place
       const inner = leads ? h("a", { href: row._rows, tabindex: i === 0 ? null : "-1" }, text) : text;
-      const missing = isMoney && text === "no price" ? "missing" : "";
+      const missing = unknown || (isMoney && text === "no price") ? "missing" : "";
       const bar = column.name === how.bar ? barOf(isTotal ? NaN : say.number(row[column.name]), most) : null;
       const short = text.length <= SHORT ? "short" : "";
       const cut = !isTotal && how.cut?.includes(column.name) ? "cut" : "";
