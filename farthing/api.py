@@ -166,7 +166,7 @@ def _errors(file: File) -> list[str]:
 
 
 class _Prices:
-    """Whether records have a price: asked for once a Facts, day and whether the cache was used."""
+    """Whether records have a price: asked for once a day, for what a price depends on."""
 
     def __init__(self, profiles: Mapping[str, str], book: Book | None = None) -> None:
         self._book = book or default_book()
@@ -176,7 +176,7 @@ class _Prices:
     def lacks(self, usage: Usage) -> bool:
         day = usage.at_us // DAY_US
         for facts, tokens in usage.parts:
-            said = facts[1:6], facts[7:9]  # all that a price depends on
+            said = facts[1:6], facts[7:9]  # what Book.place looks at: calls have many more Facts than prices
             box = (said, day, tokens[2] + tokens[3] + tokens[4] > 0)
             lacking = self._lacking.get(box)
             if lacking is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from farthing.fx import amount
 from farthing.meters import METERS
 from farthing.money import usd
-from farthing.reports import Table, footer_lines, is_amount, percent
+from farthing.reports import Table, footer_lines, inert, is_amount, percent
 from farthing.reports import like as _like
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FOLDED = 14  # cells that a column of text has at least, if it needs them
 
 
 def to_csv(table: Table) -> str:
-    """The rows as CSV, amounts exact, empty where unpriced."""
+    """The rows as CSV, amounts exact, empty where unpriced. What a spreadsheet would run is quoted."""
     out = io.StringIO()
     writer = csv.DictWriter(out, table.columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -40,7 +40,7 @@ def to_csv(table: Table) -> str:
 def _csv(name: str, value: Any, currency: str) -> Any:
     if value is None:
         return ""
-    return usd(value) if is_amount(name, currency) else value
+    return usd(value) if is_amount(name, currency) else inert(value)
 
 
 def print_table(table: Table, console: Console) -> None:

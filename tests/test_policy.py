@@ -1,5 +1,6 @@
 """The policy file: what is decided from what is known of a request, what cannot be in it, and how it is read live."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -294,6 +295,23 @@ def test_a_fault_is_one_line_with_file_line_and_mend(path, old, new, says):
     assert str(error.value).startswith(str(path))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shadow", "says"),
+    [
+        ('sample = 101, budget_usd = "1"', "sample = 101: write percent of the calls"),
+        ("sample = 5", "budget_usd = '': write what copies may cost in all"),
+        ('sample = 5, budget_usd = "0"', "budget_usd = '0': write what copies may cost"),
+        ('sample = 5, budget_usd = "1", per_minute = 0', "per_minute = 0: write copies a minute at most"),
+    ],
+)
+def test_copies_have_a_sample_and_a_budget(path, shadow, says):
+    model = 'lever = "model"\nmodel = "claude-sonnet-4-6"\nuse = "claude-haiku-4-5"\nstate = "shadow"'
+    does = f"{model}\nshadow = {{{shadow}}}"
+    path.write_text(GOOD.replace('lever = "endpoint"\nendpoint = "global"', does))
+    with pytest.raises(PolicyError, match=re.escape(says)):
+        load(path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The policy file written: in one step, with what people wrote left alone; every version kept, undone at once."""
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from farthing.policy import (
     APPLIED,
     Marker,
     PolicyError,
+    Shadow,
     adopt,
     decide,
     history_of,
@@ -29,8 +32,9 @@ from farthing.policy import (
     versions,
     write,
 )
+from farthing.policy._file import sign
 from farthing.usage import EPOCH, Facts, Usage
-from tests.policies import CALL, CONFIG, DAY, GOOD, NOW, advice, put
+from tests.policies import CALL, CONFIG, DAY, GLOBAL, GOOD, NOW, advice, put
 
 BOOK = default_book()
 
@@ -414,3 +418,12 @@ def test_savings_applies_and_proposes_what_counts(tmp_path, capsys, monkeypatch)
     assert (entry.name, entry.share, entry.state) == ("support/claude-sonnet-4-6/endpoint", 10, "shadow")
     assert entry.estimate.mid == "0.075"
     assert entry.estimate.of == "0.825"
+
+
+def test_keys_that_came_later_leave_the_sign_of_older_entries_as_it_was():
+    """Else all that farthing has ever written would be a person's after an update."""
+    said = msgspec.to_builtins(GLOBAL)
+    del said["shadow"]
+    assert sign(GLOBAL) == hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
+    shadowed = msgspec.structs.replace(GLOBAL, shadow=Shadow(5, "1"))
+    assert sign(shadowed) != sign(GLOBAL)

@@ -468,6 +468,7 @@ def test_the_report_as_a_command(tmp_path, capsys, monkeypatch):
     code, out, _ = run(capsys, "savings", "report")
     assert "saved $1.35 since adoption; $1.34 was estimated for this traffic" in out
     assert run(capsys, "savings", "report", "--since", "soon")[0] == 2
+    assert run(capsys, "savings", "report", "--every", "soon")[0] == 2
 
 
 def test_the_command_ends_with_1_where_a_lever_does_not_save(tmp_path, capsys, monkeypatch):

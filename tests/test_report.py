@@ -6,8 +6,10 @@ import re
 import shutil
 import sys
 from datetime import UTC, date, datetime
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +35,13 @@ EVIL = "</title><script>alert('x')</script>&\"'<img src=x onerror=y>"
 
 
 class Page(HTMLParser):
-    """The text of a page, its tables and headings, and everything by which it could ask for something."""
+    """The text of a page, its lines, and everything by which it could ask for something."""
 
     def __init__(self, text):
         super().__init__()
-        self.words, self.asks, self.open, self.lines = [], [], [], []
+        self.asks: list[str] = []
+        self.open: list[str] = []
+        self.lines: list[list[str]] = []
         self.feed(text)
         assert self.open == []
 
@@ -59,7 +63,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if data.strip() and "style" not in self.open:
-            self.words.append(data.strip())
             self.lines[-1].append(data.strip())
 
 
@@ -89,7 +92,10 @@ def view(folder, *, billed=False, **more) -> View:
         if billed
         else None
     )
-    given = {"policy": str(folder / "farthing-policy.toml"), "statement": lambda: found} | more
+    given: dict[str, Any] = {
+        "policy": str(folder / "farthing-policy.toml"),
+        "statement": lambda: found,
+    } | more
     return View(given.pop("ledger", Ledger(folder / "ledger")), asked, NOW, **given)
 
 
@@ -157,7 +163,7 @@ def test_the_bill_and_its_causes_are_there_if_one_was_named(made, page, folder):
 
 
 def test_money_in_another_currency(folder):
-    rates = Rates("fx.csv", "d" * 12, {"EUR": {"2026-10": 2}})
+    rates = Rates("fx.csv", "d" * 12, {"EUR": {"2026-10": Fraction(2)}})
     text = _report.to_html(_report.month(view(folder, rates=rates, currency="EUR"), advised=False))
     ledger = Ledger(folder / "ledger")
     total = bill(ledger, Question(*OCTOBER)).parts["waterfall"][-1]["usd"]

@@ -135,13 +135,8 @@ def to_csv(statements: Sequence[TeamStatement]) -> str:
         for share in sorted(made.shares, key=lambda share: (share.part != DIRECT, *share[:4])):
             amounts = [usd(share.money.picos), *([usd(share.money.other)] if exchange else [])]
             words = (made.team, made.month, made.said.cost_centre, share.part, share.day, share.model)
-            writer.writerow([*map(_inert, words), *amounts])
+            writer.writerow([*map(inert, words), *amounts])
     return out.getvalue()
-
-
-def _inert(text: str) -> str:
-    """Spreadsheets run a cell that begins so."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def to_json(made: TeamStatement) -> dict[str, Any]:

@@ -121,4 +121,6 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     import msgspec
 
     said: dict[str, Any] = msgspec.to_builtins(entry)
+    if not entry.shadow:
+        del said["shadow"]
     return {"name": entry.name, **{key: value for key, value in said.items() if value not in ("", ())}}

@@ -57,6 +57,7 @@ def report(
     reached: Reached | None = None,
 ) -> int:
     """A month on one page: bill, days, teams, savings, what is not certain. It runs nothing and asks for nothing."""
+    from farthing.cells import cells
     from farthing.web import _report
 
     asked, money = asked or Asked(), money or InCurrency()
@@ -67,9 +68,9 @@ def report(
         bill = read_statement(statement, "unblended", "", reached=reached, days=(question.since, question.until)) \
             if statement else None  # fmt: skip
         view = _view(ledger, question, team or (), bill, money)
-        made = _report.month(view, advised=savings)
-        if not made.bill.tables["models"].rows:
+        if not cells(ledger, view.question):
             raise BadInput(f"no usage in {_report.days(view)} that fits: the ledger has {_used(ledger)}")
+        made = _report.month(view, advised=savings)
         code = faults(bill) if bill else 0
         if asked.json:
             write_json(_report.to_json(made))

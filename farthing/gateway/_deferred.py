@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -40,15 +40,14 @@ from farthing.gateway._batch_queue import (
 )
 from farthing.gateway._batch_settings import Settings, kept, margin_of, pace_of
 from farthing.gateway._guard import PROTOCOL
+from farthing.gateway._keys import Key
+from farthing.gateway._metrics import Metrics
 from farthing.gateway._plan import Plan, leveled
-from farthing.gateway._reply import Failure, Send, answer
+from farthing.gateway._reply import Failure, Scope, Send, answer
 from farthing.meters import Vector
 from farthing.money import usd
 from farthing.policy import Entry
 from farthing.usage import Rejected
-
-if TYPE_CHECKING:
-    from farthing.gateway.proxy import Exchange, Gateway
 
 HEADER = "x-farthing-deadline"
 PATH = "/v1/farthing/batch/"
@@ -60,6 +59,26 @@ _JSON = (b"content-type", b"application/json")
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 4}
 _INVALID = ("4", "invalid_request_error", "request_too_large")  # how errors of a caller's begin
 Whole = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+class Exchange(Protocol):
+    """One request: the proxy's."""
+
+    scope: Scope
+    who: Any  # who calls, as farthing.gateway.live knows it
+    key: Key | None
+    begun: bool  # its answer
+
+    @property
+    def send(self) -> Send: ...
+
+
+class Gateway(Protocol):
+    """Where it came in."""
+
+    live: Any  # of farthing.gateway.live
+    metrics: Metrics
+    draining: bool
 
 
 class Standing(NamedTuple):

@@ -36,6 +36,7 @@ _OWN = {  # what an entry of each lever says, besides what all do
     "ttl": ("ttl",),
     "endpoint": ("endpoint",),
 }
+_LATER = ("shadow",)  # keys that entries had not from the beginning: those without keep their sign
 # Of them those that mark the same places always; and what clients may have done beside.
 FIXED = ("end_5m", "end_1h", "system_end_5m", "system_end_1h")
 _CACHED = (*LIVE, "system_5m", "system_1h", "system_1h_end_5m")
@@ -175,8 +176,11 @@ def instant(text: str) -> datetime:
 
 def sign(made: Entry | Selectors) -> str:
     """What farthing puts into `made`: as long as it fits, nobody has changed the entry."""
-    said = msgspec.json.encode(msgspec.structs.replace(made, made=""))
-    return hashlib.sha256(said).hexdigest()[:12]
+    said = msgspec.to_builtins(msgspec.structs.replace(made, made=""))
+    for key in _LATER:
+        if not getattr(made, key, ""):
+            said.pop(key, None)
+    return hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:12]
 
 
 def is_ours(made: Entry | Selectors) -> bool:

@@ -20,6 +20,7 @@ from farthing.reports._table import (
     footer,
     hanging,
     heading,
+    inert,
     is_amount,
     report,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "hanging",
     "heading",
     "in_currency",
+    "inert",
     "is_amount",
     "layers",
     "levers",

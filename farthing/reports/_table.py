@@ -216,6 +216,19 @@ def as_json(table: Table) -> dict[str, Any]:
     }
 
 
+def inert(value: Any) -> Any:
+    """A cell of a CSV that no spreadsheet takes for a formula: names come from logs, and anybody may be called so.
+
+    Numbers stay what they are, those below zero too.
+
+    >>> inert("=HYPERLINK(1)"), inert("-3.5"), inert("search")
+    ("'=HYPERLINK(1)", '-3.5', 'search')
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    return value if value[1:].replace(".", "", 1).isdecimal() else f"'{value}"
+
+
 def is_amount(name: str, currency: str = "USD") -> bool:
     """Whether what has this name is money, of dollars or of a table's other currency."""
     return name.endswith("usd") or (currency != "USD" and name.rpartition("_")[2] == currency.lower())

@@ -48,6 +48,7 @@ ORDER = (
 )
 SHARED = ("since", "until", "where", "tz", "assume", "currency")  # parameters of every page
 CHOICES = ("team", "model", "endpoint", "mode", "platform", "account", "workload")
+WARMED = ("bill", "explore", "why", "endpoints", "batch", "prices", "budgets", "reconcile", "cache", "savings")
 MOST_KEPT, MOST_PARTS = 256, 8  # pages; plans and the like, of which pages are made
 KEPT_S, KEPT_SLOW_S = 60, 600  # what hangs on the time of day is that old at most
 
@@ -112,11 +113,11 @@ class Books:
         return Ledger(self.folder)
 
     def warm(self) -> None:
-        """Make the first page before somebody asks, and with it the sums; then those that take long.
+        """Make pages before somebody asks: the first, and with it the sums; the other quick ones; those that take long.
 
         What is at fault, whoever asks is told.
         """
-        for name in ("bill", "budgets", "reconcile", "cache", "savings"):
+        for name in WARMED:
             self._making.add(name)
             with suppress(ValueError, LedgerError, OSError):
                 self.json(name, (), Who("", "viewer"))

@@ -176,15 +176,8 @@ class Sheet:
         writer.writerow(self.columns)
         for row in self.rows:
             values = (self._plain(name, row.get(name)) for name in self.columns)
-            writer.writerow(["" if value is None else _harmless(value) for value in values])
+            writer.writerow(["" if value is None else inert(value) for value in values])
         return out.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """Names come from logs, and anybody may be called `=HYPERLINK(...)`; amounts may begin with a minus."""
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return value
-    return value if value[1:].replace(".", "", 1).isdecimal() else f"'{value}"
 
 
 def _title(name: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farthing.api import _Prices
 from farthing.importers import Reject, _task, bedrock_log, claude_code, formats
 from farthing.importers._block import Block, counts, says_something
 from farthing.importers._open import Numbered, Source
@@ -117,11 +118,62 @@ FIVE = st.tuples(*[st.integers(0, 2**35)] * 5)
     st.none() | st.integers(0, 2**40),
     st.booleans(),
     st.text(max_size=3),
-)))  # fmt: skip
+    st.lists(st.text(max_size=3), max_size=2).map(tuple),
+), max_size=6))  # fmt: skip
 def test_frames_cross_the_pipe_unchanged(usages):
     ends = [_task.End(1, "f", 9, 8, 7, (Reject(3, "x"),), "no", "")]
     frame = _task.Frame(usages, 1, 2, 3, 4, ends, [Total("s", 1, 2, "input", 3)], [SEARCH], 5)
     assert unpack_frame(pack_frame(frame)) == frame
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tags"),
+    [
+        ({"b": "2", "a": "1"}, (("a", "1"), ("b", "2"))),
+        ({"b": 2, "a": "1", "c": None}, (("a", "1"), ("b", "2"), ("c", "null"))),
+        ({"b": {"x": [1]}}, (("b", '{"x":[1]}'),)),
+        ({}, ()),
+    ],
+)
+def test_tags_are_texts_in_order_whatever_they_were(metadata, tags):
+    record = json.loads(LOG.splitlines()[0]) | {"requestMetadata": metadata}
+    (usage,) = bedrock_log.read([(1, json.dumps(record).encode())])
+    assert usage.tags == tags
+
+
+PRICED = Facts(
+    "bedrock_log", "bedrock", "eu.anthropic.claude-sonnet-4-6", region="eu-west-1", account="1" * 12
+)
+DIRECT = Facts("claude_code", "anthropic", "claude-haiku-4-5")
+UNLIKE = {
+    "platform": "elsewhere",
+    "model_id": "anthropic.claude-of-nobody",
+    "served_model": "claude-of-nobody",
+    "region": "us-gov-west-1",
+    "mode": "batch",
+    "inference_geo": "us",
+    "operation": "CountTokens",
+    "session": "s",
+}
+
+
+def test_what_lacks_a_price_is_found_whatever_came_before_it():
+    first = [
+        facts._replace(**{name: said})
+        for facts in (PRICED, DIRECT)
+        for name, said in [("source", "x"), *UNLIKE.items()]
+    ]
+    kinds = [*first, *(facts._replace(mode="fast") for facts in first)]
+    usages = [
+        Usage(at_us, "", "", ((facts, tokens),))
+        for facts in kinds
+        for at_us in (1_700_000_000_000_000, 1_780_000_000_000_000)
+        for tokens in ((1, 1, 0, 0, 0), (1, 1, 1, 0, 0))
+    ]
+    alone = [_Prices({}).lacks(usage) for usage in usages]
+    prices = _Prices({})
+    assert [prices.lacks(usage) for usage in usages + usages[::-1]] == alone + alone[::-1]
+    assert {True, False} == set(alone)
 
 
 LINES = LOG.splitlines() + TRANSCRIPT.splitlines()

@@ -143,6 +143,7 @@ export function explore(page) {
     calls,
     tableCard(page, "rates", {
       limit: 15,
+      minor: ["starts"],
       under: "Tokens times rate is the cost; each rate has its source and the day it holds from",
     }),
   ];

@@ -109,6 +109,14 @@ export function seconds(seconds) {
   return `${Number((seconds / 86_400).toPrecision(2))} d`;
 }
 
+/** A long name without its middle: what tells names apart is mostly at their end. @param {string} name @param {number} letters */
+export function shortened(name, letters) {
+  const most = Math.max(8, Math.floor(letters));
+  if (name.length <= most) return name;
+  const head = Math.floor((most - 1) / 3);
+  return `${name.slice(0, head)}\u2026${name.slice(name.length - (most - 1 - head))}`;
+}
+
 /** Kinds that stand to the right, in figures of one width. @param {string} kind */
 export function isNumeric(kind) {
   return ["count", "usd", "money", "share", "rate"].includes(kind);

@@ -4,6 +4,8 @@
 import { MOST_SERIES, colourOf, crossed, nameAxis, tip, valueAxis } from "./charts.js";
 import * as say from "./format.js";
 
+const LETTER_PX = 6.6; // how wide one is in a chart
+
 /** @typedef {import("./charts.js").Table} Table */
 /** @typedef {import("./charts.js").Drawing} Drawing */
 /** @typedef {import("./charts.js").Colours} Colours */
@@ -112,7 +114,12 @@ export function bars(table, { x, by = "", y, most = 15 }) {
     option: (width, found, hidden) => ({
       grid: { left: 4, right: 70, top: 4, bottom: 4, containLabel: true },
       yAxis: nameAxis(found, shown, {
-        axisLabel: { color: found.text, width: Math.min(240, width * 0.38), overflow: "truncate" },
+        axisLabel: {
+          color: found.text,
+          width: Math.min(240, width * 0.38),
+          overflow: "truncate",
+          formatter: (/** @type {string} */ name) => say.shortened(name, Math.min(240, width * 0.38) / LETTER_PX),
+        },
       }),
       xAxis: valueAxis(found, { splitNumber: 4 }),
       tooltip: {
