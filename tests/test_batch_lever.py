@@ -16,8 +16,9 @@ from botocore.config import Config
 from farthing.book import default_book
 from farthing.gateway._batch_lock import RUNNER_LOCK, only
 from farthing.gateway._running import running
-from farthing.gateway._settings import Settings
+from farthing.gateway._settings import Limits, Settings
 from farthing.gateway.batch import Queue
+from farthing.gateway.hooks import attach, open_hook
 from farthing.outbox import Intent, decode
 from tests.batches import (
     DIRECT,
@@ -303,6 +304,19 @@ def test_a_gateway_that_ends_lets_nobody_wait(there, tmp_path):
     assert Queue(tmp_path / "queue").counts() == {"waiting": 1}
 
 
+def test_waiting_clients_leave_room_for_others(there, tmp_path):
+    with (
+        only(_made(tmp_path / "queue") / RUNNER_LOCK),
+        gateway(there, tmp_path, limits=Limits(calls=2)) as url,
+    ):
+        waits = threading.Thread(target=call, args=(url,))
+        waits.start()
+        _until(lambda: Queue(tmp_path / "queue").counts() == {"waiting": 1})
+        assert call(url, 2).status == 200
+        assert refused(tmp_path) == "its client waits, and as many as may do so already: --max-calls"
+    waits.join()
+
+
 def test_a_missed_deadline_is_504_with_the_place(there, tmp_path):
     Queue(_made(tmp_path / "queue"), speed=36_000).close()  # ten hours a second
     with gateway(there, tmp_path) as url, only(tmp_path / "queue" / RUNNER_LOCK):
@@ -392,6 +406,19 @@ def test_shadow_and_undo(there, tmp_path):
         assert call(url).status == 202
         file.write_text(file.read_text().replace('"on"', '"off"'))
         assert call(url).status == 200
+
+
+def test_hooks_cannot_batch_and_say_so(there, tmp_path):
+    (tmp_path / "policy.toml").write_text(HEAD + entry("batch", NIGHT))
+    hook = open_hook(
+        outbox=tmp_path / "outbox", policy=tmp_path / "policy.toml", tags={"app": "support"}, settle="now"
+    )
+    client = there.emulator.client(region="us-east-1")
+    attach(client.meta.events, hook)
+    assert client.converse(modelId=HAIKU, **request(1, HAIKU)["body"])["usage"]["outputTokens"] > 0
+    client.close()
+    hook.close()
+    assert refused(tmp_path) == "not applied: hooks cannot batch"
 
 
 # --- two gateways on one queue ----------------------------------------------------------------------------------------

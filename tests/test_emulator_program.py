@@ -32,7 +32,7 @@ def program(tmp_path_factory):
         assert process.stdout
         yield json.loads(process.stdout.readline())["listening"], folder
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -156,7 +156,7 @@ def test_calls_that_never_end_are_in_the_log_when_it_stops(tmp_path):
         connection.request("POST", f"/model/{SONNET}/converse-stream", json.dumps({"messages": ASKED}))
         assert connection.getresponse().read(50)  # it has begun
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=20) == ("", "")
+        assert process.communicate(timeout=60) == ("", "")
         connection.close()
     assert process.returncode == 0
     (log,) = tmp_path.rglob("*.json.gz")

@@ -15,7 +15,7 @@ from farthing.allocate._pools import DIRECT, Share
 from farthing.config import Pool, Team
 from farthing.fx import amount
 from farthing.money import usd
-from farthing.reports import OFFER_STEPS, STEPS
+from farthing.reports import OFFER_STEPS, STEPS, inert
 
 _AVOIDED = (
     ("Prompt caching, after what its writes cost more", ("cache_writes", "cache_reads")),

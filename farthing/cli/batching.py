@@ -314,14 +314,18 @@ def _write(text: str, out: Path | None) -> None:
         sys.stdout.flush()
         return
     try:
-        with out.open("a", encoding="utf-8") as file:
+        with open(out, "a", encoding="utf-8", opener=_private) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         with suppress(OSError):
-            out.chmod(0o600)
+            out.chmod(0o600)  # if it was there before
     except OSError as error:
         raise BadInput(f"{out}: {error.strerror}") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _span(seconds: int) -> str:

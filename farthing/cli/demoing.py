@@ -27,7 +27,9 @@ app.command(group)
 def demo(
     *,
     write_logs: Annotated[Path | None, Parameter(help="Only write the logs, into this folder.")] = None,
-    write_bill: Annotated[Path | None, Parameter(help="And what AWS would bill for them, as CUR 2.0.")] = None,
+    write_bill: Annotated[
+        Path | None, Parameter(help="And what AWS would bill for them, as CUR 2.0.")
+    ] = None,
     calls: int = 200_000,
     seed: int = 7,
 ) -> int:

@@ -96,7 +96,8 @@ def web(
 ) -> int:
     """Serve until SIGTERM. Prints {"listening": URL} once ready."""
     try:
-        from farthing.web._serve import is_loopback, line_of, serve
+        from farthing.gateway._settings import is_loopback
+        from farthing.web._serve import line_of, serve
         from farthing.web.app import LOOPBACK, Web
     except ImportError as error:
         raise BadInput(f"the dashboard needs {error.name}: pip install 'farthing[gateway]'") from error

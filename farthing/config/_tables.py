@@ -186,7 +186,7 @@ class Oidc(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     issuer: str = ""  # as the provider writes itself: https://login.example.com
     client_id: str = ""
     client_secret_env: str = "FARTHING_OIDC_SECRET"  # noqa: S105 - the name of a variable
-    redirect_uri: str = ""  # .../login/oidc/done, as registered there; where left out, by what the browser asked
+    redirect_uri: str = ""  # .../login/oidc/done, as registered there; else as the browser asked
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     name_claim: str = "email"
     groups_claim: str = "groups"  # realm_access.roles: inside of another

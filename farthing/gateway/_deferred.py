@@ -44,6 +44,7 @@ from farthing.gateway._keys import Key
 from farthing.gateway._metrics import Metrics
 from farthing.gateway._plan import Plan, leveled
 from farthing.gateway._reply import Failure, Scope, Send, answer
+from farthing.gateway._settings import Settings as ServerSettings
 from farthing.meters import Vector
 from farthing.money import usd
 from farthing.policy import Entry
@@ -76,6 +77,7 @@ class Exchange(Protocol):
 class Gateway(Protocol):
     """Where it came in."""
 
+    settings: ServerSettings
     live: Any  # of farthing.gateway.live
     metrics: Metrics
     draining: bool
@@ -123,7 +125,7 @@ class Deferred:
                 raise Failure("invalid", f"{HEADER}: {why}")
             await self._promised(gateway, x, made, levers(waits=True), said, client)
             return None
-        planned = levers(partial(self._why_not, made, x, said, client))
+        planned = levers(partial(self._why_not, gateway, made, x, said, client))
         if planned.batch is None:
             return planned
         found = way(planned.batch, client)
@@ -141,14 +143,9 @@ class Deferred:
     # --- whether
 
     def _why_not(
-        self,
-        made: Plan,
-        x: Exchange,
-        said: Mapping[str, str],
-        client: Client,
-        entry: Entry,
+        self, gateway: Gateway, made: Plan, x: Exchange, said: Mapping[str, str], client: Client, entry: Entry,
         usual: Vector | None,
-    ) -> str:
+    ) -> str:  # fmt: skip
         """Why an entry's call is sent at once; "" if it may wait."""
         found, group = way(entry, client), _group(made)
         if why := unfit(made.kind, made.route, said):
@@ -158,6 +155,8 @@ class Deferred:
         now = self._stands(group)
         if found.held and not now.worked:
             return "its client waits, and nobody works on the queue: farthing batch run"
+        if found.held and self._waited.total() * 2 >= gateway.settings.limits.calls:
+            return "its client waits, and as many as may do so already: --max-calls"
         if why := too_late(found, now.pace, now.margin):
             return why
         if usual is None and made.asked is not None and made.asked.marked and group.platform == "bedrock":

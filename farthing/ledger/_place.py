@@ -223,7 +223,7 @@ class Bucket:
         actions = delta.get_add_actions(flatten=True)
         wanted = dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
         folder = self._cache() / table
-        copies = {path: folder / unquote(path) for path in wanted}
+        copies = {path: _inside(folder, unquote(path)) for path in wanted}
         missing = [path for path, copy in copies.items() if _size(copy) != wanted[path]]
         if missing:
             held = self._keys()
@@ -279,6 +279,13 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Where a copy goes. Who can write the bucket says the names, and must not reach the rest of this machine."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise OSError(f"a file of the ledger is called {name!r}, which leads out of it: somebody changed its log")
+    return folder / name
 
 
 def _copy(held: Keys, key: str, copy: Path) -> None:

@@ -234,6 +234,9 @@ def _is_named(relative: str, keys: Iterable[str]) -> bool:
 # --- archives -----------------------------------------------------------------------------------------------------
 
 
+_MOST_UNPACKED, _MOST_TIMES = 1 << 30, 200  # of bytes, and times what is packed; bills pack to a tenth
+
+
 def _unpacked(source: Source, copies: Path) -> Iterator[Source]:
     """The file itself, or what is in it if it is a zip archive."""
     with source.path.open("rb") as opened:
@@ -251,6 +254,10 @@ def _members(source: Source, archive: zipfile.ZipFile, copies: Path) -> Iterator
     members = [one for one in archive.infolist() if not one.is_dir() and _is_bill(Seen(one.filename, 0, 0))]
     if not members:
         raise StatementError(f"{source.name}: no CSV, Parquet or JSON file of a bill in it")
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > _MOST_UNPACKED and unpacked > _MOST_TIMES * source.path.stat().st_size:
+        size = f"{unpacked >> 30} GiB"
+        raise StatementError(f"{source.name}: would unpack to {size}, as no bill does; if it is one, unpack it first")
     copies.mkdir(parents=True, exist_ok=True)
     for number, member in enumerate(members):
         inside = PurePosixPath(member.filename)

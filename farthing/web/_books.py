@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -48,8 +49,20 @@ ORDER = (
 )
 SHARED = ("since", "until", "where", "tz", "assume", "currency")  # parameters of every page
 CHOICES = ("team", "model", "endpoint", "mode", "platform", "account", "workload")
-WARMED = ("bill", "explore", "why", "endpoints", "batch", "prices", "budgets", "reconcile", "cache", "savings")
+WARMED = (
+    "bill",
+    "explore",
+    "why",
+    "endpoints",
+    "batch",
+    "prices",
+    "budgets",
+    "reconcile",
+    "cache",
+    "savings",
+)
 MOST_KEPT, MOST_PARTS = 256, 8  # pages; plans and the like, of which pages are made
+IDLE_S = 3.0  # without a question, after which pages that take long are made ahead
 KEPT_S, KEPT_SLOW_S = 60, 600  # what hangs on the time of day is that old at most
 
 Query = Sequence[tuple[str, str]]
@@ -94,6 +107,7 @@ class Books:
     _turns: dict[bool, threading.RLock] = field(init=False)
     _choices: dict[Any, dict[str, list[str]]] = field(init=False, default_factory=dict)
     _making: set[Any] = field(init=False, default_factory=set)
+    _asked_at: float = field(init=False, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._turns = {False: threading.RLock(), True: threading.RLock()}
@@ -118,9 +132,11 @@ class Books:
         What is at fault, whoever asks is told.
         """
         for name in WARMED:
+            while PAGES[name].slow and time.monotonic() - self._asked_at < IDLE_S:
+                time.sleep(0.2)  # while somebody goes from page to page, the engine is theirs
             self._making.add(name)
             with suppress(ValueError, LedgerError, OSError):
-                self.json(name, (), Who("", "viewer"))
+                self._json(name, (), Who("", "viewer"))
             self._making.discard(name)
 
     @property
@@ -136,7 +152,10 @@ class Books:
 
     def json(self, name: str, query: Query, who: Who) -> Packed:
         """A page as JSON. PageError or another ValueError in one line where it cannot be."""
+        self._asked_at = time.monotonic()
+        return self._json(name, query, who)
 
+    def _json(self, name: str, query: Query, who: Who) -> Packed:
         def make(made: Page, view: View) -> bytes:
             said = as_json(name, made, view) | {
                 "ledger_version": ".".join(str(version + 1) for version in self.quick.version())

@@ -19,7 +19,7 @@ from urllib.parse import quote_plus, urlencode
 from farthing.cells import KEYS, Question
 from farthing.meters import METERS
 from farthing.money import usd
-from farthing.reports import REPORTS, ConvertError, Table, in_currency, is_amount
+from farthing.reports import REPORTS, ConvertError, Table, in_currency, inert, is_amount
 
 if TYPE_CHECKING:
     from farthing.fx import Rates

@@ -13,15 +13,11 @@ from pathlib import Path
 
 import uvicorn
 
-from farthing.web.app import LOOPBACK, Web
+from farthing.web.app import Web
 
 
 class ServeError(ValueError):
     """It cannot listen there: one line with the mend."""
-
-
-def is_loopback(host: str) -> bool:
-    return host in LOOPBACK or host.startswith("127.")
 
 
 def serve(web: Web, host: str, port: int, ready: Callable[[str], None], certificate: Path | None = None,

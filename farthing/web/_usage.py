@@ -203,7 +203,9 @@ def _by_itself(view: View, earlier: tuple[date, date], later: tuple[date, date])
         if not (view.question.since or view.question.until)
         else f"the {days} days of the filter"
     )
-    note = f"no days were chosen: {whole} are compared with the {days} before; Earlier and Later choose others"
+    note = (
+        f"no days were chosen: {whole} are compared with the {days} before; Earlier and Later choose others"
+    )
     if used and earlier[0] < used[0].date():
         note += (
             f"; the ledger begins on {used[0]:%Y-%m-%d}, within the earlier days, which are short for that"

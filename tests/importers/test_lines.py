@@ -138,6 +138,7 @@ def test_frames_cross_the_pipe_unchanged(usages):
 def test_tags_are_texts_in_order_whatever_they_were(metadata, tags):
     record = json.loads(LOG.splitlines()[0]) | {"requestMetadata": metadata}
     (usage,) = bedrock_log.read([(1, json.dumps(record).encode())])
+    assert isinstance(usage, Usage)
     assert usage.tags == tags
 
 
