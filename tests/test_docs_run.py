@@ -266,7 +266,9 @@ def compared(command: Shown, out: str, *, golden: bool) -> list[str]:
     if not golden:
         return [f"{command.place}: {command.text}\n  prints\n" + "\n".join(made)]
     lines = command.page.read_text(encoding="utf-8").splitlines()
-    before = sum(one.text == command.text for one in ALL if one.page == command.page and one.line < command.line)
+    before = sum(
+        one.text == command.text for one in ALL if one.page == command.page and one.line < command.line
+    )
     at = [n for n, line in enumerate(lines) if line == f"$ {command.text}"][before]
     lines[at + 1 : at + 1 + len(command.output)] = [*made, ""] if command.output[-1:] == [""] else made
     command.page.write_text("\n".join(lines) + "\n", encoding="utf-8")

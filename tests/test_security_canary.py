@@ -1,10 +1,9 @@
-"""A canary in the place of every text: it goes through each door, and then all of the disk and output is searched for it."""
+"""A canary in the place of every text goes through each door; then all of the disk and output is searched for it."""
 
 import base64
 import gzip
 import json
 import os
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,21 @@ import pytest
 
 from farthing.cli import main
 from farthing.ledger import Ledger
-from farthing.web._page import PAGES
-from tests.gateways import BODY, INVOKE, MODEL, STREAM, STREAM_HEAD, LAST, chunk, gateway, message, reply, upstream
-from tests.prompts import body, converse
-from tests.web_server import site
+from farthing.wire import encode
+from tests.gateways import (
+    INVOKE,
+    LAST,
+    MODEL,
+    STREAM,
+    STREAM_HEAD,
+    USAGE,
+    Asked,
+    chunk,
+    gateway,
+    reply,
+    upstream,
+)
+from tests.prompts import body, converse, save
 
 HERE = Path(__file__).parent / "importers"
 CANARY = "canary-Zq7Xw9Kv"
@@ -36,7 +46,9 @@ def hidden() -> list[bytes]:
 
 def traces(folder: Path) -> list[str]:
     """The files below the folder in which the canary is; Parquet and gzip are unpacked first."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and told(path))
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and told(path)
+    )
 
 
 def told(path: Path) -> bool:
@@ -44,7 +56,9 @@ def told(path: Path) -> bool:
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)
     if content.startswith(b"PAR1"):
-        content = repr(duckdb.sql(f"FROM read_parquet('{path}')").fetchall()).encode()
+        content = repr(
+            duckdb.sql(f"SELECT columns(*)::VARCHAR FROM read_parquet('{path}')").fetchall()
+        ).encode()
     return any(form in content for form in hidden()) or CANARY in path.name
 
 
@@ -56,8 +70,10 @@ def planted(value: Any) -> Any:
         return [planted(one) for one in value] + more
     if not isinstance(value, dict):
         return value
-    kept = {key: CANARY if key in TEXTS and isinstance(one, str) else planted(one) for key, one in value.items()}
-    return {key: CANARY for key in TEXTS} | kept
+    kept = {
+        key: CANARY if key in TEXTS and isinstance(one, str) else planted(one) for key, one in value.items()
+    }
+    return dict.fromkeys(TEXTS, CANARY) | kept
 
 
 def records(content: bytes) -> Iterator[Any]:
@@ -133,9 +149,15 @@ def imported(home, samples) -> Path:
 
 def test_no_text_of_any_format_is_kept_or_said(home, samples, imported, capfd):
     assert len(traces(samples)) > 40
-    assert sum(1 for _ in Ledger(imported).rows()) > 100
+    assert len(Ledger(imported).rows().fetchall()) > 100
     run("import", samples, "--ledger", imported, "--json")  # which names what was rejected, and why
-    for report in (["by", "model,session,project"], ["bill"], ["coverage"], ["session"], ["ledger", "verify"]):
+    for report in (
+        ["by", "model,session,project"],
+        ["bill"],
+        ["coverage"],
+        ["session"],
+        ["ledger", "verify"],
+    ):
         run(*report, "--ledger", imported, "--json")
     said = capfd.readouterr()
     assert "not JSON: the line is cut short" in said.out
@@ -143,9 +165,116 @@ def test_no_text_of_any_format_is_kept_or_said(home, samples, imported, capfd):
     assert traces(home) == []
 
 
-def test_no_page_has_a_text(home, imported):
-    with site(imported) as made:
-        for name in PAGES:
-            assert CANARY.encode() not in made.get(f"/{name}.json").body
-            assert CANARY.encode() not in made.get(f"/{name}.csv").body
+# --- the gateway ------------------------------------------------------------------------------------------------------
+
+SAID = {"type": "message", "id": "msg_1", "role": "assistant", "model": "claude-sonnet-4-6", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": CANARY}, {"type": "tool_use", "id": "t", "name": "f",
+                                                       "input": {"a": CANARY}}], "usage": USAGE}  # fmt: skip
+CONVERSED = {"output": {"message": {"role": "assistant", "content": [{"text": CANARY}]}}, "stopReason": "end_turn",
+             "usage": {"inputTokens": 7, "outputTokens": 5, "totalTokens": 12}}  # fmt: skip
+
+
+def answer(asked: Asked) -> list[bytes]:
+    """What Bedrock and Anthropic answer; the canary is in every text, of refusals too."""
+    path = asked.line.split()[1]
+    if b"refuse" in asked.body:
+        return [reply(json.dumps({"message": CANARY}).encode(), "400 Bad Request")]
+    if path.endswith("-stream"):
+        return [STREAM_HEAD, *map(chunk, streamed()), LAST]
+    return [reply(json.dumps(CONVERSED if path.endswith("converse") else SAID).encode())]
+
+
+def streamed() -> Iterator[bytes]:
+    said = {":event-type": "chunk", ":content-type": "application/json", ":message-type": "event"}
+    delta = {"type": "text_delta", "text": CANARY}
+    for event in (
+        {"type": "message_start", "message": SAID | {"content": [], "usage": {"input_tokens": 7}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    ):
+        yield encode(
+            said, json.dumps({"bytes": base64.b64encode(json.dumps(event).encode()).decode()}).encode()
+        )
+
+
+LIMITS = """
+[[budgets]]
+name = "all"
+usd = "100"
+period = "month"
+"""
+
+
+def asked(text: str = CANARY) -> bytes:
+    """A body with the canary as system prompt, tool, tool input, file and question."""
+    made = body(question=text, system=CANARY)
+    made["tools"][0]["description"] = CANARY
+    file = {"type": "base64", "media_type": "text/plain", "data": base64.b64encode(CANARY.encode()).decode()}
+    made["messages"] += [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "search", "input": {"q": CANARY}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": CANARY},
+                                     {"type": "document", "source": file}]},
+    ]  # fmt: skip
+    return json.dumps(made).encode()
+
+
+def test_no_text_of_a_call_is_kept_or_said(home):
+    """Passed on, translated, streamed, refused by the upstream, refused here, cut short; with budgets and metrics."""
+    (home / "farthing.toml").write_text(LIMITS)
+    messages = json.dumps({**json.loads(asked()), "model": "claude-sonnet-4-6"}).encode()
+    streaming = json.dumps({**json.loads(messages), "stream": True}).encode()
+    secret = [("Authorization", f"Bearer {CANARY}"), ("X-Api-Key", CANARY)]
+    flags = ["--no-auth", "--config", str(home / "farthing.toml"), "--budgets", str(home / "budgets.sqlite")]
+    with (
+        upstream(answer) as up,
+        gateway(home / "outbox", "--bedrock", up.url, *flags, env=dict(os.environ)) as made,
+    ):
+        for path, sent, status in (
+            (INVOKE, asked(), 200),
+            (STREAM, asked(), 200),
+            (f"/model/{MODEL}/converse", json.dumps(converse(CANARY, CANARY)).encode(), 200),
+            ("/v1/messages", messages, 200),
+            ("/v1/messages", streaming, 200),
+            (INVOKE, asked("refuse"), 400),
+            (INVOKE, asked()[:-9], 400),
+            (INVOKE, asked().replace(b"500", json.dumps(CANARY).encode(), 1), 400),
+            (f"/model/{CANARY}", asked(), 404),
+        ):
+            got = made.post(path, sent, secret)
+            assert got.status == status, got
+        assert sum(CANARY.encode() in one.body for one in up.asked) == 6  # it went through, and came back
+        assert CANARY.encode() not in made.raw(
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        assert len(made.results()) == 6
+        assert made.end() == 0
+        said = made.process.communicate()
+    assert CANARY not in "".join(said)
+    assert (home / "budgets.sqlite").exists()
     assert traces(home) == []
+
+
+# --- commands that read requests --------------------------------------------------------------------------------------
+
+
+def test_no_text_of_a_request_is_kept_or_said(home, tmp_path, capfd):
+    """Each of these reads whole prompts. `lint --show` alone shows some, where a person asks for it."""
+    first, second = json.loads(asked()), json.loads(asked(f"{CANARY} again"))
+    one = save(tmp_path / "one.jsonl", first)
+    two = save(
+        tmp_path / "two.jsonl",
+        second | {"system": [{"type": "text", "text": f"{CANARY} 2026-11-22T10:00:00Z"}]},
+    )
+    run("lint", one, two, "--model", MODEL, "--json", "--sarif", home / "lint.sarif")
+    run("lint", one, two, "--model", MODEL)
+    run("diff", one, two, "--model", MODEL)
+    run("count", one, "--model", MODEL, "--json")
+    said = capfd.readouterr()
+    assert "breakpoints" in said.out or "clock" in said.out
+    assert CANARY not in said.out + said.err
+    assert traces(home) == []
+    run("lint", one, two, "--model", MODEL, "--show")
+    assert CANARY in capfd.readouterr().out

@@ -5,6 +5,7 @@ tokens and a single one.
 """
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -213,6 +214,7 @@ def test_numbers_are_whole_and_stand_below_each_other(terminal):
 
 # Commands whose answer is text by nature: what they write is a file, a server's line, or what they changed.
 WITHOUT_JSON = {
+    "profiles",  # its answer is a JSON file
     "batch collect", "batch run", "completion", "export alerts", "export grafana", "export prometheus", "man", "mcp",
     "report", "statusline",
     "batch", "budget", "cache", "closings", "demo", "emulate", "evaluate", "export", "export focus", "export journal",
@@ -227,3 +229,19 @@ def test_every_answer_is_there_for_programs():
     lacking = {name for name in docs.commands() if "--json" not in docs.options(name)}
     assert lacking <= WITHOUT_JSON, lacking - WITHOUT_JSON
     assert {name for name in REPORTS if "--csv" not in docs.options(name)} == set()
+
+
+def test_long_work_has_a_bar_with_rate_and_time_left(terminal, monkeypatch):
+    """On stderr, where a person is looking; 5 MB read in a tenth of the whole."""
+    from farthing.cli import _shared
+
+    said = io.StringIO()
+    monkeypatch.setattr(said, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stderr", said)
+    with _shared.progress("reading") as advance:
+        assert advance
+        for done in (0, 5 * 10**6, 10**7):
+            advance(done, 10**8)
+    assert "10 %" in plain(said.getvalue())
+    assert "MB/s" in said.getvalue()

@@ -50,7 +50,7 @@ FOLDERS = {
         {"_autopilot_apply", "_together"},
         {"_plan", "_callers", "_spans", "_batch_sender"},
         {"proxy", "hooks", "batch"},
-        {"_written"},
+        {"_written", "_shadow"},
         {"_admin"},
         {"_serve"},
     ],

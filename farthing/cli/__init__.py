@@ -10,12 +10,12 @@ import os
 import pkgutil
 import sys
 
-import farthing
+from farthing import __version__
 from farthing.cli._ending import end_cleanly
 from farthing.cli._statusline import answer_quickly
 
 if sys.argv[1:] == ["--version"]:  # asked by installers and scripts: nothing is loaded for it
-    print(farthing.__version__, flush=True)
+    print(__version__, flush=True)
     os._exit(0)
 end_cleanly(sys.argv[1:])
 answer_quickly(sys.argv[1:])

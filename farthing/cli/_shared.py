@@ -109,9 +109,12 @@ def run_import(ledger: Ledger, paths: Sequence[str], forced: str = "", **how: An
     return done
 
 
+_BYTES = ("reading", "decoding")  # told in bytes; other work in what it makes
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr while a person is looking; nothing otherwise."""
+    """A bar on stderr while a person is looking, with rate and time left; nothing otherwise."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -119,10 +122,17 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     share = TextColumn("{task.percentage:>3.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, rate, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(what, total=None, rate="")
+
+        def advance(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed or 0
+            said = f"{speed / 10**6:,.1f} MB/s" if what in _BYTES else f"{speed:,.0f}/s"
+            bar.update(task, completed=done, total=total, rate=said)
+
+        yield advance
 
 
 # --- options that reports share -------------------------------------------------------------------

@@ -174,7 +174,7 @@ def _start() -> subprocess.Popen[bytes] | None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path, **_ROOM},
+            env={**_ROOM, **os.environ, "PYTHONPATH": path},
         )
     except OSError:
         return None

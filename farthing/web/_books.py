@@ -131,17 +131,17 @@ class Books:
 
         What is at fault, whoever asks is told.
         """
+        self._making.add("ahead")
         for name in WARMED:
             while PAGES[name].slow and time.monotonic() - self._asked_at < IDLE_S:
                 time.sleep(0.2)  # while somebody goes from page to page, the engine is theirs
-            self._making.add(name)
             with suppress(ValueError, LedgerError, OSError):
                 self._json(name, (), Who("", "viewer"))
-            self._making.discard(name)
+        self._making.discard("ahead")
 
     @property
     def busy(self) -> bool:
-        """Whether something is being made that nobody waits for."""
+        """Whether a thread makes something that nobody waits for, or is about to."""
         return bool(self._making)
 
     # --- pages
