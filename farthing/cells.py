@@ -356,15 +356,13 @@ class Contexts:
 
         if where.key in CLAIMED:
             fits = self.claiming[where.key].project(f"tags, {_matches('value', where)} AS tag_fits_{number}")
-            frame = frame.join(nw.from_native(fits), on="tags", how="left")
+            frame = frame.join(nw.from_native(self.ledger.lifted(fits)), on="tags", how="left")
             return frame.filter(nw.coalesce(nw.col(f"tag_fits_{number}"), nw.col(f"fits_{number}")))
         values = self._tag_values(where.key[4:])
         (without,) = self.ledger.connection.execute(f"SELECT {_matches(chr(39) * 2, where)}").fetchall()[0]
-        if without:
-            return frame.join(
-                nw.from_native(values.filter(f"NOT {_matches('value', where)}")), on="tags", how="anti"
-            )
-        return frame.join(nw.from_native(values.filter(_matches("value", where))), on="tags", how="semi")
+        asked = _matches("value", where)
+        found = self.ledger.lifted(values.filter(f"NOT {asked}" if without else asked))
+        return frame.join(nw.from_native(found), on="tags", how="anti" if without else "semi")
 
     def _tag_values(self, name: str) -> Any:
         con = self.ledger.connection
@@ -427,15 +425,15 @@ def _sum(
     import narwhals.stable.v2 as nw  # where no frame is asked, it is not loaded
 
     coded, meanings = contexts.coded([key for key in keys if key in KEYS])
-    frame = nw.from_native(ledger.rows())
+    frame = nw.from_native(ledger.rows_to_sum(*span))
     if question.since or question.until:
         frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
-    frame = frame.join(nw.from_native(coded), on="ctx")
+    frame = frame.join(nw.from_native(ledger.lifted(coded)), on="ctx")
     values: dict[str, dict[int | None, str]] = {}
     by_tags = [key for key in dict.fromkeys((*CLAIMED, *keys)) if key in keys and contexts.hangs_on_tags(key)]
     for key in by_tags:
         tagged, values[key] = contexts.tags(key)
-        frame = frame.join(nw.from_native(tagged), on="tags", how="left")
+        frame = frame.join(nw.from_native(ledger.lifted(tagged)), on="tags", how="left")
     for number, where in enumerate(question.where):
         if contexts.hangs_on_tags(where.key):
             frame = contexts.keep(frame, number, where)
@@ -453,7 +451,7 @@ def _sum(
     # DuckDB's 128-bit sums take long to become Python's; one that does not fit 64 bits is an error, never wrong
     sums = {name: total.cast(nw.Int64()) for name, total in sums.items()}
     summed = (frame.with_columns(**by) if by else frame).group_by(*group).agg(**sums)
-    return Summed(group, summed.to_native().fetchall(), meanings, values)
+    return Summed(group, ledger.fetched(summed.to_native()), meanings, values)
 
 
 def priced_cells(

@@ -236,7 +236,18 @@ def count(value: Any, name: str) -> int:
         return value
     if value is None:
         return 0
-    raise Rejected(f"{name} is no whole number ({value!r})")
+    raise Rejected(f"{name} is no whole number ({quoted(value)})")
+
+
+def quoted(value: Any) -> str:
+    """What stands in the place of a number, for a reason. A text is not repeated: it may be a prompt's.
+
+    >>> quoted(1.5), quoted("7.5"), quoted("Dear Sir"), quoted([])
+    ('1.5', "'7.5'", 'text', 'list')
+    """
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 20 and not value.strip("0123456789+-.,eE ") else "text"
+    return f"{value!r:.20}" if isinstance(value, int | float) else type(value).__name__
 
 
 def _object(value: Any, name: str) -> Mapping[str, Any]:

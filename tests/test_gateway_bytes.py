@@ -380,3 +380,16 @@ def test_server_sent_events_pass_as_they_are(told, passing):
     assert got.body == events
     result = passing.results()[got["x-farthing-call-id"]]
     assert (result.tokens.input, result.tokens.output, result.platform) == (7, 5, "anthropic")
+
+
+def test_a_client_of_http_1_0_gets_its_stream_without_chunks(passing, told):
+    sent = frames()
+    told["answer"] = lambda _: [STREAM_HEAD, *(chunk(each) for each in sent), LAST]
+    old = (
+        request("POST", STREAM, BODY)
+        .replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        .replace(b"Connection: close\r\n", b"")
+    )
+    head, _, body = passing.raw(old).partition(b"\r\n\r\n")
+    assert b"chunked" not in head.lower()
+    assert body == b"".join(sent)

@@ -119,12 +119,8 @@ def web(
 
     with _books(ledger, config, policy, outbox, book, statement, demo=demo) as books:
         code = serve(Web(books, access, hosts), host, port, ready, certificate, private_key)
-    if (
-        books.busy
-    ):  # a page that nobody waits for any more; its thread is in the engine, and is not to be woken
-        sys.stdout.flush()
-        os._exit(code)
-    return code
+    sys.stdout.flush()
+    os._exit(code)  # a thread may still be in the engine for a page nobody waits for, and is not to be woken
 
 
 def _access(

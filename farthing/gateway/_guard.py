@@ -6,7 +6,8 @@ uvicorn bounds neither: a client that sends a byte of a header a minute holds it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,6 +74,19 @@ class Guarded(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._timer = None
         self.transport.close()
+
+
+def unframed(scope: Mapping[str, Any]) -> Callable[[], None]:
+    """A client of HTTP/1.0 knows no chunks: its stream ends with the connection. Call the answer before its last piece."""
+    cycle = scope[PROTOCOL].cycle
+    if scope["http_version"] != "1.0" or cycle.scope is not scope:
+        return lambda: None
+    cycle.chunked_encoding, cycle.keep_alive, cycle.expected_content_length = False, False, sys.maxsize
+
+    def ends() -> None:
+        cycle.expected_content_length = 0
+
+    return ends
 
 
 class _Corked:

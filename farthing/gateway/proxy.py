@@ -23,7 +23,7 @@ from farthing.gateway import _deferred
 from farthing.gateway._callers import Caller, caller, verified, who_calls
 from farthing.gateway._credentials import Outbound, role_for
 from farthing.gateway._deferred import Deferred
-from farthing.gateway._guard import PROTOCOL, corked
+from farthing.gateway._guard import PROTOCOL, corked, unframed
 from farthing.gateway._keys import Key, Keys, may
 from farthing.gateway._metrics import Metrics
 from farthing.gateway._plan import Plan, again, is_ours, leveled, plan, tagged
@@ -399,7 +399,7 @@ class Gateway:
         """Chunk by chunk, as it comes. It is settled before its end is told."""
         turn = Events().feed if made.translated else None
         first_ms = None
-        x.begun = True
+        x.begun, ends = True, unframed(x.scope)
         await self._emit(x, {"type": "http.response.start", "status": response.status, "headers": headers})
         try:
             async for chunk in response.content.iter_any():
@@ -415,6 +415,7 @@ class Gateway:
             await self._settle(x, meter.done(), first_ms=first_ms)
             raise self._no_answer(made, error) from error
         await self._settle(x, meter.done(), first_ms=first_ms)
+        ends()
         await self._emit(x, {"type": "http.response.body", "body": b"", "more_body": False})
         self._gone(x)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from farthing.usage import OPAQUE, Rejected, parse_model_id
+from farthing.usage import OPAQUE, Rejected, parse_model_id, quoted
 
 
 class Value(msgspec.Struct, gc=False):
@@ -167,7 +167,7 @@ def number(value: Any, name: str) -> int:
     elif isinstance(value, float) and value.is_integer():
         value = int(value)
     if value.__class__ is not int:
-        raise Rejected(f"{name} is no whole number ({str(value)[:20]!r})")
+        raise Rejected(f"{name} is no whole number ({quoted(value)})")
     if value < 0:
         raise Rejected(f"{name} is negative ({value})")
     found: int = value

@@ -25,7 +25,7 @@ from farthing.importers._otlp import (
     text,
 )
 from farthing.importers._read import digest, instant
-from farthing.usage import Facts, Rejected, Total, Usage
+from farthing.usage import Facts, Rejected, Total, Usage, quoted
 
 SCOPE = "com.anthropic.claude_code"
 EVENTS = "claude_code_events"
@@ -203,5 +203,5 @@ def _total(metric: str, point: Point, said: Plain) -> Total:
 def _picos(usd: Any) -> int:
     """Dollars that were reckoned in floating point; their shortest decimal form is what was meant."""
     if usd.__class__ not in (int, float) or not 0 <= usd < 1_000_000:
-        raise Rejected(f"a cost is no amount ({str(usd)[:20]!r})")
+        raise Rejected(f"a cost is no amount ({quoted(usd)})")
     return int((Decimal(repr(usd)) * PICOS).to_integral_value(ROUND_HALF_EVEN))

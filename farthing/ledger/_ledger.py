@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from farthing.ledger import _spark
 from farthing.ledger._calls import Calls
 from farthing.ledger._forget import KEY, Forgotten
 from farthing.ledger._store import LedgerError, Store
@@ -78,10 +79,13 @@ class Ledger(Store):
 
     Several processes may append at once: a commit that finds another one landed since it looked starts again
     from what it now sees, so no call is counted twice. LedgerError if the folder cannot be used.
+
+    `engine` is a SparkSession, to sum usage on a cluster; everything else is done here.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, engine: Any = None) -> None:
         super().__init__(folder)
+        self.engine = engine and _spark.own_session(engine)
         self._forgotten = (-1, Forgotten())  # as of which version
         self._known_codes: dict[str, tuple[int, set[int]]] = {}  # by table: as of which commit, and the codes
 
@@ -89,6 +93,23 @@ class Ledger(Store):
 
     def rows(self) -> duckdb.DuckDBPyRelation:
         return self.table("usage")
+
+    def rows_to_sum(self, since: datetime, until: datetime) -> Any:
+        """Usage as a frame of the engine: all of [since, until), and it may be more."""
+        if not self.engine:
+            return self.rows()
+        try:
+            return _spark.rows(self.engine, self.delta("usage"), since, until)
+        except ValueError as error:
+            raise LedgerError(f"{self.folder}: cannot read usage: {error}") from error
+
+    def lifted(self, relation: duckdb.DuckDBPyRelation) -> Any:
+        """A small relation as a frame that `rows_to_sum` joins."""
+        return _spark.lifted(self.engine, relation) if self.engine else relation
+
+    def fetched(self, frame: Any) -> list[tuple[Any, ...]]:
+        """The rows of a small frame of the engine."""
+        return [tuple(row) for row in frame.collect()] if self.engine else frame.fetchall()
 
     def contexts(self) -> duckdb.DuckDBPyRelation:
         """One row a distinct Facts. Two writers may both have added one: it is given once."""

@@ -1,0 +1,66 @@
+"""A ledger's usage as a frame of Spark: the columns that DuckDB sees, for the expressions that it is asked.
+
+Spark reads the Parquet files that the Delta log names, so a cluster needs no jar that it has not. The log, and
+what rows share (contexts, tag sets), is read here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from farthing.ledger._tables import USAGE
+from farthing.ledger._upgrade import late_columns
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TYPES = {
+    "string": "string", "timestamp": "timestamp", "bool": "boolean",
+    "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",
+}  # fmt: skip
+_OF_DUCK = {"BIGINT": "bigint", "INTEGER": "int", "BOOLEAN": "boolean", "VARCHAR": "string"}
+_UNREAD = "deletionVectors"  # a feature of Delta tables that hides rows of a file; no writer of ours uses it
+
+
+def own_session(session: Any) -> Any:
+    """A session beside the caller's, on the same cluster: days are of UTC, and a sum that overflows is an error."""
+    own = session.newSession()
+    own.conf.set("spark.sql.session.timeZone", "UTC")
+    own.conf.set("spark.sql.ansi.enabled", "true")
+    return own
+
+
+def rows(session: Any, delta: Any, since: datetime, until: datetime) -> Any:
+    """The usage of the months of [since, until). ValueError if its files alone do not say what the rows are."""
+    if _UNREAD in (delta.protocol().reader_features or ()):
+        raise ValueError("the table has deletion vectors, which Spark reads by Delta's own jar only")
+    months = [("month", ">=", f"{since:%Y-%m}"), ("month", "<=", f"{until:%Y-%m}")]
+    paths = [_address(uri) for uri in delta.file_uris(months)]
+    columns = {name: _TYPES[kind] for name, kind in USAGE.items() if name != "month"}  # that is in the paths
+    schema = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
+    late = late_columns(delta)
+    if not paths:
+        return session.createDataFrame([], schema)
+    found = session.read.schema(schema).parquet(*paths)
+    return found.fillna("", subset=late) if late else found
+
+
+def lifted(session: Any, relation: duckdb.DuckDBPyRelation) -> Any:
+    """A small relation for every executor to have: rows are joined to it where they lie, and no hot key is moved."""
+    from pyspark.sql.functions import broadcast
+    from pyspark.sql.types import StructType
+
+    schema = StructType()
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        schema.add(name, _OF_DUCK[str(kind)])
+    return broadcast(session.createDataFrame(relation.fetchall(), schema))
+
+
+def _address(uri: str) -> str:
+    """A file as Spark calls it, whatever its default file system is."""
+    from urllib.parse import unquote
+
+    if uri.startswith("s3://"):
+        return f"s3a://{uri.removeprefix('s3://')}"
+    return uri if "://" in uri else f"file://{unquote(uri)}"
