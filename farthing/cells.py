@@ -339,16 +339,16 @@ class Contexts:
         meanings = {code: dict(zip(names, row, strict=False)) for code, row in enumerate(grouped)}
         return con.table("ctx_coded"), meanings
 
-    def tags(self, key: str) -> tuple[Any, dict[int | None, str]]:
-        """Each tag set that says something of the key, with a code for what, and what each code stands for."""
+    def tags(self, key: str, name: str) -> tuple[Any, dict[int | None, str]]:
+        """Each tag set that says something of the key, with a code for what under a name; and what codes stand for."""
         con = self.ledger.connection
         view = f"said of {key}"  # of its own: a frame looks its views up when it is read
         con.register(view, self.claiming[key] if key in CLAIMED else self._tag_values(key[4:]))
         code = "CAST(dense_rank() OVER (ORDER BY value) AS INTEGER) AS code"
         coded = f"SELECT tags, {code}, value FROM {_quoted(view)}"
         meanings = _meanings(con, f"code, value FROM ({coded})")
-        renamed = con.sql(f"SELECT tags, code AS {_quoted(key)} FROM ({coded})")
-        return renamed, {code: said["value"] for code, said in meanings.items()}
+        named = con.sql(f"SELECT tags, code AS {_quoted(name)} FROM ({coded})")
+        return named, {code: said["value"] for code, said in meanings.items()}
 
     def keep(self, frame: Any, number: int, where: Where) -> Any:
         """The rows that are as asked, where tags say so; a row without the tag has the value ""."""
@@ -431,8 +431,9 @@ def _sum(
     frame = frame.join(nw.from_native(ledger.lifted(coded)), on="ctx")
     values: dict[str, dict[int | None, str]] = {}
     by_tags = [key for key in dict.fromkeys((*CLAIMED, *keys)) if key in keys and contexts.hangs_on_tags(key)]
-    for key in by_tags:
-        tagged, values[key] = contexts.tags(key)
+    coded_tags = [f"tags_{i}" for i in range(len(by_tags))]  # not every engine takes every name for a column's
+    for key, name in zip(by_tags, coded_tags, strict=True):
+        tagged, values[key] = contexts.tags(key, name)
         frame = frame.join(nw.from_native(ledger.lifted(tagged)), on="tags", how="left")
     for number, where in enumerate(question.where):
         if contexts.hangs_on_tags(where.key):
@@ -442,7 +443,6 @@ def _sum(
         by["local_day"] = local_day(question.zone, *span)
     # only what varies: each further key costs a tenth of the time, and each group some microseconds
     by |= lines.cell(varying=True, days=True, prompts=[nw.col(name) for name in contexts.edge_columns])
-    group = ("code", *values, *by)
     meter_calls = {
         f"calls_{meter}": (nw.col("calls") * (nw.col(meter) != 0).cast(nw.Int64())).sum()
         for meter in (METERS if by_meter else ())
@@ -450,8 +450,8 @@ def _sum(
     sums = {name: nw.col(name).sum() for name in ("calls", *METERS)} | meter_calls
     # DuckDB's 128-bit sums take long to become Python's; one that does not fit 64 bits is an error, never wrong
     sums = {name: total.cast(nw.Int64()) for name, total in sums.items()}
-    summed = (frame.with_columns(**by) if by else frame).group_by(*group).agg(**sums)
-    return Summed(group, ledger.fetched(summed.to_native()), meanings, values)
+    summed = (frame.with_columns(**by) if by else frame).group_by("code", *coded_tags, *by).agg(**sums)
+    return Summed(("code", *values, *by), ledger.fetched(summed.to_native()), meanings, values)
 
 
 def priced_cells(

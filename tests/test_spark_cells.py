@@ -14,14 +14,14 @@ from farthing.usage import Usage
 from tests.test_cells import traffic
 from tests.test_web_cube import TEAMS, WHERE, ZONES, counted, keys, questions
 
-DOTTED = "tag:cost.centre`s"  # Spark takes a dot in a column's name for a field of it
+DOTTED = "tag:cost.centre`s"  # no name for a column of Spark
 HARD = [
     # every kind of key and filter that reaches the engine: contexts, tags, claims, zones, days
     (Question(), ()),
     (Question(config=TEAMS), ("team", "week", "routing")),
     (Question(tz="America/St_Johns"), ("day", "model", "tag:env")),
-    (Question(where=(parse_where(f"{DOTTED}=a*"),)), (DOTTED, "session")),
-    (Question(where=tuple(map(parse_where, WHERE[2:6])), config=TEAMS), ("account", "workload")),
+    (Question(where=(*map(parse_where, (f"{DOTTED}=a*", WHERE[2])),)), (DOTTED, "session")),
+    (Question(where=tuple(map(parse_where, WHERE[4:6])), config=TEAMS), ("account", "workload")),
     (Question(where=(parse_where("workload=project:*"),), assume={"ttl": "1h"}), ("workload", "month")),
 ]
 

@@ -20,6 +20,15 @@ app = App(
 )
 
 
+# What a module that is missing comes with. A command of which it is the heart says more itself.
+EXTRAS = {
+    "boto3": "aws", "botocore": "aws", "obstore": "aws", "starlette": "gateway", "uvicorn": "gateway",
+    "httptools": "gateway", "uvloop": "gateway", "aiohttp": "gateway", "brotli": "gateway", "joserfc": "oidc",
+    "psycopg": "postgres", "opentelemetry": "otel", "mcp": "mcp", "pyspark": "spark", "polars": "polars",
+    "pandas": "pandas", "pyarrow": "arrow", "numba": "fast", "statsmodels": "forecast",
+}  # fmt: skip
+
+
 class BadInput(Exception):
     """One clear line for a person; exit code 2."""
 
@@ -40,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _fail(" ".join(str(error).split()))
     except (BadInput, LedgerError, ValueError) as error:
         code = _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        code = _fail(f"this needs {error.name}: pip install 'farthing[{extra}]'")
     except BrokenPipeError:  # `farthing by model | head` is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

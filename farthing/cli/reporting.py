@@ -13,6 +13,7 @@ from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
 from farthing.cli._completing import keys
 from farthing.cli._currency import InCurrency
+from farthing.cli._engine import OnEngine
 from farthing.cli._offered import ByOffers
 from farthing.cli._shared import OUTPUT, Asked, default_ledger, is_ledger, ledger_to_read
 
@@ -87,9 +88,12 @@ def _command(made: Report) -> Callable[..., int]:
         statement: list[str] | None = None,
         money: InCurrency | None = None,
         offers: ByOffers | None = None,
+        engine: OnEngine | None = None,
         **kwargs: Any,
     ) -> int:
-        asked, money = asked or Asked(), money or InCurrency()
+        asked, money, engine = asked or Asked(), money or InCurrency(), engine or OnEngine()
+        if statement and engine.engine != "duckdb":
+            raise BadInput("--engine: a bill stands beside what this process sums; leave one of them out")
         if statement and money.currency:
             raise BadInput("--currency: a bill stands beside the report in USD only; leave one of them out")
         if statement:
@@ -100,7 +104,7 @@ def _command(made: Report) -> Callable[..., int]:
         if ccusage and ccusage.project:
             asked = replace(asked, where=[*(asked.where or ()), f"project=*{ccusage.project}*"])
         question = (offers or ByOffers()).asked(asked.question())
-        with ledger_to_read(asked.ledger, question.config) as ledger:
+        with ledger_to_read(asked.ledger, question.config) as ledger, engine.summing(ledger):
             return asked.answer(money.table(made, ledger, question, values), ledger, question)
 
     parameters = [
@@ -112,7 +116,7 @@ def _command(made: Report) -> Callable[..., int]:
         )
         for p in own
     ]
-    shared: dict[str, Any] = {"asked": Asked | None}
+    shared: dict[str, Any] = {"asked": Asked | None, "engine": OnEngine | None}
     shared |= {"money": InCurrency | None} if made.adds_up else {}
     shared |= {"offers": ByOffers | None} if made.name in WITH_CONTRACTS else {}
     shared |= {"ccusage": FromCcusage | None} if made.name in _OVER_TIME else {}

@@ -44,7 +44,7 @@ def sign(
     service: str, at: datetime,
 ) -> list[tuple[str, str]]:  # fmt: skip
     """The headers to add. `path` as it will be sent, percent-encoded; `signed`: lower-case names, host among them."""
-    stamp = at.strftime(_STAMP)
+    stamp = _stamp(at.replace(microsecond=0))
     headers = [*signed, ("x-amz-date", stamp)]
     added = [("x-amz-date", stamp)]
     if credentials.token:
@@ -129,7 +129,12 @@ def _signature(secret: str, stamp: str, scope: str, text: str) -> str:
     day, region, service, _ = scope.split("/")
     digest = sha256(text.encode()).hexdigest()
     signed = f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}"
-    return hmac.new(_key(secret, day, region, service), signed.encode(), sha256).hexdigest()
+    return hmac.digest(_key(secret, day, region, service), signed.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=4)
+def _stamp(second: datetime) -> str:
+    return second.strftime(_STAMP)
 
 
 @lru_cache(maxsize=256)

@@ -22,7 +22,7 @@ log = logging.getLogger("farthing.gateway")
 
 
 class Together:
-    """Of one process and its event loop. `alone` tells whether nobody is kept waiting by a sync in the loop itself."""
+    """Of one process and its event loop. `alone` tells whether there is nobody to wait for, or to keep waiting."""
 
     def __init__(self, live: Live, alone: Callable[[], bool] = lambda: False) -> None:
         self.live, self._alone = live, alone
@@ -59,7 +59,9 @@ class Together:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._asked.append((asked, future))
-        if len(self._asked) == 1:
+        if self._alone():
+            self._turn()
+        elif len(self._asked) == 1:
             if self._last >= MANY:
                 loop.call_later(GATHER_S, self._turn)
             else:

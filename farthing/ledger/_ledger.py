@@ -85,7 +85,9 @@ class Ledger(Store):
 
     def __init__(self, folder: Path | str, engine: Any = None) -> None:
         super().__init__(folder)
-        self.engine = engine and _spark.own_session(engine)
+        self.engine: Any = None
+        if engine:
+            self.sum_on(engine)
         self._forgotten = (-1, Forgotten())  # as of which version
         self._known_codes: dict[str, tuple[int, set[int]]] = {}  # by table: as of which commit, and the codes
 
@@ -93,6 +95,10 @@ class Ledger(Store):
 
     def rows(self) -> duckdb.DuckDBPyRelation:
         return self.table("usage")
+
+    def sum_on(self, engine: Any) -> None:
+        """From now on usage is summed by this SparkSession."""
+        self.engine = _spark.own_session(engine)
 
     def rows_to_sum(self, since: datetime, until: datetime) -> Any:
         """Usage as a frame of the engine: all of [since, until), and it may be more."""

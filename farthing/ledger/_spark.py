@@ -6,6 +6,7 @@ what rows share (contexts, tag sets), is read here.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,18 @@ _TYPES = {
     "string": "string", "timestamp": "timestamp", "bool": "boolean",
     "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",
 }  # fmt: skip
-_OF_DUCK = {"BIGINT": "bigint", "INTEGER": "int", "BOOLEAN": "boolean", "VARCHAR": "string"}
+_OF_DUCK = {"BIGINT": "long", "INTEGER": "integer", "BOOLEAN": "boolean", "VARCHAR": "string"}
 _UNREAD = "deletionVectors"  # a feature of Delta tables that hides rows of a file; no writer of ours uses it
 
 
 def own_session(session: Any) -> Any:
-    """A session beside the caller's, on the same cluster: days are of UTC, and a sum that overflows is an error."""
+    """A session beside the caller's, with its settings: but days are of UTC, and a sum that overflows is an error."""
+    from pyspark.errors import PySparkException
+
     own = session.newSession()
+    for name, value in session.conf.getAll.items():
+        with suppress(PySparkException):  # those of the whole cluster hold anyhow, and cannot be set
+            own.conf.set(name, value)
     own.conf.set("spark.sql.session.timeZone", "UTC")
     own.conf.set("spark.sql.ansi.enabled", "true")
     return own
@@ -36,7 +42,7 @@ def rows(session: Any, delta: Any, since: datetime, until: datetime) -> Any:
     if _UNREAD in (delta.protocol().reader_features or ()):
         raise ValueError("the table has deletion vectors, which Spark reads by Delta's own jar only")
     months = [("month", ">=", f"{since:%Y-%m}"), ("month", "<=", f"{until:%Y-%m}")]
-    paths = [_address(uri) for uri in delta.file_uris(months)]
+    paths = [_address(uri) for uri in delta.file_uris(file_pruning_predicate=months)]
     columns = {name: _TYPES[kind] for name, kind in USAGE.items() if name != "month"}  # that is in the paths
     schema = ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
     late = late_columns(delta)

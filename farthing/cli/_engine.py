@@ -1,0 +1,66 @@
+"""The option that says what sums a report's usage: this process, or Spark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from farthing.cli._app import BadInput
+from farthing.cli._shared import OUTPUT
+
+if TYPE_CHECKING:
+    from farthing.ledger import Ledger
+
+# Of a machine with a cluster: by spark-submit, a client's address, or Spark's own settings.
+_CLUSTER = ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "SPARK_HOME", "SPARK_CONF_DIR")
+
+
+@Parameter(name="*")
+@dataclass
+class OnEngine:
+    """What sums the usage."""
+
+    engine: Annotated[
+        Literal["duckdb", "spark"],
+        Parameter(group=OUTPUT, help="What sums usage: this process, or Spark (Java, farthing\\[spark])."),
+    ] = "duckdb"
+
+    @contextmanager
+    def summing(self, ledger: Ledger) -> Iterator[None]:
+        """Where the ledger's usage is summed, in this block."""
+        if self.engine == "duckdb":
+            yield
+            return
+        with spark_session() as session:
+            ledger.sum_on(session)
+            yield
+
+
+@contextmanager
+def spark_session() -> Iterator[Any]:
+    """The session that is there; else one of the cluster that is set up, or of this machine alone, ended with the block."""
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise BadInput("--engine spark needs PySpark: pip install 'farthing[spark]'") from error
+    if there := SparkSession.getActiveSession():
+        yield there
+        return
+    asked = SparkSession.builder.appName("farthing").config("spark.ui.showConsoleProgress", "false")
+    if not any(name in os.environ for name in _CLUSTER):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # Spark listens, and nobody else is to hear it
+        asked = asked.master("local[*]").config("spark.ui.enabled", "false")
+    try:
+        made = asked.getOrCreate()
+    except (PySparkException, OSError) as error:
+        raise BadInput(f"Spark does not start: is Java 17 or newer installed? ({error})") from error
+    try:
+        yield made
+    finally:
+        made.stop()
