@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from farthing.aws import Access, is_s3
 from farthing.book import Book, Unpriced, default_book
@@ -74,12 +75,14 @@ def import_paths(
     progress: Callable[[int, int], None] | None = None,
     access: Access = Access(),  # noqa: B008 - it cannot change
     full: bool = False,
+    engine: Any = None,
 ) -> Imported:
     """Import files, folders, globs and s3:// prefixes ("-" is stdin). What is in the ledger already adds nothing.
 
     A file that has not changed since it was read without fault is not read again. Interrupted, an import
     loses nothing: what had been committed stays, and the rest is read by the next. `access` is how to reach the
     buckets; `full` lists them from their beginning, and not from some hours before what was read last.
+    `engine` is a SparkSession, whose executors parse; what they found is added here.
     """
     done = Imported()
     read_until = {} if full or forced else ledger.read_until()
@@ -111,6 +114,7 @@ def import_paths(
         progress=progress,
         access=access,
         read_until=read_until,
+        engine=engine,
     )
     for batch in batches:
         _add(ledger, batch, done, prices, now)

@@ -1,10 +1,11 @@
-"""Claims of docs/security.md that no other test holds: bombs, ways out of a folder, who listens where, who may do what."""
+"""Claims of docs/security.md that no other test holds: bombs, ways out of a folder, who listens, who may do what."""
 
 import gzip
 import inspect
 import json
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from farthing.gateway import _serve
 from farthing.gateway._keys import Key, add
 from farthing.gateway._openapi import openapi
 from farthing.gateway._running import running
-from farthing.gateway._settings import Settings, SettingError
+from farthing.gateway._settings import SettingError, Settings
 from farthing.gateway.batch import Queue
 from farthing.gateway.proxy import _is_local
 from farthing.importers import formats, read_paths
@@ -41,7 +42,7 @@ from farthing.render import to_csv
 from farthing.reports import REPORTS
 from farthing.statement import Statement, StatementError
 from farthing.usage import Facts, Usage
-from tests.gateways import BODY, INVOKE, answered, message, reply, request, upstream
+from tests.gateways import BODY, INVOKE, answered, message, reply, request, until_closed, upstream
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -56,8 +57,9 @@ AT_US = int(NOW.timestamp()) * 1_000_000
 # --- bombs ------------------------------------------------------------------------------------------------------------
 
 BOMBS = (
-    "[" * 4000 + "]" * 4000, '{"a":' * 4000 + "1" + "}" * 4000, "1e400", "-1e400", "9" * 5000, "-1", str(2**63),
-    str(2**127), "NaN", "0.5", "true", '"\\ud800"', '"\\u0000"', '"99999-01-01T00:00:00Z"', '"0001-01-01T00:00:00+23:59"',
+    "[" * 4000 + "]" * 4000, '{"a":' * 4000 + "1" + "}" * 4000, "1e400", "-1e400", "1e999999999", "9" * 5000, "-1", str(2**63),
+    str(2**127), "NaN", "0.5", "true", '"\\ud800"', '"\\u0000"', '"99999-01-01T00:00:00Z"',
+    '"0001-01-01T00:00:00+23:59"',
     "[" + "0," * 2000 + "0]", '{"' + "k" * 20_000 + '":1}', '"' + "x" * 20_000 + '"',
 )  # fmt: skip
 
@@ -115,12 +117,17 @@ def test_what_unpacks_to_a_thousand_times_its_size_fills_no_memory(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 << 20
     script = (
         "import sys, datetime; from farthing.importers import read_paths\n"
-        "for batch in read_paths(sys.argv[1:], format='bedrock_log', now=datetime.datetime.now(datetime.UTC), workers=0):\n"
-        "    print(*(reject.reason for file in batch.files for reject in file.rejects))\n"
+        "now = datetime.datetime.now(datetime.UTC)\n"
+        "for batch in read_paths(sys.argv[1:], format='bedrock_log', now=now, workers=0):\n"
+        "    print(*(said for file in batch.files for said in (file.error, *(one.reason for one in file.rejects))))\n"
         "if sys.platform == 'linux': print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     said = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script, *map(str, tmp_path.iterdir())],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     ).stdout.split()
     assert " ".join(said).count("a line over 64 MiB") == 2
     assert sys.platform != "linux" or int(said[-1]) < 200_000  # kB
@@ -150,12 +157,13 @@ def test_a_log_in_a_bucket_cannot_name_a_file_of_this_machine(tmp_path, name):
 
 
 def test_a_request_goes_to_the_upstream_that_was_named_and_nowhere_else(tmp_path):
-    """Whatever it says of another: an absolute target, a Host, headers of ours or of proxies, a model that is an address."""
-    settings = {"auth": False, "region": "us-east-1"}
+    """Whatever it says of another: an absolute target, a Host, headers of proxies, a model that is an address."""
     with (
         upstream(lambda _: [reply(message())]) as other,
         upstream(lambda _: [reply(message())]) as up,
-        running(Settings(tmp_path / "outbox", bedrock=up.url, **settings), default_book()) as url,
+        running(
+            Settings(tmp_path / "outbox", bedrock=up.url, auth=False, region="us-east-1"), default_book()
+        ) as url,
     ):
         host = other.url.removeprefix("http://")
         names = (
@@ -181,10 +189,6 @@ def test_a_request_goes_to_the_upstream_that_was_named_and_nowhere_else(tmp_path
 
 
 def raw(url: str, sent: bytes) -> bytes:
-    import socket
-
-    from tests.gateways import until_closed
-
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as client:
         client.sendall(sent)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json as json_
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
+from farthing.cli._engine import spark_session
 from farthing.cli._shared import Asked, default_ledger, run_import, transcript_folders, write_json
 
 # --- import ---------------------------------------------------------------------------------------
@@ -44,6 +46,10 @@ def import_(
     reached: Reached = Reached(),  # noqa: B008 - it is not changed
     ledger: Annotated[str, Parameter(help="Ledger: a folder, made if there is none, or s3://...")] = "",
     forced: Annotated[str, Parameter(name="--format", help="Read every file so, instead of guessing.")] = "",
+    engine: Annotated[
+        Literal["duckdb", "spark"],
+        Parameter(help="What parses: this machine, or Spark's executors. The ledger is written here."),
+    ] = "duckdb",
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="")] = False,
 ) -> int:
     """Read usage into the ledger: logs, batch outputs, transcripts, gateways, telemetry. Import twice adds nothing."""
@@ -58,7 +64,9 @@ def import_(
     access = Access(
         reached.profile, reached.role_arn, reached.external_id, reached.region, reached.endpoint_url
     )
-    done = run_import(Ledger(ledger or default_ledger()), paths, forced, access=access, full=reached.full)
+    place = Ledger(ledger or default_ledger())
+    with spark_session() if engine == "spark" else nullcontext() as session:
+        done = run_import(place, paths, forced, access=access, full=reached.full, engine=session)
     if json:
         write_json(done.as_json())
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from farthing.aws import Access
 from farthing.importers._batch import Batch, File, Reject
@@ -42,6 +43,7 @@ def read_paths(
     progress: Callable[[int, int], None] | None = None,
     access: Access = Access(),  # noqa: B008 - it cannot change
     read_until: Mapping[str, str] | None = None,
+    engine: Any = None,
 ) -> Generator[Batch, None, None]:
     """The usage in files, folders, patterns, s3:// prefixes and standard input ("-"), in batches of bounded size.
 
@@ -53,8 +55,9 @@ def read_paths(
 
     `access` is how to reach buckets. `read_until` is what the last batch of an earlier import told: of series of
     objects that go by the hour, only what is newer than that is listed, with some hours before it.
+    `engine` is a SparkSession: its executors parse, if there is much to parse.
     """
     from farthing.importers import _reading  # when it is used: `farthing --help` needs none of it
 
-    asked = _reading.Asked(list(paths), format, now, known, progress, access, read_until or {})
+    asked = _reading.Asked(list(paths), format, now, known, progress, access, read_until or {}, engine)
     return _reading.read(asked, workers)

@@ -44,7 +44,7 @@ def here(tasks: Iterator[Task]) -> Iterator[Done]:
     for task in tasks:
         for frame in run(task):
             yield Done(task, frame, last=False)
-        yield Done(task, _NOTHING, last=True)
+        yield Done(task, NOTHING, last=True)
 
 
 def in_workers(tasks: Iterator[Task], count: int) -> Iterator[Done]:
@@ -91,7 +91,7 @@ class _Pool:
                     ended.setdefault(task.number, set()).update(end.place for end in frame.ends)
                 else:
                     places = ended.pop(task.number, set())
-                    frame = _NOTHING if status is None else _failed(task, places, status)
+                    frame = NOTHING if status is None else _failed(task, places, status)
                     under_way -= 1
                 yield Done(task, frame, last=not data)
 
@@ -136,14 +136,14 @@ class _Pool:
             alive = fresh is not None and _greets(fresh)
 
 
-_NOTHING = Frame([], 0, 0, 0, 0, [], [], [], 0)
+NOTHING = Frame([], 0, 0, 0, 0, [], [], [], 0)
 
 
 def _failed(task: Task, ended: set[int], status: int) -> Frame:
     """A worker has died (killed for its memory, most likely). Its files say so, and the next import reads them."""
     why = f"the process that read it ended early (status {status}): import it again"
     ends = [End(place, error=why) for place in range(len(task.ranges)) if place not in ended]
-    return _NOTHING._replace(ends=ends)
+    return NOTHING._replace(ends=ends)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

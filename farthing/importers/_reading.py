@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from farthing.aws import Access, AwsError, Keys, is_s3, keys, split
 from farthing.importers._batch import Batch, File, Reject
@@ -17,6 +17,7 @@ from farthing.importers._find import Fault, Found, find, hour_of
 from farthing.importers._open import RANGE_BYTES, Source, digest_of, in_lines
 from farthing.importers._pool import Done, here, in_workers
 from farthing.importers._s3 import use
+from farthing.importers._spark import on_spark
 from farthing.importers._task import MOST_REJECTS, End, Range, Task, formats, recognise
 from farthing.usage import EPOCH
 
@@ -44,6 +45,7 @@ class Asked(NamedTuple):
     progress: Progress | None = None
     access: Access = Access()
     read_until: Mapping[str, str] = {}
+    engine: Any = None
 
 
 def read(asked: Asked, workers: int | None) -> Generator[Batch, None, None]:
@@ -158,10 +160,12 @@ class _Reading:
         for task, size in tasks:
             first.append(task)
             ahead_bytes += size
-            if workers < 2 or ahead_bytes >= SMALL_BYTES:
+            if (workers < 2 and not self._asked.engine) or ahead_bytes >= SMALL_BYTES:
                 break
         rest = chain(first, (task for task, _ in tasks))
-        if workers < 2 or ahead_bytes < SMALL_BYTES:
+        if self._asked.engine and ahead_bytes >= SMALL_BYTES:
+            yield from on_spark(self._asked.engine, rest)
+        elif workers < 2 or ahead_bytes < SMALL_BYTES:
             yield from here(rest)
         else:
             yield from in_workers(rest, workers)

@@ -69,14 +69,14 @@ _decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refused)
 
 def whole(value: Any, name: str) -> int:
     """A count, also one written as 12.0; Rejected if it is none."""
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        value = int(value)
+    if isinstance(value, Decimal) and abs(value) < MOST and value == value.to_integral_value():
+        value = int(value)  # a larger one may be a billion digits long
     if isinstance(value, bool) or not isinstance(value, int):
         raise Rejected(f"{name} is no whole number")
     if value < 0:
-        raise Rejected(f"{name} is negative ({value})")
+        raise Rejected(f"{name} is negative ({value!r:.30})")
     if value >= MOST:
-        raise Rejected(f"{name} is more than there can be ({value})")
+        raise Rejected(f"{name} is more than there can be ({value!r:.30})")
     return value
 
 

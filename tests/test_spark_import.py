@@ -1,0 +1,48 @@
+"""What Spark's executors read is what this machine reads: the same calls, files, rejects and lines."""
+
+import gzip
+
+import pytest
+
+from farthing.api import import_paths
+from farthing.importers import _reading
+from farthing.ledger import Ledger
+from tests.test_importers import MAKE, NOW
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Logs with calls that other files have too, a bad line, a file that is read in ranges, and one of no format."""
+    folder = tmp_path_factory.mktemp("logs")
+    for part in range(4):
+        log = [MAKE["log"](n, MAKE["message"](n)) for n in range(part * 100, part * 100 + 130)]
+        (folder / f"{part}.json.gz").write_bytes(gzip.compress(MAKE["lines"](log)))
+    said = [MAKE["said"](n // 3, MAKE["usage"](3, n), copy=n % 3) for n in range(300)]
+    lines = MAKE["lines"](said).splitlines(keepends=True)
+    lines[133] = b"{torn\n"
+    (folder / "long.jsonl").write_bytes(b"".join(lines))
+    (folder / "notes.txt").write_bytes(b"notes")
+    return folder
+
+
+def imported(logs, folder, **how):
+    """What the import said, and the ledger's rows and files."""
+    ledger = Ledger(folder)
+    done = import_paths(ledger, [logs], now=NOW, **how)
+    assert import_paths(ledger, [logs], now=NOW, **how).imported == 0
+    columns = "request_id, message_id, part, epoch_us(at), ctx, tags, input, output, cache_read, cache_write_5m"
+    rows = ledger.rows().aggregate(f"{columns}, sum(calls)").filter("sum(calls) > 0").fetchall()
+    return {**done.as_json(), "duplicates": 0, "superseded": 0}, done.errors, sorted(rows), ledger.files()
+
+
+def test_executors_read_what_is_read_here(logs, tmp_path, spark, monkeypatch):
+    for name, most in {"SMALL_BYTES": 1, "SPLIT_BYTES": 10_000, "RANGE_BYTES": 8_000, "TASK_FILES": 2}.items():
+        monkeypatch.setattr(_reading, name, most)
+    ran = []
+    monkeypatch.setattr(_reading, "on_spark", lambda *given, on=_reading.on_spark: ran.append(1) or on(*given))
+    there = imported(logs, tmp_path / "there", engine=spark)
+    here = imported(logs, tmp_path / "here", workers=0)
+    assert there == here
+    assert ran
+    assert here[0]["imported"] == 430 + 100
+    assert [error.startswith(f"{logs / 'long.jsonl'}:134: not JSON") for error in here[1]] == [True]
