@@ -219,11 +219,15 @@ def test_nobody_beyond_loopback_calls_without_a_key(host, tmp_path):
 def test_every_route_of_the_gateway_but_health_wants_its_key(tmp_path):
     """The matrix: each route of its OpenAPI, for nobody, for a key that is over, for a team's key, for an admin."""
     keys, at = tmp_path / "keys.json", datetime.now(UTC)
+    rights: dict[str, dict[str, Any]] = {
+        "team": {"team": "red"},
+        "admin": {"admin": True},
+        "over": {"expires": at - timedelta(days=1), "admin": True},
+    }
     who = {
         name: add(keys, Key(name=name, shown="", created=at, **said), at).token
-        for name, said in {"team": {"team": "red"}, "admin": {"admin": True},
-                           "over": {"expires": at - timedelta(days=1), "admin": True}}.items()
-    }  # fmt: skip
+        for name, said in rights.items()
+    }
     with (
         upstream(lambda _: [reply(message())]) as up,
         running(

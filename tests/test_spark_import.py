@@ -7,6 +7,7 @@ import pytest
 from farthing.api import import_paths
 from farthing.importers import _reading
 from farthing.ledger import Ledger
+from farthing.meters import METERS
 from tests.test_importers import MAKE, NOW
 
 
@@ -30,9 +31,12 @@ def imported(logs, folder, **how):
     ledger = Ledger(folder)
     done = import_paths(ledger, [logs], now=NOW, **how)
     assert import_paths(ledger, [logs], now=NOW, **how).imported == 0
-    columns = "request_id, message_id, part, epoch_us(at), ctx, tags, input, output, cache_read, cache_write_5m"
-    rows = ledger.rows().aggregate(f"{columns}, sum(calls)").filter("sum(calls) > 0").fetchall()
-    return {**done.as_json(), "duplicates": 0, "superseded": 0}, done.errors, sorted(rows), ledger.files()
+    ledger.connection.register("imported", ledger.rows())
+    rows = ledger.connection.execute(
+        f"""SELECT request_id, message_id, at, ctx, tags, {", ".join(METERS)}, sum(calls)
+            FROM imported GROUP BY ALL HAVING sum(calls) > 0 ORDER BY ALL"""
+    ).fetchall()
+    return {**done.as_json(), "duplicates": 0, "superseded": 0}, done.errors, rows, ledger.files()
 
 
 def test_executors_read_what_is_read_here(logs, tmp_path, spark, monkeypatch):
