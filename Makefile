@@ -18,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run web demo test check bench docs docs-long site lock golden spark fuzz crash focus soak clean
+.PHONY: help setup setup-run web demo test check bench docs docs-long site lock golden spark scale fuzz crash torture atheris mutate focus soak clean dist sbom audit
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -56,11 +56,24 @@ docs-long: .venv/.dev  ## run what the docs show, also what takes long
 spark: .venv/.dev  ## the long tests on Spark (Java 17 or newer)
 	$(PYTEST) -m spark_long
 
+scale: .venv/.dev  ## what a row costs on DuckDB and Spark, up to 100 million of them (makes 4 GB in .bench/)
+	$(BIN)/python -m bench.scale 1000000 10000000 100000000
+
 fuzz: .venv/.dev  ## the long random searches
 	$(PYTEST) -m fuzz --hypothesis-profile=fuzz -n $(WORKERS)
 
 crash: .venv/.dev  ## kill -9 at 200 moments of imports and compactions (CRASHES=, CRASH_SEED=)
 	$(PYTEST) tests/crash -m "crash or not crash" -n $(WORKERS)
+
+torture: .venv/.dev  ## 1,000 kills and every other fault, with a table of what they found (KILLS=, TORTURE=, TORTURE_SEED=)
+	$(BIN)/python -m tests.torture.run -n $(WORKERS)
+
+atheris: .venv/.dev  ## fuzzing led by coverage: each target for SECONDS (60), from tests/fuzz/corpus
+	$(INSTALL) $(BIN)/python --group fuzz
+	$(BIN)/python -m tests.fuzz.guided all $(or $(SECONDS),60)
+
+mutate: .venv/.dev  ## small changes of the core, one at a time, that its tests do not notice
+	$(BIN)/python -m tools.mutate
 
 focus: .venv/.dev  ## the official FOCUS validator on an export (Python 3.12; 515 MB in .venv-focus)
 	$(BIN)/python tools/focus_validate.py
@@ -71,6 +84,18 @@ bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
 soak: .venv/.dev  ## the gateway under load for 20 minutes (MINUTES=, RATE= calls a second)
 	$(BIN)/python bench/soak.py $(or $(MINUTES),20) $(or $(RATE),40)
 
+dist: .venv/.dev web  ## wheel and sdist in dist/, built twice, and tried on each Python there is
+	$(BIN)/python -m tools.dist
+
+sbom: .venv/.run  ## what farthing is made of, as CycloneDX: dist/sbom.json
+	mkdir -p dist
+	$(BIN)/python -m tools.sbom > dist/sbom.json
+
+audit: .venv/.build  ## ask PyPI for known faults of what is locked (needs the network)
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit; }
+	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/run.txt \
+		|| { echo "not audited, or faults found: see above. Without a network: make sbom, and scan dist/sbom.json elsewhere"; exit 1; }
+
 lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=--upgrade: the newest)
 	$(LOCK) --group build -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra aws --extra gateway -c requirements/build.txt -o requirements/run.txt
@@ -80,7 +105,7 @@ lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=
 
 clean:  ## remove what was built here
 	rm -rf $(VENDOR) tools/web/node_modules
-	rm -rf .venv .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site spark-warehouse
+	rm -rf .venv .venv-audit .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site spark-warehouse
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 # Each stamp is newer than the files it was made from, so a changed lock installs again and nothing else does.

@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> None:
             seconds, answers[name] = _timed(ledger)
             before, took = last.get(name, (0, 0.0))
             grows = f"n^{math.log(seconds / took) / math.log(size / before):.2f}" if before else ""
-            print(f"| {size:,} | {name} | {seconds:.2f} | {seconds / size * 1e9:,.0f} | {grows} |", flush=True)
+            print(
+                f"| {size:,} | {name} | {seconds:.2f} | {seconds / size * 1e9:,.0f} | {grows} |", flush=True
+            )
             last[name] = size, seconds
         if answers["duckdb"] != answers["spark"]:
             sys.exit(f"{size:,} rows: the engines disagree")

@@ -401,12 +401,19 @@ def _read(path: Path, data: bytes) -> Mapping[str, Any]:
         raise ValueError(f"{path}: {error}") from error
     try:
         return tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except UNREADABLE_TOML as error:
         raise ValueError(f"{path}:{toml_fault(error, text)}") from error
 
 
-def toml_fault(error: ValueError, text: str) -> str:
+# What tomllib raises of a text, with parse_float=Decimal: it is no TOML, is nested too deeply, has 1e9999999999999999999.
+UNREADABLE_TOML = (ValueError, RecursionError, ArithmeticError)
+
+
+def toml_fault(error: Exception, text: str) -> str:
     """`LINE: what is wrong`, of a text that is no TOML: its end, if it ends too soon."""
+    if not isinstance(error, ValueError):  # which knows no line
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number beyond all bounds"
+        return f"1: {what}"
     said, _, where = str(error).partition(" (at ")
     line = re.match(r"line (\d+)", where)
     return f"{line[1] if line else max(1, len(text.splitlines()))}: no TOML: {said}"

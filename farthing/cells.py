@@ -431,7 +431,9 @@ def _sum(
     frame = frame.join(nw.from_native(ledger.lifted(coded)), on="ctx")
     values: dict[str, dict[int | None, str]] = {}
     by_tags = [key for key in dict.fromkeys((*CLAIMED, *keys)) if key in keys and contexts.hangs_on_tags(key)]
-    coded_tags = [f"tags_{i}" for i in range(len(by_tags))]  # not every engine takes every name for a column's
+    coded_tags = [
+        f"tags_{i}" for i in range(len(by_tags))
+    ]  # not every engine takes every name for a column's
     for key, name in zip(by_tags, coded_tags, strict=True):
         tagged, values[key] = contexts.tags(key, name)
         frame = frame.join(nw.from_native(ledger.lifted(tagged)), on="tags", how="left")

@@ -130,7 +130,7 @@ _Said = tuple[str, str, str, Fraction]  # file and line, currency, day, units fo
 def _toml(text: str, file: Path) -> Iterator[_Said]:
     try:
         tables = tomllib.loads(text, parse_float=Decimal)
-    except ValueError as error:  # which names line and column
+    except (ValueError, RecursionError, ArithmeticError) as error:  # which names line and column
         raise FxError(f"{file}: {error}") from error
     for currency, rates in tables.items():
         place = f"{file}: {currency}"

@@ -68,9 +68,8 @@ def told(path: Path) -> bool:
     if content.startswith(b"\x1f\x8b"):
         content = gzip.decompress(content)
     if content.startswith(b"PAR1"):
-        content = repr(
-            duckdb.sql(f"SELECT columns(*)::VARCHAR FROM read_parquet('{path}')").fetchall()
-        ).encode()
+        rows = duckdb.execute(f"SELECT columns(*)::VARCHAR FROM read_parquet('{path}')").fetchall()
+        content = repr(rows).encode()
     return any(form in content for form in hidden()) or CANARY in path.name
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from farthing.api import import_paths
 from farthing.importers import _reading
+from farthing.importers._pool import here as in_this_process
 from farthing.ledger import Ledger
 from farthing.meters import METERS
 from tests.test_importers import MAKE, NOW
@@ -33,20 +34,24 @@ def imported(logs, folder, **how):
     assert import_paths(ledger, [logs], now=NOW, **how).imported == 0
     ledger.connection.register("imported", ledger.rows())
     rows = ledger.connection.execute(
-        f"""SELECT request_id, message_id, at, ctx, tags, {", ".join(METERS)}, sum(calls)
+        f"""SELECT request_id, message_id, epoch_us("at"), ctx, tags, {", ".join(METERS)}, sum(calls)
             FROM imported GROUP BY ALL HAVING sum(calls) > 0 ORDER BY ALL"""
     ).fetchall()
     return {**done.as_json(), "duplicates": 0, "superseded": 0}, done.errors, rows, ledger.files()
 
 
 def test_executors_read_what_is_read_here(logs, tmp_path, spark, monkeypatch):
-    for name, most in {"SMALL_BYTES": 1, "SPLIT_BYTES": 10_000, "RANGE_BYTES": 8_000, "TASK_FILES": 2}.items():
+    for name, most in {
+        "SMALL_BYTES": 1,
+        "SPLIT_BYTES": 10_000,
+        "RANGE_BYTES": 8_000,
+        "TASK_FILES": 2,
+    }.items():
         monkeypatch.setattr(_reading, name, most)
-    ran = []
-    monkeypatch.setattr(_reading, "on_spark", lambda *given, on=_reading.on_spark: ran.append(1) or on(*given))
+    monkeypatch.setattr(_reading, "here", None)  # nothing is parsed in this process
     there = imported(logs, tmp_path / "there", engine=spark)
+    monkeypatch.setattr(_reading, "here", in_this_process)
     here = imported(logs, tmp_path / "here", workers=0)
     assert there == here
-    assert ran
     assert here[0]["imported"] == 430 + 100
     assert [error.startswith(f"{logs / 'long.jsonl'}:134: not JSON") for error in here[1]] == [True]

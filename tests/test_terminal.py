@@ -4,8 +4,10 @@ Names are the worst that logs can hold: long, wide, of other scripts, with escap
 tokens and a single one.
 """
 
+import csv
 import fcntl
 import io
+import json
 import os
 import pty
 import re
@@ -229,6 +231,32 @@ def test_every_answer_is_there_for_programs():
     lacking = {name for name in docs.commands() if "--json" not in docs.options(name)}
     assert lacking <= WITHOUT_JSON, lacking - WITHOUT_JSON
     assert {name for name in REPORTS if "--csv" not in docs.options(name)} == set()
+
+
+def test_what_has_json_has_its_rows_as_csv(monkeypatch, capsys):
+    def printed(*words):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        out, err = capsys.readouterr()
+        assert (ended.value.code, err) == (0, "")
+        return out
+
+    listed = json.loads(printed("prices", "list", "--json"))["rows"]
+    rows = list(csv.DictReader(io.StringIO(printed("prices", "list", "--csv"))))
+    assert [row["model"] for row in rows] == [row["model"] for row in listed]
+    asked = ("rate", "claude-opus-5", "--input", "5", "--at", "2026-11-01")
+    (one,) = csv.DictReader(io.StringIO(printed(*asked, "--csv")))
+    assert one["cost_usd"] == json.loads(printed(*asked, "--json"))["cost_usd"]
+    line = '{"model": "claude-opus-5", "at": "2026-11-01T00:00:00Z", "usage": {"input": 5}}\n'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line.encode() * 2)))
+    first, second = csv.DictReader(io.StringIO(printed("rate", "--csv")))
+    assert first == second
+
+
+def test_what_has_no_json_has_no_csv(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["man", "--csv"])
+    assert (ended.value.code, capsys.readouterr().err) == (2, "farthing: Unknown option: --csv.\n")
 
 
 def test_long_work_has_a_bar_with_rate_and_time_left(terminal, monkeypatch):

@@ -50,6 +50,7 @@ def reference() -> str:
         "# Reference",
         "Written by `make docs` from the code; a test fails when it is stale.",
         "## Commands",
+        "Whatever has `--json` has `--csv`, too: the rows of that answer.",
         *(f"### farthing {name}\n\n```text\n{help_of(name)}\n```" for name in commands()),
         "## Reports",
         "\n".join(f"- `{made.name}`: {made.says}" for made in REPORTS.values()),

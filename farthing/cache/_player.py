@@ -51,6 +51,7 @@ EARLY_US = 15_000_000  # a ping goes out so long before what it keeps would expi
 FIVES, SLOTS = 12, 16
 WAITS = 24  # classes: agent or not, first turn or later, newest of its namespace or overtaken, how the answer ended
 WAIT_TRUST = 30_000_000  # tokens
+PAUSE_TRUST = 3_000_000  # tokens, where all classes are taken together
 # How many in a million of those who still wait come back in each slot, before anything is known: of others, and of
 # agents, at first turns and later ones, each newest and overtaken. Where from: docs/caching.md.
 RARELY = (40_000,) * 15
@@ -68,6 +69,7 @@ KNOWN = np.array(
     np.int64,
 )
 GROWTH = 20_000  # new tokens of a later turn, of a million, before anything is known
+GROWTH_TRUST = 1_000_000  # tokens: every turn tells of it, and much the same
 
 
 class Policy(NamedTuple):
@@ -347,7 +349,7 @@ def lifetime(
     # An hour pays if P(back after 5m, within 1h) * (w5 - read) > (P(not back) + growth) * (w1 - w5).
     agent = 1 if system > 0 else 0
     within, never = pauses(own, agent)
-    growth = (PARTS * own.grown[agent, 1] + GROWTH * WAIT_TRUST) // (own.grown[agent, 0] + WAIT_TRUST)
+    growth = (PARTS * own.grown[agent, 1] + GROWTH * GROWTH_TRUST) // (own.grown[agent, 0] + GROWTH_TRUST)
     longer = within * (prices.five - prices.read) > (never + growth) * (prices.hour - prices.five)
     return HOUR_US if longer else FIVE_US
 
@@ -522,10 +524,17 @@ def pooled(own: Mind, group: Any, slot: Any) -> Any:
 
 @jit
 def pauses(own: Mind, agent: Any) -> Any:
-    """Of a million later turns, how many are followed after five minutes but within the hour, and how many are not."""
-    within, here = 0, PARTS
+    """Of a million later turns, how many are followed after five minutes but within the hour, and how many are not.
+
+    A wait begins as the newest of its namespace and may end overtaken: both are one turn.
+    """
+    group, within, here = 4 * agent + 2, 0, PARTS
     for slot in range(FIVES + 1):
-        back = here * pooled(own, 4 * agent + 2, slot) // PARTS
+        tokens, returned = PAUSE_TRUST, KNOWN[group, slot] * (PAUSE_TRUST // PARTS)
+        for wait in range(group * 3, group * 3 + 6):
+            tokens += own.waited[wait, slot, 0]
+            returned += own.waited[wait, slot, 1]
+        back = here * min(PARTS, returned * PARTS // tokens) // PARTS
         here -= back
         if slot > 0:
             within += back

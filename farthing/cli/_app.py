@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, UnknownOptionError, UnusedCliTokensError
 
+from farthing.cli._rows import as_csv
 from farthing.cli._terminal import fitted
 
 app = App(
@@ -40,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     gc.set_threshold(
         200_000, 50, 50
     )  # records hold no cycles, and looking for some takes a fifth of the time
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with fitted(sys.argv[1:] if argv is None else argv):
-            code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        with fitted(words):
+            code = _run(words)
     except UnusedCliTokensError as error:
         code = _fail(_unknown_command(error.unused_tokens or []))
     except CycloptsError as error:
@@ -66,6 +68,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"a file of the ledger has gone: another process cleaned it up meanwhile; ask again ({error})"
         )
     sys.exit(code or 0)
+
+
+def _run(words: list[str]) -> int | None:
+    """--csv is an option of reports; whatever else has --json has it by the rows of that."""
+    try:
+        return _call(words)
+    except UnknownOptionError as unknown:
+        if not _is(unknown, "--csv"):
+            raise
+        try:
+            with as_csv():
+                return _call(["--json" if word == "--csv" else word for word in words if word != "--json"])
+        except UnknownOptionError as other:
+            raise unknown if _is(other, "--json") else other from None
+
+
+def _is(unknown: UnknownOptionError, option: str) -> bool:
+    return option in (unknown.token.keyword, unknown.token.value)
+
+
+def _call(words: list[str]) -> int | None:
+    code: int | None = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    return code
 
 
 def _unknown_command(tokens: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ class OnEngine:
 
 @contextmanager
 def spark_session() -> Iterator[Any]:
-    """The session that is there; else one of the cluster that is set up, or of this machine alone, ended with the block."""
+    """The session that is there; else one of the cluster that is set up, or of this machine, ended with the block."""
     try:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession

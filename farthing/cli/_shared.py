@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -17,6 +17,7 @@ from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput
 from farthing.cli._completing import filters
+from farthing.cli._rows import write_json as write_json  # noqa: PLC0414 - it is one of what commands share
 
 if TYPE_CHECKING:
     from farthing.book import Book
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 
 _SELECT = Group("Selection", sort_key=1)
 OUTPUT = Group("Output", sort_key=2)
-
-
-def write_json(answer: Mapping[str, Any]) -> None:
-    """One line of JSON on stdout."""
-    sys.stdout.write(json.dumps(answer, ensure_ascii=False, separators=(", ", ": ")) + "\n")
 
 
 # --- where the ledger is --------------------------------------------------------------------------

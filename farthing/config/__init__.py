@@ -107,6 +107,8 @@ def load(path: Path | str | None = None) -> Config:
             raise ConfigError(f"{file}: {error.strerror or error}") from error
         except ValueError as error:  # which names line and column
             raise ConfigError(f"{file}: {error}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{file}: nested too deeply") from error
     told = dict(overrides(os.environ))
     try:
         return _convert(said, str(file) if found else "", told)

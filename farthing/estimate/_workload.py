@@ -180,7 +180,7 @@ def read_file(path: Path, book: Book) -> Read:
         tables = tomllib.loads(text, parse_float=Decimal)
     except OSError as error:
         raise WorkloadError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError, ArithmeticError) as error:
         raise WorkloadError(f"{path}: {error}") from error
     named = tables.get("workloads")
     if not isinstance(named, dict) or not named:

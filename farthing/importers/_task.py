@@ -22,6 +22,7 @@ from farthing.ledger import better
 from farthing.usage import MAX_TOKENS, Entry, Rejected, Total, Usage, check_region
 
 FRAME_RECORDS = 20_000
+MOST = 2**63  # beyond it a number has no place in the ledger's rows
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
 FIRST_US = 1_672_531_200_000_000  # 2023-01-01: no call to Claude is older
 
@@ -247,9 +248,14 @@ class _Gather:
 
     def _sound(self, total: Total) -> bool:
         """Whether a total can be; it is rejected otherwise."""
-        if FIRST_US <= total.start_us <= self._latest_us and total.value >= 0:
+        in_time = FIRST_US <= total.start_us <= min(self._latest_us, total.end_us)
+        if in_time and total.end_us < MOST and 0 <= total.value < MOST:
             return True
-        why = "a total is negative" if total.value < 0 else "a total of a time that cannot be"
+        why = (
+            "a total is negative" if total.value < 0
+            else "a total is more than there can be" if total.value >= MOST
+            else "a total of a time that cannot be"
+        )  # fmt: skip
         self.reject(Reject(self._lines.number, why))
         return False
 

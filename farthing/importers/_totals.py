@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from farthing.importers._batch import Reject
 from farthing.importers._open import UNREADABLE, Numbered
-from farthing.importers._read import Lines, reason
+from farthing.importers._read import Lines, reason, whole as without_halves
 from farthing.usage import Rejected, Total
 
 MOST = 2**63  # what the ledger holds in a row
@@ -39,7 +39,7 @@ def values(lines: Lines) -> Iterator[tuple[int, Any] | Reject]:
 def _values(held: list[tuple[int, bytes]]) -> Iterator[tuple[int, Any] | Reject]:
     number = held[0][0]
     try:
-        document = b"\n".join(line for _, line in held).decode("utf-8-sig")
+        document = without_halves(b"\n".join(line for _, line in held)).decode("utf-8-sig")
         yield from [(number, value) for value in _decoded(document)]
     except json.JSONDecodeError as error:
         at = held[min(error.lineno, len(held)) - 1][0]
@@ -63,8 +63,20 @@ def _refused(name: str) -> NoReturn:
     raise ValueError(f"not JSON: {name}")
 
 
+def _exact(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = None
+    if (
+        number is None or abs(number.adjusted()) > 1_000
+    ):  # Decimal's own arithmetic ends somewhere behind that
+        raise ValueError("a number with an exponent beyond all bounds")
+    return number
+
+
 _space = re.compile(r"\s*")
-_decoder = json.JSONDecoder(parse_float=Decimal, parse_constant=_refused)
+_decoder = json.JSONDecoder(parse_float=_exact, parse_constant=_refused)
 
 
 def whole(value: Any, name: str) -> int:

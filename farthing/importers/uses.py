@@ -51,7 +51,7 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
 
 def _entry(line: bytes) -> Entry:
     said = msgspec.json.decode(line)
-    if not isinstance(said, dict) or said.get("kind") not in ENTRY_UNITS:
+    if not isinstance(said, dict) or str(said.get("kind")) not in ENTRY_UNITS:
         raise Rejected(f"kind is none of {', '.join(ENTRY_UNITS)}")
     if unknown := [key for key in said if key not in _KNOWN]:
         raise Rejected(f"unknown key {unknown[0]!r}; known are {', '.join(_KNOWN)}")

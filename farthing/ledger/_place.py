@@ -192,10 +192,13 @@ class Bucket:
 
         log = f"{self._prefix}{table}/_delta_log"
         last, following = f"{log}/{version:020}.json", f"{log}/{version + 1:020}.json"
-        pages = obstore.list(store(self._keys()), log, offset=last[:-1], chunk_size=1000)
-        later = {
-            one["path"] for one in next(iter(pages), [])
-        }  # in the order of keys: both are on the first page
+        try:
+            pages = obstore.list(store(self._keys()), log, offset=last[:-1], chunk_size=1000)
+            later = {
+                one["path"] for one in next(iter(pages), [])
+            }  # in the order of keys: both are on the first page
+        except Exception as error:  # noqa: BLE001 - obstore's and Python's own
+            raise explained(error, "s3:ListBucket", self._bucket) from None
         return last in later and following not in later
 
     def address(self, table: str) -> tuple[str, dict[str, str] | None]:
@@ -284,7 +287,9 @@ def _size(path: Path) -> int:
 def _inside(folder: Path, name: str) -> Path:
     """Where a copy goes. Who can write the bucket says the names, and must not reach the rest of this machine."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise OSError(f"a file of the ledger is called {name!r}, which leads out of it: somebody changed its log")
+        raise OSError(
+            f"a file of the ledger is called {name!r}, which leads out of it: somebody changed its log"
+        )
     return folder / name
 
 

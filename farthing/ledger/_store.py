@@ -118,12 +118,18 @@ class Store:
                 commit_properties=CommitProperties(app_transactions=transactions),
             )
         except (DeltaError, OSError) as error:
-            overtaken = delta is not None and not self.place.is_newest(name, delta.version())
+            overtaken = delta is not None and self._overtaken(name, delta.version())
             if version and (overtaken or isinstance(error, CommitFailedError)):
                 return False
             why = self.place.reason(error, "s3:PutObject")
             raise LedgerError(f"{self.folder}: cannot write: {why}") from error
         return True
+
+    def _overtaken(self, name: str, version: int) -> bool:
+        try:
+            return not self.place.is_newest(name, version)
+        except OSError:  # the fault that made us ask is the one to tell
+            return False
 
     def delta(self, name: str, *, make: bool = False) -> Any:
         """A table as it stands; None, or an empty one, if it was never written.

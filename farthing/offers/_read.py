@@ -15,7 +15,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from farthing.book import Book, Card, default_book, toml_fault
+from farthing.book import UNREADABLE_TOML, Book, Card, default_book, toml_fault
 from farthing.meters import METERS
 from farthing.money import from_usd, mtok_usd, per_mtok
 from farthing.offers._book import best, meters_of, overlap
@@ -55,7 +55,7 @@ def read_offers(text: str, file: str, book: Book | None = None) -> list[Offer]:
     book = book or default_book()
     try:
         said = tomllib.loads(text, parse_float=Decimal)
-    except ValueError as error:
+    except UNREADABLE_TOML as error:
         raise OfferError(f"{file}:{toml_fault(error, text)}: docs/contracts.md shows the form") from error
     lines = list(_tables(text))
     reader = _Reader(file, text, book)

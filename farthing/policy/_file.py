@@ -149,7 +149,7 @@ def parse(raw: bytes, path: str) -> Policy:
     try:
         text = raw.decode("utf-8-sig")
         said: dict[str, Any] = tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         mend = "mend it, or `farthing savings undo` brings the version before it back"
         raise PolicyError(f"{path}: {' '.join(str(error).split())}: {mend}") from error
     fault = next(check_shape(said, Policy, ()), None)

@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from farthing.book import Book, Card, Model, default_book, toml_fault
+from farthing.book import UNREADABLE_TOML, Book, Card, Model, default_book, toml_fault
 from farthing.meters import METERS
 from farthing.pricelist._lines import PriceListError
 from farthing.usage import PLATFORMS, Sku
@@ -57,7 +57,7 @@ def laid(book: Book, text: str, file: str = "overlay") -> Book:
     """`overlaid`, of the overlay's text."""
     try:
         tables = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except UNREADABLE_TOML as error:
         raise PriceListError(f"{file}:{toml_fault(error, text)}") from error
     models = dict(book.models)
     cards: dict[str, dict[Sku, list[Card]]] = defaultdict(lambda: defaultdict(list))
