@@ -405,7 +405,7 @@ def _read(path: Path, data: bytes) -> Mapping[str, Any]:
         raise ValueError(f"{path}:{toml_fault(error, text)}") from error
 
 
-# What tomllib raises of a text, with parse_float=Decimal: it is no TOML, is nested too deeply, has 1e9999999999999999999.
+# What tomllib raises of a text, with parse_float=Decimal: it is no TOML, is nested too deeply, has 1e99999999999999.
 UNREADABLE_TOML = (ValueError, RecursionError, ArithmeticError)
 
 

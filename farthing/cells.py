@@ -6,6 +6,7 @@ A question selects rows and names keys. The engine sums tokens by those keys and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -49,7 +50,7 @@ class QuestionError(ValueError):
 
 class Where(NamedTuple):
     key: str
-    values: tuple[str, ...]  # any of them; `*` and `?` as in a shell
+    values: tuple[str, ...]  # any of them; `*` and `?` as in a shell, see `glob`
     negated: bool = False
 
 
@@ -578,9 +579,13 @@ def _shifts(zone: ZoneInfo, since: datetime, until: datetime) -> list[tuple[date
     return shifts
 
 
+def glob(value: str) -> str:
+    """A filter's value as a shell reads it: `[*]` and `[?]` are these signs; any other bracket is one, too."""
+    return re.sub(r"\[(?![*?]\])", "[[]", value)
+
+
 def _matches(column: str, where: Where) -> str:
-    # GLOB knows [a-z] too; we do not
-    patterns = (_literal(value.replace("[", "[[]")) for value in where.values)
+    patterns = (_literal(glob(value)) for value in where.values)
     tests = " OR ".join(f"coalesce({column}, '') GLOB {pattern}" for pattern in patterns)
     return f"NOT ({tests})" if where.negated else f"({tests})"
 

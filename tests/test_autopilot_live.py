@@ -15,6 +15,7 @@ import farthing
 from farthing.config import Config, Residency
 from farthing.emulator._prompt import prompt_of
 from farthing.gateway._autopilot_crew import NO_HOUR
+from farthing.meters import Vector
 from farthing.policy import draw, load, undo
 from tests.piloted import ADAPTIVE, HEAD, MODEL, cloud, entry, turn, words
 
@@ -548,6 +549,24 @@ def test_refusals_of_requests_that_are_wrong_are_not_the_levers(made):
     sky = made(HEAD + GLOBAL)
     sky.send(turn("hello"))
     assert [sky.send(turn("hello"), status=400).model == MODEL for _ in range(9)] == [False] * 9
+
+
+def test_one_request_that_is_refused_as_changed_does_not_end_a_lever_that_works(made):
+    """The gateway sends it as it came, and that is taken. Three in a row, and it is the lever."""
+    sky = made(HEAD + GLOBAL)
+
+    def slip():
+        sent = sky.send(turn("too long for it"), status=400)
+        sent.applied.flight.suspected().landed(Vector(5), split=True)
+        return sent.model
+
+    def moves():
+        return sky.send(turn("hello")).model != MODEL
+
+    assert moves()
+    assert [slip() != MODEL, moves(), slip() != MODEL, slip() != MODEL, moves()] == [True] * 5
+    assert [slip() != MODEL for _ in range(3)] == [True] * 3
+    assert not moves()
 
 
 def test_threads_may_send_at_once(made):

@@ -266,6 +266,14 @@ def test_lifetimes_are_fitted_to_pauses(gap_s, same):
     assert cost(trace, BEST) < cost(trace, other)
 
 
+def test_agents_of_one_account_that_never_pause_are_soon_kept_for_five_minutes():
+    """They share a namespace, as behind a gateway, so each wait is overtaken by another agent's call."""
+    calls = [one for n in range(120) for one in session([20, 60, 5] * 4, 2, 100.0 * n, n)]
+    trace = trace_of([(at, 0, path, system) for at, _, path, system in calls], size=1_500)
+    assert cost(trace, "guarded_5m") * 120 < cost(trace, "guarded_1h") * 100
+    assert cost(trace, "adaptive_unpinged") * 100 < cost(trace, "guarded_5m") * 110
+
+
 def test_a_session_that_keeps_pausing_is_kept_for_an_hour():
     trace = trace_of(session([1_500] * 10, 1), size=20_000)
     each = simulate(trace, POLICIES[BEST], SONNET, MINIMUM).each

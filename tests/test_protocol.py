@@ -100,3 +100,22 @@ def test_what_is_denied_was_not_sent() -> None:
 )
 def test_the_outcome_of_an_attempt(status: int, sent: bool, final: bool, event: Event) -> None:
     assert outcome(status, sent=sent, final=final) is event
+
+
+@pytest.mark.parametrize("late", [Event.RENEWED, Event.LAPSED, Event.CUT])
+def test_a_hold_that_expired_has_its_ceiling_posted_once(late: Event) -> None:
+    """Nothing but an answer, or the news that there was none, moves its money again."""
+    state, effect = step(State.EXPIRED, late)
+    assert effect is Effect.NONE
+    assert state is (State.POSTED if late is Event.CUT else State.EXPIRED)
+
+
+@pytest.mark.parametrize("done", [State.POSTED, State.VOIDED])
+@pytest.mark.parametrize("late", [Event.RENEWED, Event.CUT, Event.FAILED, Event.LAPSED])
+def test_who_resolves_a_call_second_changes_nothing(done: State, late: Event) -> None:
+    assert step(done, late) == (done, Effect.NONE)
+
+
+def test_an_error_begins_at_400() -> None:
+    assert outcome(400, sent=True, final=False) is Event.FAILED
+    assert outcome(399, sent=True, final=False) is Event.CUT

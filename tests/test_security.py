@@ -96,7 +96,7 @@ def first_record(name: str) -> Any:
 def test_a_bomb_in_any_place_of_a_record_costs_that_record(name, tmp_path):
     """Too deep, too wide, too large a number, no text at all: whatever a field holds, each record is accounted for."""
     record = first_record(name)
-    whole = [json.dumps(put(record, path, "BOMB")) for path in places(record)][:40]
+    whole = [json.dumps(put(record, path, "BOMB")) for path in places(record)][:24]
     lines = [line.replace('"BOMB"', bomb) for line in whole for bomb in BOMBS]
     (tmp_path / "bombs.jsonl").write_text("\n".join([*lines, json.dumps(record)]) + "\n")
     batches = list(read_paths([str(tmp_path / "bombs.jsonl")], format=name, now=NOW, workers=0))

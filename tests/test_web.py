@@ -492,3 +492,25 @@ def test_the_command_serves_and_ends(place, tmp_path):
             assert time.monotonic() - begun < 8
         finally:
             made.kill()
+
+
+def test_a_name_with_a_star_leads_to_its_calls_alone(tmp_path):
+    names = ("*", "a*", "ab", "?", "[*]", "x")
+    facts = Facts("bedrock_log", "bedrock", "global.anthropic.claude-sonnet-4-6", region="us-east-1")
+    at = int(MONDAY.timestamp()) * 1_000_000
+    Ledger(tmp_path / "ledger").append(
+        [
+            Usage(at + i, name, "", ((facts, (i + 1, 0, 0, 0, 0)),), (("team", name),))
+            for i, name in enumerate(names)
+        ]
+    )
+    with site(tmp_path / "ledger") as made:
+        rows = made.get("/explore.json?keys=team").json["tables"]["groups"]["rows"]
+        assert {row["team"] for row in rows} == set(names)
+        for row in rows:
+            path = row["_rows"].replace("/explore?", "/explore.json?")
+            calls = made.get(path).json["tables"]["calls"]["rows"]
+            assert [call["team"] for call in calls] == [row["team"]]
+        asked = Question(where=(parse_where("team=[*],[?]"),))
+        slow = REPORTS["by"].make(Ledger(tmp_path / "ledger"), asked, keys=("team",))
+    assert {row["team"] for row in slow.rows} == {"*", "?"}

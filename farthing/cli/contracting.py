@@ -242,6 +242,8 @@ def _write_csv(found: Repriced) -> None:
     import csv
     import sys
 
+    from farthing.reports import inert
+
     rows = [_change(change) for change in (*found.changes, *found.kept)]
     names = [
         "month",
@@ -256,7 +258,7 @@ def _write_csv(found: Repriced) -> None:
     ]
     out = csv.DictWriter(sys.stdout, names, extrasaction="ignore", lineterminator="\n")
     out.writeheader()
-    out.writerows(rows)
+    out.writerows({name: inert(value) for name, value in row.items()} for row in rows)
 
 
 def _print_repriced(found: Repriced, old: str, new: str) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from fnmatch import translate
 from functools import cache
 from typing import Any, NamedTuple
 
 from farthing.book import Book, Resolved
-from farthing.cells import FACT_KEYS, TIME_KEYS, Question, Where
+from farthing.cells import FACT_KEYS, TIME_KEYS, Question, Where, glob
 from farthing.config import UNASSIGNED, claim_by_facts, fingerprint
 from farthing.ledger import Ledger
 from farthing.money import from_usd, usd
@@ -200,4 +201,4 @@ def _fits(where: Where, value: str) -> bool:
 
 @cache
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(re.escape(text).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
+    return re.compile(translate(glob(text)))

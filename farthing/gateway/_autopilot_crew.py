@@ -107,7 +107,10 @@ class Flight:
         if self.suspect:
             crew.refused(self)
             return
-        crew.doubts.update((made.entry, -1) for made in self.decided if made.outcome == APPLIED)
+        taken = [made.entry for made in self.decided if made.outcome == APPLIED]
+        crew.doubts.update((name, -1) for name in taken)
+        for name in taken:
+            crew.slips.pop(name, None)
         if billed is not None:
             for made in self.decided:
                 if made.lever == "endpoint":
@@ -161,6 +164,7 @@ class Autopilots:
     doubts: dict[str, int] = field(
         default_factory=dict
     )  # refusals of an entry's calls; -1 once one was taken
+    slips: dict[str, int] = field(default_factory=dict)  # in a row, once one was taken
     _notices: deque[Decision] = field(default_factory=lambda: deque(maxlen=20))
     _deciders: tuple[Loaded | None, dict[frozenset[str], Decide]] = (None, {})
 
@@ -282,10 +286,17 @@ class Autopilots:
                     self.refused(flight)
 
     def refused(self, flight: Flight) -> None:
-        """What the service takes as it came, and not as levers had changed it: these are not applied again."""
+        """What the service takes as it came, and not as levers had changed it: these are not applied again.
+
+        One that was taken before has three in a row: it may be that request alone, too long for the other model, say.
+        """
         for made in flight.decided:
             entry = flight.entries.get(made.entry)
             if made.outcome == APPLIED and made.change and entry is not None:
+                if self.doubts.get(entry.name) == -1:
+                    self.slips[entry.name] = self.slips.get(entry.name, 0) + 1
+                    if self.slips[entry.name] < MOST_DOUBTS:
+                        continue
                 says = "the service refuses what it changes, and takes the same as it comes"
                 self._off[entry.name] = entry, f"the cache guard took it back: {says}"
                 self._tell(Alarm("reverted", entry.name, says, flight.at_us))

@@ -23,6 +23,7 @@ from farthing.usage import MAX_TOKENS, Entry, Rejected, Total, Usage, check_regi
 
 FRAME_RECORDS = 20_000
 MOST = 2**63  # beyond it a number has no place in the ledger's rows
+MOST_MS = 2**40  # that a call may have taken
 MOST_REJECTS = 100  # of one file are told one by one; all are counted
 FIRST_US = 1_672_531_200_000_000  # 2023-01-01: no call to Claude is older
 
@@ -300,7 +301,9 @@ class _Gather:
                     self._totals.append(item)
                 continue
             usage = item
-            at_us, request_id, message_id, parts, _, _, _, gateway_id, _ = usage
+            at_us, request_id, message_id, parts, _, took_ms, _, gateway_id, _ = usage
+            if took_ms is not None and not 0 <= took_ms < MOST_MS:
+                usage = usage._replace(latency_ms=None)  # the call counts; how long it took is not known
             # The usual record has one part and nothing wrong; _check looks closer at all others.
             facts, tokens = parts[0]
             if not (

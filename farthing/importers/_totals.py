@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from farthing.importers._batch import Reject
 from farthing.importers._open import UNREADABLE, Numbered
-from farthing.importers._read import Lines, reason, whole as without_halves
+from farthing.importers._read import Lines, reason
+from farthing.importers._read import whole as without_halves
 from farthing.usage import Rejected, Total
 
 MOST = 2**63  # what the ledger holds in a row

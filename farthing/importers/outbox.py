@@ -71,15 +71,12 @@ def _usage(record: Record, known: dict[Facts, Facts]) -> Usage:
     passes = tuple(
         (facts._replace(model_id=one.model, served_model=one.model), one.tokens.five) for one in record.passes
     )
-    took_ms = record.latency_ms
     return Usage(
         at_us,
         record.request_id,
         record.message_id,
         (*parts, *passes),
         tags,
-        took_ms
-        if took_ms is not None and 0 <= took_ms < 2**40
-        else None,  # what cannot be is as good as untold
+        record.latency_ms,
         gateway_id=record.gateway_id,
     )

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from farthing.book import Book, Resolved, Unpriced
-from farthing.cells import Cell, Question, Where
+from farthing.cells import Cell, Question, Where, glob
 from farthing.ledger import Ledger
 from farthing.meters import METERS
 from farthing.usage import EPOCH, Sku
@@ -211,7 +211,7 @@ def matches(where: Where, value: str) -> bool:
 
 @cache
 def _pattern(text: str) -> Callable[[str], bool]:
-    fits = re.compile(fnmatch.translate(text.replace("[", "[[]"))).match
+    fits = re.compile(fnmatch.translate(glob(text))).match
     return lambda value: fits(value) is not None
 
 

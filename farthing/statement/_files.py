@@ -257,7 +257,9 @@ def _members(source: Source, archive: zipfile.ZipFile, copies: Path) -> Iterator
     unpacked = sum(member.file_size for member in members)
     if unpacked > _MOST_UNPACKED and unpacked > _MOST_TIMES * source.path.stat().st_size:
         size = f"{unpacked >> 30} GiB"
-        raise StatementError(f"{source.name}: would unpack to {size}, as no bill does; if it is one, unpack it first")
+        raise StatementError(
+            f"{source.name}: would unpack to {size}, as no bill does; if it is one, unpack it first"
+        )
     copies.mkdir(parents=True, exist_ok=True)
     for number, member in enumerate(members):
         inside = PurePosixPath(member.filename)

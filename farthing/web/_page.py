@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import inspect
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -78,9 +79,7 @@ class View:
             if key in _SPANS:
                 days = _within(days, *_SPANS[key](value))
             elif key in KEYS or key.startswith("tag:"):
-                parts.append(
-                    "where=" + quote_plus(f"{key}={value.replace(',', '?')}")
-                )  # a comma would part it
+                parts.append("where=" + quote_plus(f"{key}={_named(value)}"))
             else:
                 parts.append(f"{key}={quote_plus(value)}")
         parts += [f"{name}={day}" for name, day in days.items()]
@@ -90,6 +89,11 @@ class View:
     def _carried(self) -> str:
         """The filters that links take along as they are."""
         return urlencode([pair for pair in self.query if pair[0] not in ("since", "until")])
+
+
+def _named(value: str) -> str:
+    """A name as a filter for it alone, but for a comma, which would part it: any sign may stand there."""
+    return re.sub(r"[*?]", r"[\g<0>]", value).replace(",", "?")
 
 
 def _within(days: dict[str, str], first: date, last: date) -> dict[str, str]:

@@ -6,15 +6,15 @@ import re
 from fnmatch import translate
 from functools import lru_cache
 
-from farthing.cells import Where
+from farthing.cells import Where, glob
 
 
 def fits(where: Where, value: str | None) -> bool:
-    """`*` and `?` stand for anything, and nothing else does; what is not there is ""."""
+    """`*` and `?` stand for anything, `[*]` and `[?]` for themselves; what is not there is ""."""
     found = any(_pattern(text).fullmatch(value or "") for text in where.values)
     return found != where.negated
 
 
 @lru_cache(maxsize=1000)
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(translate(text.replace("[", "[[]")))
+    return re.compile(translate(glob(text)))

@@ -2,12 +2,16 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
+from farthing.ledger import Ledger
+from farthing.usage import Facts, Usage
 from tests.browser import world
 from tests.browser.conftest import ROOT, drawn
+from tests.web_server import site
 
 expect = pytest.importorskip("playwright.sync_api", reason="no playwright: make setup installs it").expect
 expect.set_options(timeout=20_000)
@@ -309,6 +313,43 @@ def test_a_server_that_is_gone_is_said_and_can_be_tried_again(browser, address):
     page.get_by_role("button", name="Try again").click()
     page.locator(".kpis").wait_for()
     page.context.close()
+
+
+def test_a_ledger_without_calls_says_how_to_get_some(browser, tmp_path):
+    Ledger(tmp_path / "ledger").append([])
+    with site(tmp_path / "ledger") as made:
+        page = browser.new_page(base_url=f"http://127.0.0.1:{made.port}")
+        page.goto("/bill")
+        drawn(page)
+        assert "farthing import PATH" in page.locator(".state").inner_text()
+        assert not page.locator(".kpi, .plot").count()
+        page.close()
+
+
+def test_what_has_no_price_and_near_amounts_are_drawn_as_they_are(browser, tmp_path):
+    """A model without a price flows nowhere; the marks of an axis that begins high differ."""
+    dear = Facts("bedrock_log", "bedrock", "eu.anthropic.claude-sonnet-4-6", region="eu-west-1")
+    strange = dear._replace(model_id="anthropic.claude-from-tomorrow")
+    at = int(datetime(2026, 10, 5, tzinfo=UTC).timestamp()) * 1_000_000
+    Ledger(tmp_path / "ledger").append(
+        [
+            Usage(at, "dear", "", ((dear, (500_500_000, 5_000, 0, 0, 0)),)),
+            Usage(at, "strange", "", ((strange, (1, 0, 0, 0, 0)),)),
+        ]
+    )
+    with site(tmp_path / "ledger") as made:
+        page = browser.new_page(base_url=f"http://127.0.0.1:{made.port}")
+        page.goto("/bill")
+        drawn(page)
+        steps, flows = (
+            page.locator(".card", has_text=title).locator(".plot svg text").all_text_contents()
+            for title in ("How the bill was made", "Where the money went")
+        )
+        page.close()
+    marks = [text for text in steps if text.endswith("K")]
+    assert len(marks) == len(set(marks)) > 2
+    assert "claude-sonnet-4-6" in flows
+    assert not any("tomorrow" in text for text in flows)
 
 
 def test_a_page_that_lacks_something_says_what_to_do(open_page):

@@ -15,7 +15,8 @@ ODD_VALUES: list[Any] = [
 ]  # fmt: skip
 ODD_BYTES = [
     b"\x00", b"\xff", b"\xef\xbb\xbf", b"\n", b"\r\n", b"\n\n", b"{", b"}", b"[", b"]", b'"', b"\\", b"\\ud800", b",",
-    b"null", b"-1", b"1e999", b"NaN", b"9" * 30, b"\x1f\x8b", b"data: ", b"[" * 2_000, b"\xe2\x80\xa8", b"[[entries]]\n",
+    b"null", b"-1", b"1e999", b"NaN", b"9" * 30, b"\x1f\x8b", b"data: ", b"[" * 2_000, b"\xe2\x80\xa8",
+    b"[[entries]]\n",
     b"2026-11-01", b"'", b" = ", b"#", b"..", b"%2F", b"arn:aws:bedrock:", b":200k",
 ]  # fmt: skip
 

@@ -10,7 +10,9 @@ import json
 import os
 import re
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -21,7 +23,7 @@ from farthing.book import Unpriced, default_book
 from farthing.config import ConfigError, load
 from farthing.importers import _task, _wire
 from farthing.importers._batch import Reject
-from farthing.importers._open import Cut, Numbered
+from farthing.importers._open import Cut
 from farthing.importers._read import reason
 from farthing.offers import OfferError, read_offers
 from farthing.policy import PolicyError
@@ -51,7 +53,7 @@ INT64 = 2**63
 # --- importers -----------------------------------------------------------------------------------------------------
 
 
-class Gather(_task._Gather):  # noqa: SLF001
+class Gather(_task._Gather):
     """As in an import, but a fault of the format itself is not taken for a bad line."""
 
     def all(self, form, path):
@@ -70,7 +72,7 @@ def imported(data: bytes, name: str = "") -> list[_task.Frame]:
     """All frames of a file of these bytes; they account for all that was read, and pass between processes whole."""
     gather = Gather(LATEST_US)
     part = _task.Range("fuzzed", named=True)
-    found = [*_task._read(gather, part, 0, name, io.BytesIO(data)), gather.frame()]  # noqa: SLF001
+    found = [*_task._read(gather, part, 0, name, io.BytesIO(data)), gather.frame()]
     for frame in found:
         accounted = len(frame.usages) + frame.superseded + frame.duplicates + frame.rejected
         assert frame.read == accounted, f"{frame.read} records were read and {accounted} accounted for"
@@ -86,7 +88,8 @@ def imported(data: bytes, name: str = "") -> list[_task.Frame]:
     assert end.read == sum(frame.read for frame in found)
     assert end.rejected == sum(frame.rejected for frame in found)
     for reject in end.rejects:
-        assert 0 < len(reject.reason) <= MOST_REASON and "\n" not in reject.reason, reject
+        assert 0 < len(reject.reason) <= MOST_REASON, reject
+        assert "\n" not in reject.reason
     assert all(0 < reject.line <= end.lines + 1 for reject in end.rejects)
     return found
 
@@ -167,8 +170,6 @@ def frames(data: bytes) -> None:
 
 def sealed(data: bytes) -> None:
     """Headers of any bytes in a frame whose checksums are right."""
-    import zlib
-
     packed = data[1 : 1 + (data[0] if data else 0)]
     head = (16 + len(data) + len(packed)).to_bytes(4, "big") + len(packed).to_bytes(4, "big")
     body = head + zlib.crc32(head).to_bytes(4, "big") + packed + data
@@ -208,14 +209,10 @@ def answers(data: bytes) -> None:
         said.feed(chunk)
     told = said.done()
     if told.usage is not None:
-        try:
+        with suppress(Rejected):
             read_usage(told.usage)
-        except Rejected:
-            pass
-    try:
+    with suppress(Rejected):
         ask(of, body)
-    except Rejected:
-        pass
 
 
 def ids(data: bytes) -> None:
@@ -262,8 +259,13 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-_SHARED = Path("/dev/shm")  # noqa: S108 - files in memory, where the system has them
+_SHARED = Path("/dev/shm")  # files in memory, where the system has them
 _FILE = Path(tempfile.mkdtemp(dir=_SHARED if _SHARED.is_dir() else None)) / "farthing.toml"
+
+
+def refused(place: str, error: Exception) -> None:
+    """A refusal is one line that begins with the file."""
+    assert str(error).startswith(place)
 
 
 def config(data: bytes) -> None:
@@ -271,29 +273,28 @@ def config(data: bytes) -> None:
     try:
         load(_FILE)
     except ConfigError as error:
-        assert str(error).startswith(str(_FILE))
+        refused(str(_FILE), error)
 
 
 def policy(data: bytes) -> None:
     try:
         parse(data, "policy.toml")
     except PolicyError as error:
-        assert str(error).startswith("policy.toml")
-        assert "\n" not in str(error)
+        refused("policy.toml", error)
 
 
 def overlay(data: bytes) -> None:
     try:
         laid(BOOK, _text(data), "overlay.toml")
     except PriceListError as error:
-        assert str(error).startswith("overlay.toml")
+        refused("overlay.toml", error)
 
 
 def offers(data: bytes) -> None:
     try:
         read_offers(_text(data), "offers.toml", BOOK)
     except OfferError as error:
-        assert str(error).startswith("offers.toml")
+        refused("offers.toml", error)
 
 
 TARGETS: dict[str, Target] = {

@@ -6,6 +6,7 @@ atheris` as many as fit, led by coverage.
 
 import os
 import random
+import re
 import time
 
 import pytest
@@ -31,7 +32,10 @@ def test_mutations(name: str, times: int):
         assert time.process_time() - began < MOST_SECONDS, f"{name} takes too long by {data!r}"
 
 
-BUCKET = b'{"data":[{"starting_at":"2026-02-26T00:00:00Z","ending_at":"%b","results":[{"uncached_input_tokens":1,"model":"%b"}]}]}'
+BUCKET = (
+    b'{"data":[{"starting_at":"2026-02-26T00:00:00Z","ending_at":"%b",'
+    b'"results":[{"uncached_input_tokens":1,"model":"%b"}]}]}'
+)
 
 
 def test_a_total_that_no_ledger_could_hold_is_rejected():
@@ -52,6 +56,15 @@ def test_a_total_that_no_ledger_could_hold_is_rejected():
 def test_what_is_rejected_says_why(line: bytes):
     (reject,) = (reject for frame in imported(line, "uses") for end in frame.ends for reject in end.rejects)
     assert reject.reason.startswith("kind is none of")
+
+
+def test_a_time_that_no_call_takes_is_not_known_and_the_call_counts():
+    lines = SAMPLES.joinpath("outbox.calls.jsonl").read_bytes().splitlines()
+    line = next(line for line in lines if b'"latency_ms"' in line)
+    for number, told in ((b"9223372036854775808", None), (b"70", 70)):
+        changed = re.sub(rb'"latency_ms":\s*\d+', b'"latency_ms":' + number, line)
+        found = [usage.latency_ms for frame in imported(changed, "outbox") for usage in frame.usages]
+        assert found == [told]
 
 
 def test_a_number_beyond_all_bounds_costs_its_document():

@@ -31,7 +31,7 @@ class Proxy:
             return found
 
 
-def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one class, closed over its proxy
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -44,7 +44,7 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-        def any(self) -> None:
+        def pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             fault = proxy.fault()
             if fault in ("500", "503"):
@@ -78,7 +78,7 @@ def handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 data = data[: len(data) // 2]
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = any  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815
 
     return Handler
 

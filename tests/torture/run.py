@@ -1,7 +1,7 @@
 """`make torture`: all faults and KILLS kills, and a table of what each found.  python -m tests.torture.run
 
-KILLS (1000) are of imports, compactions and upgrades, of the gateway, and 60 of the batch runner. TORTURE (20) is how often
-each other fault is made; TORTURE_SEED chooses the moments, and is told.
+KILLS (1000) are of imports, compactions and upgrades, of the gateway, and 60 of the batch runner. TORTURE (20) is how
+often each other fault is made; TORTURE_SEED chooses the moments, and is told.
 """
 
 import os

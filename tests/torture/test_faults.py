@@ -1,4 +1,4 @@
-"""Faults of machines, one after the other; after each: nothing lost, nothing twice, the ledger verifies, budgets balance.
+"""Faults of machines; after each: nothing lost, nothing twice, the ledger verifies, budgets balance.
 
 `make torture` repeats each so often as TORTURE says, `make test` a few times. TORTURE_SEED chooses other moments.
 """
@@ -105,12 +105,16 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def one_line(error: Exception) -> None:
+    assert "\n" not in str(error), error
+
+
 def refused(ledger: Path, paths: list[Path]) -> bool:
     """Whether an import said in one line that it cannot write."""
     try:
         import_paths(Ledger(ledger), paths, now=NOW, workers=0)
     except LedgerError as error:
-        assert "\n" not in str(error)
+        one_line(error)
         return True
     return False
 
@@ -309,7 +313,7 @@ def test_a_bucket_that_goes_wrong(good: Good, faulty_s3: Any, again: Any) -> Non
                 done = import_paths(Ledger(ledger), ["s3://torture/logs/"], now=NOW, workers=0)
                 assert done.read == done.imported + done.superseded + done.duplicates + done.rejected
             except (LedgerError, OSError) as error:
-                assert "\n" not in str(error), error
+                one_line(error)
         proxy.rate = 0
         assert verify(Ledger(ledger)) == []
         import_paths(Ledger(ledger), ["s3://torture/logs/"], now=NOW, workers=0)

@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
@@ -38,7 +39,7 @@ def calls(folder: Path) -> None:
         name, step = f"{os.getpid()}-{number}", number * 37 % 60 - 30
         at, at_us = AT + timedelta(seconds=step), AT_US + step * 1_000_000
         budgets.hold(name, Scope(), CEILING, at_us, at_us + 1)
-        said = dict(gateway_id=name, at=at, model=MODEL, platform="bedrock")
+        said: dict[str, Any] = dict(gateway_id=name, at=at, model=MODEL, platform="bedrock")
         outbox.sync(outbox.intent(Intent(**said, expected=Tokens(input=9, output=9))))
         if number % 5 == 4:
             continue  # its client went away: nothing is known of it any more

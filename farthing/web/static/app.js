@@ -84,9 +84,16 @@ function replace(...children) {
   main.replaceChildren(...children.flat().filter(Boolean));
 }
 
+const WITHOUT_CALLS = ["prices", "live"]; // pages that say something though the ledger has none
+const NO_CALLS = {
+  why: "there are no calls here yet",
+  mend: "`farthing import PATH` reads logs, transcripts or a bucket; or look around with `farthing web --demo`",
+};
+
 /** @param {string} name @param {any} page @param {any} who */
 function draw(name, page, who) {
   const spec = PAGES[name];
+  if (!page.span && !WITHOUT_CALLS.includes(name)) page = { missing: NO_CALLS, ...page };
   const body = page.missing ? [missingCard(page.missing)] : spec.body(page, who);
   replace(
     h(

@@ -77,7 +77,7 @@ function choice(key, values) {
 
 /** The periods a ledger has: all, the last days of it, and each month. @param {Span} span @returns {[string, string, string][]} */
 export function periods(span) {
-  if (!span) return [];
+  if (!span) return [["All of it", "", ""]];
   const last = Date.parse(span.until);
   const back = (/** @type {number} */ days) => new Date(last - (days - 1) * DAY).toISOString().slice(0, 10);
   const found = /** @type {[string, string, string][]} */ ([

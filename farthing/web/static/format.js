@@ -4,6 +4,7 @@
 const LOCALE = "en-US";
 const MINUS = "\u2212";
 const COMPACT = new Intl.NumberFormat(LOCALE, { notation: "compact", maximumFractionDigits: 1 });
+const TICK = new Intl.NumberFormat(LOCALE, { notation: "compact", maximumFractionDigits: 3 });
 const WHOLE = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 0 });
 
 /** What stands where nothing is known: unknown is never $0. */
@@ -38,12 +39,12 @@ export function money(value, { sign = false, whole = false, currency = "USD" } =
   return `${before}${unit(currency)}${digits}`;
 }
 
-/** An amount for an axis: $1.2K. @param {number} amount @param {string} [currency] */
+/** An amount for an axis: $1.2K, and no two marks alike. @param {number} amount @param {string} [currency] */
 export function moneyShort(amount, currency = "USD") {
   const size = Math.abs(amount);
   const parts = size >= 0.1 && size < 1000 && !Number.isInteger(size);
   const tiny = size !== 0 && size < 0.1;
-  const digits = parts ? size.toFixed(2) : tiny ? String(Number(size.toPrecision(2))) : COMPACT.format(size);
+  const digits = parts ? size.toFixed(2) : tiny ? String(Number(size.toPrecision(2))) : TICK.format(size);
   return `${amount < 0 ? MINUS : ""}${unit(currency)}${digits}`;
 }
 

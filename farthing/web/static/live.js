@@ -12,6 +12,9 @@ const MOST = 50; // rows on the page
 const MINUTES = 30;
 const MINUTE_MS = 60_000;
 
+/** @type {import("./table.js").How} */
+const SHOWN = { limit: MOST, minor: ["id"] };
+
 /** @param {any} page */
 export function live(page) {
   const told = h(
@@ -26,7 +29,7 @@ export function live(page) {
     `The last ${MINUTES} minutes, as far as this page has seen`,
     h("div", { id: "live-chart" }),
   );
-  return [told, chart, tableCard(page, "recent", { limit: MOST })];
+  return [told, chart, tableCard(page, "recent", SHOWN)];
 }
 
 /** Follow the stream until the page is left. @param {any} page @param {HTMLElement} main @returns {() => void} */
@@ -56,7 +59,7 @@ export function follow(page, main) {
     if (seen.paused) return;
     const old = [...main.querySelectorAll("section.card")].at(-1);
     const table = { ...page.tables.recent, rows: rows.slice(0, MOST) };
-    const fresh = tableCard({ ...page, tables: { recent: table } }, "recent", { limit: MOST });
+    const fresh = tableCard({ ...page, tables: { recent: table } }, "recent", SHOWN);
     if (!old?.contains(document.activeElement)) old?.replaceWith(fresh); // nobody loses the place they are at
     redraw();
   };

@@ -41,7 +41,7 @@ export function held(key) {
   const found = query()
     .getAll("where")
     .filter((text) => text.startsWith(`${key}=`));
-  return found.length === 1 ? found[0].slice(key.length + 1) : "";
+  return found.length === 1 ? found[0].slice(key.length + 1).replace(/\[([*?])\]/g, "$1") : "";
 }
 
 /** The list of `where` with one key set, or free for "". @param {string} key @param {string} value */
@@ -49,7 +49,7 @@ export function holding(key, value) {
   const rest = query()
     .getAll("where")
     .filter((text) => !text.startsWith(`${key}=`));
-  return value ? [...rest, `${key}=${value.replaceAll(",", "?")}`] : rest;
+  return value ? [...rest, `${key}=${value.replace(/[*?]/g, "[$&]").replaceAll(",", "?")}`] : rest;
 }
 
 /** Go to a link of ours without loading the shell again; app.js listens. @param {string} href */

@@ -208,7 +208,9 @@ export function flows(table, { from, to, y, names = {} }) {
           layoutIterations: 0,
           emphasis: { focus: "adjacency" },
           data: [
-            ...series.map(([name], i) => ({ name: `${name}\u200b`, itemStyle: { color: colourOf(found, i, name) } })),
+            ...series
+              .map(([name], i) => ({ name: `${name}\u200b`, itemStyle: { color: colourOf(found, i, name) } }))
+              .filter((one) => links.some((link) => link.source === one.name)), // what has no price flows nowhere
             ...targets.map((name, i) => ({ name, itemStyle: { color: found.series[(i + 3) % MOST_SERIES] } })),
           ],
           links,
