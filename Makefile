@@ -69,7 +69,7 @@ torture: .venv/.dev  ## 1,000 kills and every other fault, with a table of what 
 	$(BIN)/python -m tests.torture.run -n $(WORKERS)
 
 atheris: .venv/.dev  ## fuzzing led by coverage: each target for SECONDS (60), from tests/fuzz/corpus
-	$(INSTALL) $(BIN)/python --group fuzz
+	$(INSTALL) $(BIN)/python --require-hashes -r requirements/fuzz.txt
 	$(BIN)/python -m tests.fuzz.guided all $(or $(SECONDS),60)
 
 mutate: .venv/.dev  ## small changes of the core, one at a time, that its tests do not notice
@@ -92,7 +92,8 @@ sbom: .venv/.run  ## what farthing is made of, as CycloneDX: dist/sbom.json
 	$(BIN)/python -m tools.sbom > dist/sbom.json
 
 audit: .venv/.build  ## ask PyPI for known faults of what is locked (needs the network)
-	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet pip-audit; }
+	test -x .venv-audit/bin/python || $(PYTHON) -m venv --without-pip .venv-audit
+	$(INSTALL) .venv-audit/bin/python --require-hashes -r requirements/audit.txt
 	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/run.txt \
 		|| { echo "not audited, or faults found: see above. Without a network: make sbom, and scan dist/sbom.json elsewhere"; exit 1; }
 
@@ -102,6 +103,8 @@ lock: .venv/.run  ## make the lock files anew, keeping what still fits (UPGRADE=
 	$(LOCK) pyproject.toml --all-extras --group dev -c requirements/build.txt -c requirements/run.txt -o requirements/dev.txt
 	$(LOCK) --group node -o requirements/node.txt
 	$(LOCK) --group bench -o requirements/bench.txt
+	$(LOCK) --group fuzz -o requirements/fuzz.txt
+	$(LOCK) --group audit -o requirements/audit.txt
 
 clean:  ## remove what was built here
 	rm -rf $(VENDOR) tools/web/node_modules

@@ -85,7 +85,9 @@ def test_killed_between_the_answer_and_its_noting(there, tmp_path, model):
     with working(folder, there, 400) as runner:
         kept(runner.queue, there.settings)
         accept(runner, [request(n, model) for n in range(100)])
-        first = subprocess.run([sys.executable, "-c", DIES, str(folder)], check=False, timeout=60, env=os.environ)
+        first = subprocess.run(
+            [sys.executable, "-c", DIES, str(folder)], check=False, timeout=60, env=os.environ
+        )
         assert first.returncode == -signal.SIGKILL
         assert begun(there) == 1
         assert [job.remote for job in runner.queue.jobs("ready")] == [""], "nobody has noted it"

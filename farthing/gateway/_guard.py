@@ -77,7 +77,7 @@ class Guarded(HttpToolsProtocol):
 
 
 def unframed(scope: Mapping[str, Any]) -> Callable[[], None]:
-    """A client of HTTP/1.0 knows no chunks: its stream ends with the connection. Call the answer before its last piece."""
+    """A client of HTTP/1.0 knows no chunks: its stream ends with the connection. Call it before the last piece."""
     cycle = scope[PROTOCOL].cycle
     if scope["http_version"] != "1.0" or cycle.scope is not scope:
         return lambda: None
