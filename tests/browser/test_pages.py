@@ -90,6 +90,9 @@ def test_a_page_fits_a_phone(open_page, name):
     page = open_page(f"/{name}", phone=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("nav a[aria-current]").wait_for()
+    if name == "live":
+        cost = page.locator("th[data-name=usd]").bounding_box()
+        assert cost["x"] + cost["width"] <= 390
     for plot in page.locator(".plot svg").all():
         box = plot.bounding_box()
         assert box["x"] >= 0

@@ -13,7 +13,7 @@ const MINUTES = 30;
 const MINUTE_MS = 60_000;
 
 /** @type {import("./table.js").How} */
-const SHOWN = { limit: MOST, minor: ["id"] };
+const SHOWN = { limit: MOST, minor: ["id", "endpoint", "team", "status", "latency_ms"] };
 
 /** @param {any} page */
 export function live(page) {
