@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tests start programs over and over: without bytecode, each compiles all that it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.pop("COLUMNS", None)  # readline sets it where a worker of xdist has no terminal
 gc.disable()  # until tests run: nothing of what is loaded before them is garbage
 
 # A slow machine must not fail a law, so no deadline; derandomised, so that a run can be repeated.

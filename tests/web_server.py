@@ -17,7 +17,7 @@ import uvicorn
 from farthing.cli.serving import _Asking
 from farthing.web._access import Access
 from farthing.web._books import Books
-from farthing.web._serve import _listen
+from farthing.web._serve import listen
 from farthing.web.app import Web
 
 NOW = datetime(2026, 11, 1, 9, tzinfo=UTC)
@@ -87,7 +87,7 @@ def site(
     books = Books(str(ledger), _Asking(config, ""), **given)
     access = access or Access(None, audit=ledger.parent / "audit.jsonl")
     web = Web(books, access, ("127.0.0.1", "localhost"))
-    listening = _listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(web.app(), ws="none", lifespan="off", log_config=None, access_log=False)
     )

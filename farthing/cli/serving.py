@@ -97,7 +97,7 @@ def web(
     """Serve until SIGTERM. Prints {"listening": URL} once ready."""
     try:
         from farthing.gateway._settings import is_loopback
-        from farthing.web._serve import line_of, serve
+        from farthing.web._serve import line_of, listen, serve
         from farthing.web.app import LOOPBACK, Web
     except ImportError as error:
         raise BadInput(f"the dashboard needs {error.name}: pip install 'farthing[gateway]'") from error
@@ -108,6 +108,7 @@ def web(
     if not is_loopback(host) and not secure:
         print(f"farthing: {host} without TLS: keys travel in the clear; --certificate, or --behind-tls with a proxy",
               file=sys.stderr)  # fmt: skip
+    listening = listen(host, port)
     hosts = (*LOOPBACK, host) if is_loopback(host) and not behind_tls else ()
 
     def ready(url: str) -> None:
@@ -118,7 +119,7 @@ def web(
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     with _books(ledger, config, policy, outbox, book, statement, demo=demo) as books:
-        code = serve(Web(books, access, hosts), host, port, ready, certificate, private_key)
+        code = serve(Web(books, access, hosts), listening, ready, certificate, private_key)
     sys.stdout.flush()
     os._exit(code)  # a thread may still be in the engine for a page nobody waits for, and is not to be woken
 

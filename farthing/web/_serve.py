@@ -20,10 +20,9 @@ class ServeError(ValueError):
     """It cannot listen there: one line with the mend."""
 
 
-def serve(web: Web, host: str, port: int, ready: Callable[[str], None], certificate: Path | None = None,
+def serve(web: Web, listening: socket.socket, ready: Callable[[str], None], certificate: Path | None = None,
           private_key: Path | None = None) -> int:  # fmt: skip
     """Until SIGTERM or SIGINT; the exit code. `ready` is told the URL once it can be called."""
-    listening = _listen(host, port)
     scheme = "https" if certificate else "http"
     name, number = listening.getsockname()[:2]
     url = f"{scheme}://{f'[{name}]' if ':' in name else name}:{number}"
@@ -67,7 +66,8 @@ class _Server(uvicorn.Server):
             self.ready()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """ServeError if it cannot: to be asked before anything that takes long."""
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

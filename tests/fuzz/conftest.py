@@ -1,0 +1,3 @@
+"""atheris is there for `make atheris` alone."""
+
+collect_ignore = ["guided.py"]
