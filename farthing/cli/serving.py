@@ -108,7 +108,6 @@ def web(
     if not is_loopback(host) and not secure:
         print(f"farthing: {host} without TLS: keys travel in the clear; --certificate, or --behind-tls with a proxy",
               file=sys.stderr)  # fmt: skip
-    listening = listen(host, port)
     hosts = (*LOOPBACK, host) if is_loopback(host) and not behind_tls else ()
 
     def ready(url: str) -> None:
@@ -118,7 +117,10 @@ def web(
 
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    with _books(ledger, config, policy, outbox, book, statement, demo=demo) as books:
+    with (
+        listen(host, port) as listening,  # before the books, which may take long
+        _books(ledger, config, policy, outbox, book, statement, demo=demo) as books,
+    ):
         code = serve(Web(books, access, hosts), listening, ready, certificate, private_key)
     sys.stdout.flush()
     os._exit(code)  # a thread may still be in the engine for a page nobody waits for, and is not to be woken
