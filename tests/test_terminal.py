@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import struct
+import subprocess
 import sys
 import termios
 import threading
@@ -66,7 +67,7 @@ COMMANDS = {  # beside the reports, which are all there
     "allocate": "allocate --month 2026-10",
     "audit": "audit",
     "budget list": "budget list",
-    "close": "close 2026-10 --accrue",
+    "close": "close 2026-10 --accrue --again --reason wider",
     "closings list": "closings list",
     "closings show": "closings show 2026-10 --by team,kind",
     "contract": "contract --contract offers.toml",
@@ -136,6 +137,11 @@ def folder(tmp_path_factory):
     (place / "farthing.toml").write_text(CONFIG)
     (place / "offers.toml").write_text(OFFER)
     (place / "cur.csv").write_bytes(bill_of(Ledger(place / "ledger")))
+    ended = subprocess.run(
+        [sys.executable, "-m", "farthing", "close", "2026-10", "--accrue"],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode in (0, 1), ended.stderr
     return place
 
 
