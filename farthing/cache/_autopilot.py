@@ -118,15 +118,19 @@ class Autopilot:
         self._now_us = NEVER
         self._walk, self._own, self._state, self._pinged = self._blank()
 
-    def observe(self, request: Request, *, system: int = 0, namespace: Hashable = "") -> Marked:
+    def observe(
+        self, request: Request, *, system: int = 0, namespace: Hashable = "", named: bool = True
+    ) -> Marked:
         """Where to mark a request that is about to be sent; `system` of its positions are tools and system.
 
-        One that has breakpoints keeps them. Prefixes are shared within a namespace: an account, a region, a speed.
+        `named`: its client says which session it is of, so a long one is trusted to come back. One that has
+        breakpoints keeps them. Prefixes are shared within a namespace: an account, a region, a speed.
         """
         check(request.breakpoints, len(request.path))
         self._now_us = now = max(self._now_us, request.at_us)  # clocks run back
         self._count_down(self.policy._replace(pings=0), now - 1)
         i = self._enter(request, min(system, len(request.path)), namespace, now)
+        self._walk.named[i] = named
         path = self._path(i)
         before = self._state[path].copy()
         marks, ttls = np.zeros(BREAKPOINTS, np.int64), np.zeros(BREAKPOINTS, np.int64)
@@ -266,6 +270,7 @@ class Autopilot:
             np.zeros(requests + 1, np.int64),
             np.zeros(accesses, np.int64),
             np.zeros(accesses, np.int64),
+            zero.copy(),
             zero.copy(),
             zero.copy(),
             zero.copy(),

@@ -45,6 +45,7 @@ LATER, COUNTED = 1, 2  # of what was reused: when it is in the sums
 # which is less than a write wants. So what nobody sends twice is never written.
 REUSED, UNSEEN = 350_000, 200_000
 LONG = 15  # the class of lengths from 16,384 tokens on
+LONGER = 17  # and from 65,536 on: what long prompts of agents must have whose client names no session
 
 # Waiting for the next turn: a slot for each ping that could be sent, those of 5m up to the hour, then those of 1h.
 EARLY_US = 15_000_000  # a ping goes out so long before what it keeps would expire
@@ -105,6 +106,7 @@ class Walk(NamedTuple):
     system: Any
     kinds: Any
     namespace: Any  # counted from 0
+    named: Any  # whether a session was: its client says that there is more to come
     guards: Any
 
 
@@ -250,8 +252,9 @@ def worth_writing(
         within, never = pauses(own, 1 if walk.system[i] > 0 else 0)
         write, later = prices.hour, PARTS * within // max(1, within + never)
     gain, most, end = 0, 0, -1
+    trusted = LENGTHS if walk.system[i] == 0 else LONG if walk.named[i] > 0 else LONGER
     for position in range(read + 1, len(path)):
-        chance = probability(own, own.traits[walk.starts[i] + position, 0], walk.system[i] > 0)
+        chance = probability(own, own.traits[walk.starts[i] + position, 0], trusted)
         if later > 0 and position < known and regular(own, path[position], path[0]):
             chance = max(chance, PARTS * 3 // 4)
         # Those who wait come back: so far that is known of conversations, and of what was seen to be reused.
@@ -416,10 +419,13 @@ def count_in(access: Any, tokens: Any, reused: Any, own: Mind) -> None:
 
 
 @jit
-def probability(own: Mind, trait: Any, agent: Any) -> Any:
-    """How many in a million tokens of that trait are reused within five minutes, as far as is known."""
+def probability(own: Mind, trait: Any, trusted: Any) -> Any:
+    """How many in a million tokens of that trait are reused within five minutes, as far as is known.
+
+    `trusted` is the class of lengths from which what is new is trusted.
+    """
     known = trait // BELOW_LEVEL[0] < NEW
-    chance = REUSED if known or (agent and trait % LENGTHS >= LONG) else UNSEEN
+    chance = REUSED if known or trait % LENGTHS >= trusted else UNSEEN
     for level in range(len(BELOW_LEVEL)):
         row = own.reuse[level, trait // BELOW_LEVEL[level]]
         chance = min(PARTS, (row[1] * PARTS + chance * TRUST) // (row[0] + TRUST))

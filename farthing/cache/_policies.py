@@ -80,6 +80,7 @@ def simulate(
             walked.system,
             walked.kinds,
             space.astype(np.int64),
+            np.ones(walked.requests, np.int64),
             guards,
         ),
         policy,

@@ -174,8 +174,9 @@ class Pilot:
     ) -> Sighting:
         """What is to be marked; with `marks` of its own, what these are expected to do.
 
-        A policy trusts long prompts of agents, which have a system prompt, before it has seen one come back. What
-        names no session and looks like a single question is no agent's: of it the stem alone is marked, by its pauses.
+        A policy trusts long prompts of agents, which have a system prompt, before it has seen one come back; those
+        whose client names no session if they are very long. What names none and looks like a single question is no
+        agent's: of it the stem alone is marked, by its pauses.
         """
         from farthing.cache import Request
 
@@ -193,7 +194,8 @@ class Pilot:
             self.auto.policy = policy if ttl else _policy("none", short=False)
         asked = Request(at_us, path, breakpoints, plain=prompt.rest * self._tokens // self._bytes)
         try:
-            marked = self.auto.observe(asked, system=prompt.system if talks else 0, namespace=space)
+            system = prompt.system if talks else 0
+            marked = self.auto.observe(asked, system=system, namespace=space, named=bool(session))
         finally:
             self.auto.policy = policy
         return Sighting(self, prompt, marked)
