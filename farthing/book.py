@@ -127,16 +127,18 @@ class Book:
         for path in sorted(Path(folder).glob("*.toml")):
             data = path.read_bytes()
             digest.update(data)
+            if path.name.startswith("_") and path.name != "_book.toml":
+                continue
             tables = _read(path, data)
             if path.name == "_book.toml":
                 defaults = tables
-            elif not path.name.startswith("_"):
-                twice = models.keys() & tables.keys()
-                if twice:
-                    raise ValueError(f"{path}: {', '.join(sorted(twice))} is in another file already")
-                for name, table in tables.items():
-                    _check_keys(path, data.decode(), name, table)
-                models |= {name: Model(name, table) for name, table in tables.items()}
+                continue
+            twice = models.keys() & tables.keys()
+            if twice:
+                raise ValueError(f"{path}: {', '.join(sorted(twice))} is in another file already")
+            for name, table in tables.items():
+                _check_keys(path, data.decode(), name, table)
+            models |= {name: Model(name, table) for name, table in tables.items()}
         if not defaults:
             raise ValueError(f"{folder}: no _book.toml, so no factors to price by")
         return cls(models, defaults, digest.hexdigest()[:12])
@@ -551,14 +553,13 @@ def _banded(
 def _rates(row: Mapping[str, Any], own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Fraction]:
     """Dollars per million tokens of each meter: as the row says, else the model's or the usual multiple of input.
 
-    ValueError where it does not say input and output, which are no multiple of anything.
+    ValueError where a meter is left without any: input and output are no multiple of anything.
     """
-    if missing := [meter for meter in ("input", "output") if meter not in row]:
+    multiples = {meter: by for meter, by in {**usual, **own}.items() if meter in CACHE_METERS}
+    if missing := [meter for meter in METERS if meter not in {**row, **multiples}]:
         raise ValueError(f"a price without `{missing[0]}`, from {row.get('from', 'the release')}")
     return {
-        meter: Fraction(row[meter])
-        if meter in row
-        else Fraction(row["input"]) * Fraction(own.get(meter, usual.get(meter, 0)))
+        meter: Fraction(row[meter]) if meter in row else Fraction(row["input"]) * Fraction(multiples[meter])
         for meter in METERS
     }
 

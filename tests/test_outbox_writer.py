@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from farthing.gateway import _outbox
+from farthing.gateway._aio import Syncs, Told, syncs
 from farthing.gateway._outbox import Fsync, Outbox, OutboxError
 from farthing.outbox import Intent, Record, Result, Tokens, decode
 
@@ -47,6 +48,13 @@ def test_what_is_written_is_there_for_another_process_at_once(tmp_path: Path, fs
     outbox.close()
 
 
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system whose kernel does not sync by itself."""
+    monkeypatch.setattr(_outbox, "syncs", lambda _: None)
+
+
+@pytest.mark.usefixtures("threads")
 def test_many_who_wait_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
     real = os.fdatasync
@@ -72,6 +80,64 @@ def test_many_who_wait_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     outbox.close()
 
 
+def by_the_kernel() -> bool:
+    async def tried() -> bool:
+        return syncs(asyncio.get_running_loop()) is not None
+
+    return asyncio.run(tried())
+
+
+@pytest.mark.skipif(not by_the_kernel(), reason="no Linux AIO here: pip install caio, on Linux")
+def test_the_kernel_syncs_by_itself_for_all_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    real = Syncs.begin
+
+    def counted(made: Syncs, fd: int, told: Told) -> None:
+        begun.append(fd)
+        real(made, fd, told)
+
+    monkeypatch.setattr(Syncs, "begin", counted)
+    monkeypatch.setattr(os, "fdatasync", None)  # nobody else does
+    outbox = Outbox(tmp_path)
+
+    async def calls() -> None:
+        positions = [outbox.intent(intent(f"c{number}")) for number in range(50)]
+        await asyncio.gather(*map(outbox.durable, positions))
+        assert threading.active_count() == before
+        await outbox.durable(outbox.intent(intent("one more")))
+
+    before = threading.active_count()
+    asyncio.run(calls())
+    asyncio.run(calls())  # in another loop
+    assert len(lines(tmp_path)) == 102
+    assert len(begun) <= 6
+    monkeypatch.undo()
+    outbox.close()
+
+
+@pytest.mark.skipif(not by_the_kernel(), reason="no Linux AIO here: pip install caio, on Linux")
+def test_what_the_kernel_does_not_take_is_for_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe cannot be synced by anybody: threads say so."""
+    outbox = Outbox(tmp_path)
+
+    async def wait() -> None:
+        await outbox.durable(outbox.intent(intent("first")))
+        position, file = outbox.intent(intent("second")), outbox._fd
+        reads, outbox._fd = os.pipe()
+        with pytest.raises(OutboxError, match="Invalid argument"):
+            await outbox.durable(position)
+        os.close(reads)
+        os.close(outbox._fd)
+        outbox._fd = file
+        await outbox.durable(position)
+
+    asyncio.run(wait())
+    outbox.close()
+
+
+@pytest.mark.usefixtures("threads")
 def test_a_disk_that_refuses_to_sync_is_told_to_all_who_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

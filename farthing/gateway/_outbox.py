@@ -1,8 +1,9 @@
 """Writing the outbox (docs/outbox.md): one file a process, each line in one write, on disk by a stated policy.
 
-`call`: an intent is on disk before its request leaves; many that wait together share one `fdatasync`. `second`: what
-was written is on disk within a second. `os`: the kernel decides. In all of them a line survives the death of the
-process from the moment it is written; the policies differ in what a power cut may take.
+`call`: an intent is on disk before its request leaves; many that wait together share one `fdatasync`, which the kernel
+makes by itself where it can, else a thread. `second`: what was written is on disk within a second. `os`: the kernel
+decides. In all of them a line survives the death of the process from the moment it is written; the policies differ in
+what a power cut may take.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from farthing.gateway._aio import Syncs, syncs
 from farthing.outbox import Record, encode
 
 Fsync = Literal["call", "second", "os"]
@@ -60,8 +62,12 @@ class Outbox:
         self._changed = threading.Condition(self._lock)
         self._waiters: list[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._thread: threading.Thread | None = None
+        self._served: asyncio.AbstractEventLoop | None = (
+            None  # the loop for which `_syncs` was made, or tried
+        )
+        self._syncs: Syncs | None = None
+        self._asked: list[asyncio.Future[None]] = []  # who waits for it
         self._closed = False
-        self._fault = ""
         self.waiting = deque(maxlen=MOST_WAITING)  # what a parent has not written is the parent's
 
     # --- writing
@@ -140,9 +146,36 @@ class Outbox:
         with self._lock:
             if self._synced >= position:
                 return
-            self._waiters.append((position, loop, future))
-            self._wake()
+            if self._served is not loop and (self._syncs is None or self._syncs.loop.is_closed()):
+                self._served, self._syncs = loop, syncs(loop)
+            if self._syncs is not None and self._syncs.loop is loop:
+                self._asked.append(future)
+                self._begin_sync()
+            else:
+                self._waiters.append((position, loop, future))
+                self._wake()
         await future
+
+    def _begin_sync(self) -> None:
+        """By the kernel, for all who have asked; those who ask meanwhile share the next one."""
+        if self._syncs is None or self._syncs.busy or not self._asked:
+            return
+        asked, self._asked = self._asked, []
+        upto = self._written
+
+        def told(fault: str) -> None:
+            with self._lock:
+                if not fault:
+                    self._synced = max(self._synced, upto)
+                self._begin_sync()
+            _settle(asked, f"{self.folder}: {fault}" if fault else "")
+
+        try:
+            self._syncs.begin(self._fd, told)
+        except OSError:  # threads do it from now on
+            self._waiters += [(upto, self._syncs.loop, future) for future in asked]
+            self._syncs = None
+            self._wake()
 
     def sync(self, position: int = 0) -> None:
         """The same, for who has no event loop. Without a position: all that was written, whatever the policy."""
