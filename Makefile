@@ -18,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run web demo test check bench docs docs-long site lock golden spark scale fuzz crash torture atheris mutate focus soak clean dist sbom audit
+.PHONY: help setup setup-run web demo dashboard test check bench docs docs-long site lock golden spark scale fuzz crash torture atheris mutate focus soak clean dist sbom audit
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ web: $(VENDOR)/echarts.js  ## build what browsers need of others' work, from npm
 demo: .venv/.run  ## show farthing at work on a made-up month
 	-@$(MAKE) --no-print-directory web
 	$(BIN)/farthing demo
+
+dashboard: .venv/.run web  ## the dashboard on this machine's Claude Code transcripts (ARGS=--demo: on a made-up month)
+	$(BIN)/farthing web $(ARGS)
 
 test: check  ## set up, check, and run the tests
 	$(PYTEST) -n $(WORKERS)

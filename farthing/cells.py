@@ -119,7 +119,7 @@ class Cell(NamedTuple):
 
 
 def parse_where(text: str) -> Where:
-    """`model=claude-opus-*,claude-sonnet-5`, `region!=us-east-1`, `tag:team=search`."""
+    """`model=claude-opus-*,claude-sonnet-5`, `region!=us-east-1`, `tag:team=search`; `[,]` is a comma of a value."""
     key, operator, values = text.partition("=")
     negated = operator == "=" and key.endswith("!")
     key = key.removesuffix("!").strip()
@@ -127,7 +127,8 @@ def parse_where(text: str) -> Where:
         raise QuestionError(
             f"cannot filter by {text!r}: use KEY=VALUE with KEY of {', '.join(KEYS)}, tag:NAME"
         )
-    return Where(key, tuple(value.strip() for value in values.split(",")), negated)
+    listed = (value.strip().replace("[,]", ",") for value in re.split(r",(?!(?<=\[,)\])", values))
+    return Where(key, tuple(listed), negated)
 
 
 def check_key(key: str) -> str:
@@ -548,7 +549,7 @@ def local_day(zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:
     """
     import narwhals.stable.v2 as nw
 
-    shifts = _shifts(zone, since, until)
+    shifts = offsets(zone, since, until)
     if all(not offset for _, offset in shifts):
         return nw.col("day")
     at = nw.col("at")
@@ -558,7 +559,7 @@ def local_day(zone: ZoneInfo, since: datetime, until: datetime) -> nw.Expr:
     return shifted.dt.date()
 
 
-def _shifts(zone: ZoneInfo, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
+def offsets(zone: ZoneInfo, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
     """When the zone's offset changes between two instants, and to what; the first entry holds at `since`."""
 
     def offset(at: datetime) -> timedelta:

@@ -211,7 +211,9 @@ def _total(name: str, rows: list[dict[str, Any]], currency: str) -> str:
 
 def _shown(name: str, value: Any, currency: str) -> str:
     if value is None:
-        return "unpriced" if is_amount(name, currency) else "-"
+        if not is_amount(name, currency):
+            return "-"
+        return "unpriced" if name == _like("usd", currency) or name == "usd" else "unknown"
     if name == "share":
         return percent(value)
     if is_amount(name, currency):

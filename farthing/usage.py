@@ -313,7 +313,6 @@ def _native(block: Mapping[str, Any]) -> Reading:
 
 def _anthropic(block: Mapping[str, Any]) -> Reading:
     iterations = _objects(block.get("iterations"), "iterations")
-    split_untold = False
     if iterations:
         # Top level leaves compaction and advisor work out: each pass is billed at its own model (PRICES.md 4).
         if any(_ANTHROPIC.isdisjoint(entry) for entry in iterations):

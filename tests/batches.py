@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from botocore.awsrequest import AWSResponse
 
 from farthing.api import import_paths
@@ -77,6 +78,40 @@ def service(s3_url: str, speed: int = 1, **how: Any) -> Iterator[Service]:
             "s3_endpoint": s3_url, "anthropic": emulator.url, "margin_s": 1200,
         }  # fmt: skip
         yield Service(emulator, settings)
+
+
+# Fixtures of a module that names them (`there = batches.there`): imported by name, they would look used up to linters.
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def found(moto: str) -> Iterator[Service]:
+    """The service of all tests of a module."""
+    with service(moto, step_ms=5) as served:
+        yield served
+
+
+@pytest.fixture
+def there(found: Service) -> Service:
+    """The same, as new."""
+    found.emulator.world.calls.clear()
+    found.emulator.fail()
+    found.jobs.ends.clear()
+    found.jobs.jobs.clear()
+    found.jobs.batches.clear()
+    found.jobs.step_s = 0.005
+    return found
+
+
+@pytest.fixture
+def worker(there: Service, tmp_path: Path) -> Iterator[Runner]:
+    with working(tmp_path / "queue", there) as runner:
+        yield runner
 
 
 def request(number: int, model: str = SONNET, deadline: str = "6h", **more: Any) -> dict[str, Any]:

@@ -33,8 +33,15 @@ def pytest_addoption(parser):
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Tests that ask for Spark share one worker, and so one session; those that ask for a browser another."""
+def pytest_collection_modifyitems(config, items):
+    """Tests that ask for Spark share one worker, and so one session; those that ask for a browser another.
+
+    With --golden, only what has something to write is run.
+    """
+    if config.getoption("--golden"):
+        others = [item for item in items if "accepts" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if "accepts" in getattr(item, "fixturenames", ())]
     for item in items:
         for shared in ("spark", "browser"):
             if shared in getattr(item, "fixturenames", ()):
@@ -87,12 +94,18 @@ def _loader(folders=None):
 
 
 @pytest.fixture
-def golden(request):
+def accepts(request) -> bool:
+    """Whether what differs is written, and not compared."""
+    return bool(request.config.getoption("--golden"))
+
+
+@pytest.fixture
+def golden(accepts):
     """golden(path, text): what a person reads stays as it was; `make golden` accepts the change."""
 
     def check(path, text):
         path = ROOT / path
-        if request.config.getoption("--golden"):
+        if accepts:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
         else:

@@ -1,6 +1,7 @@
 """What tests of hooks share: an upstream on this machine that answers by a script, clients for it, and its outbox."""
 
 import base64
+import gc
 import json
 import threading
 from collections import deque
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
+import pytest
 from botocore.config import Config as BotoConfig
 
 from farthing.outbox import Intent, Result, decode
@@ -178,6 +180,25 @@ def upstream() -> Iterator[Upstream]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+# What such a module says at its head: `pytestmark = UNCLOSED`, and the fixtures by name.
+UNCLOSED = pytest.mark.filterwarnings(  # the SDKs' own sockets, where a test leaves a stream or an answer
+    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a test leaves is collected within it, and not in another one's time."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def up() -> Iterator[Upstream]:
+    with upstream() as server:
+        yield server
 
 
 def bedrock(url: str, retries: int = 1, **how: Any) -> Any:

@@ -14,7 +14,7 @@ from farthing.reports import as_json
 from farthing.reports._alarms import DAY, WEEK, Window, long_days, same_hours, silences, spikes
 from farthing.reports.anomalies import KEYS, Anomaly, Subject, anomalies, find, see
 from farthing.usage import EPOCH
-from tests.traffic import COMPANY, HOUR, MONDAY, changed_prices, nothing, since, usages
+from tests.traffic import COMPANY, HOUR, MONDAY, dearer_haiku, nothing, since, usages
 
 BUSY = [replace(work, calls=work.calls * 16) for work in COMPANY]
 NINE = MONDAY + 5 * timedelta(weeks=1) + timedelta(days=1, hours=9)  # a Tuesday, after five quiet weeks
@@ -164,18 +164,7 @@ def test_filters_hold(books):
 
 
 def test_a_change_of_price_is_named_by_its_day(books, tmp_path):
-    dearer = """[[claude-haiku-4-5.price]]
-to = 2026-10-13
-input = 1
-output = 5
-
-[[claude-haiku-4-5.price]]
-from = 2026-10-13
-input = 4
-output = 20
-"""
-    usual = "[[claude-haiku-4-5.price]]\ninput = 1\noutput = 5\n"
-    book = changed_prices(tmp_path / "prices", "haiku.toml", usual, dearer)
+    book = dearer_haiku(tmp_path / "prices", "2026-10-13")
     (one,) = found(books(day_of(nothing)), book=book)
     assert one.cause == "price"
     assert "price of claude-haiku-4-5 of 2026-10-13" in one.detail

@@ -17,9 +17,9 @@ from farthing.gateway._batch_queue import Queue
 from farthing.gateway.budgets import open_budgets
 from farthing.meters import METERS
 from farthing.outbox import Intent, decode
+from tests import batches
 from tests.batches import (
     DIRECT,
-    ENVIRONMENT,
     HAIKU,
     ROLE,
     SONNET,
@@ -30,41 +30,11 @@ from tests.batches import (
     over,
     paid_once,
     request,
-    service,
     until,
     working,
 )
 
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def found(moto):
-    """The service of all tests here."""
-    with service(moto, step_ms=5) as running:
-        yield running
-
-
-@pytest.fixture
-def there(found):
-    """The same, as new."""
-    found.emulator.world.calls.clear()
-    found.emulator.fail()
-    found.jobs.ends.clear()
-    found.jobs.jobs.clear()
-    found.jobs.batches.clear()
-    found.jobs.step_s = 0.005
-    return found
-
-
-@pytest.fixture
-def worker(there, tmp_path):
-    with working(tmp_path / "queue", there) as runner:
-        yield runner
+credentials, found, there, worker = batches.credentials, batches.found, batches.there, batches.worker
 
 
 def ledger_of(runner, tmp_path):

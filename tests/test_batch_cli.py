@@ -9,13 +9,10 @@ import pytest
 
 from farthing import cli
 from farthing.gateway.batch import Queue
-from tests.batches import DIRECT, ENVIRONMENT, SONNET, request, service
+from tests import batches
+from tests.batches import DIRECT, SONNET, request, service
 
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+credentials = batches.credentials
 
 
 @pytest.fixture

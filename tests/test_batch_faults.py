@@ -13,9 +13,9 @@ from farthing.gateway._batch_clock import SECOND
 from farthing.gateway._batch_far import Fault
 from farthing.gateway._batch_messages import Messages
 from farthing.gateway.batch import Queue, kept
+from tests import batches
 from tests.batches import (
     DIRECT,
-    ENVIRONMENT,
     SONNET,
     Storm,
     accept,
@@ -23,7 +23,6 @@ from tests.batches import (
     imported,
     paid_once,
     request,
-    service,
     until,
     working,
 )
@@ -45,32 +44,7 @@ cli.main(["batch", "run", "--queue", sys.argv[1], "--until-done"])
 """
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def found(moto):
-    with service(moto, step_ms=5) as running:
-        yield running
-
-
-@pytest.fixture
-def there(found):
-    found.emulator.world.calls.clear()
-    found.jobs.ends.clear()
-    found.jobs.jobs.clear()
-    found.jobs.batches.clear()
-    found.jobs.step_s = 0.005
-    return found
-
-
-@pytest.fixture
-def worker(there, tmp_path):
-    with working(tmp_path / "queue", there) as runner:
-        yield runner
+credentials, found, there, worker = batches.credentials, batches.found, batches.there, batches.worker
 
 
 def begun(there):

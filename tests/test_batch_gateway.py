@@ -15,7 +15,8 @@ from farthing.gateway._keys import Key, add
 from farthing.gateway._running import running
 from farthing.gateway._settings import Settings
 from farthing.gateway.batch import Queue
-from tests.batches import DIRECT, ENVIRONMENT, SONNET, finish, request, service, working
+from tests import batches
+from tests.batches import DIRECT, SONNET, finish, request, working
 
 INVOKE = f"/model/{SONNET}/invoke"
 
@@ -26,16 +27,7 @@ class Got(NamedTuple):
     said: Any
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def there(moto):
-    with service(moto, step_ms=5) as found:
-        yield found
+credentials, found, there = batches.credentials, batches.found, batches.there
 
 
 @pytest.fixture

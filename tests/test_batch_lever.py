@@ -20,15 +20,14 @@ from farthing.gateway._settings import Limits, Settings
 from farthing.gateway.batch import Queue
 from farthing.gateway.hooks import attach, open_hook
 from farthing.outbox import Intent, decode
+from tests import batches
 from tests.batches import (
     DIRECT,
-    ENVIRONMENT,
     HAIKU,
     SONNET,
     finish,
     imported,
     request,
-    service,
     until,
     working,
 )
@@ -40,23 +39,7 @@ SUPPORT = {"x-amzn-bedrock-request-metadata": '{"app":"support","ticket":"7"}'}
 NIGHT = 'deadline = "6h"'
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch):
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def found(moto):
-    with service(moto, step_ms=5) as made:
-        yield made
-
-
-@pytest.fixture
-def there(found):
-    found.emulator.world.calls.clear()
-    found.emulator.fail()
-    return found
+credentials, found, there = batches.credentials, batches.found, batches.there
 
 
 @contextmanager
@@ -287,7 +270,6 @@ def test_what_is_in_a_job_when_its_client_goes_is_there_when_it_asks_again(there
         asking.start()
         finish(runner, there)
         asking.join()
-    there.jobs.step_s = 0.005
     assert (again[0].status, again[0].headers["x-farthing-mode"]) == (200, "batch")
     assert len(there.calls()) == 1
 

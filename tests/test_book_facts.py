@@ -259,8 +259,8 @@ def rates(shared) -> dict[str, Any]:
 
 
 def test_every_cell_of_the_fact_base(rates):
-    assert {fact["id"] for fact in rates["models"]} == BOOK.models.keys()
-    assert len(rates["models"]) == len(BOOK.models) == 32
+    assert {fact["id"] for fact in rates["models"]} <= BOOK.models.keys()  # which may have newer ones
+    assert len(rates["models"]) == 32
     readers = [read_model(fact) for fact in rates["models"]]
     differences = {cell: ours for reader in readers for cell, ours in reader.differences.items()}
     assert differences == {cell: ours for cell, (ours, _) in EXCEPTIONS.items()}
@@ -269,7 +269,7 @@ def test_every_cell_of_the_fact_base(rates):
 
 def test_what_the_fact_base_says_of_all_models(rates):
     assert rates["schema"] == "claude-rates/1"
-    assert date.fromisoformat(rates["as_of"]) == BOOK.defaults["as_of"]
+    assert date.fromisoformat(rates["as_of"]) <= BOOK.defaults["as_of"]
     assert rates["sources"].keys() - {"BOTO"} <= BOOK.defaults["sources"].keys()  # BOTO has shapes, no rates
     usual, multipliers = BOOK.defaults["factors"], rates["multipliers"]
     assert usual["meter"] == {

@@ -239,6 +239,7 @@ def test_the_same_without_a_compiler(tmp_path):
         ([0, 1, 2, 3, 4], [FIVE_US] * 5, "request 0: 5 breakpoints"),
         ([0, 1], [FIVE_US, HOUR_US], "request 0: a 1h breakpoint comes after a 5m one"),
         ([1, 0], [FIVE_US] * 2, "request 0: breakpoints are not in the order"),
+        ([1, 1], [FIVE_US] * 2, "request 0: breakpoints are not in the order"),
         ([6], [FIVE_US], "request 0: a breakpoint lies outside the prompt"),
         ([0], [1], "request 0: a breakpoint lives for"),
     ],

@@ -247,6 +247,11 @@ def test_choice(what, choice, script, answers):
             assert found == expected, f"{line} where {what}: {choice}"
 
 
+def test_without_a_delay_what_is_written_can_be_read_at_once():
+    for line, found, expected in play("0s A* -> 5m A\n0s A* B -> read A, plain B"):
+        assert found == expected, line
+
+
 def test_an_entry_can_be_read_after_the_first_token_of_its_writer():
     """'A cache entry only becomes available after the first response begins' (Anthropic, Cache limitations)."""
     script = """
@@ -292,6 +297,18 @@ def test_the_state_passed_in_stays_as_it_was():
     assert kept == before
     assert after.keys() - kept.keys() == {"A B C"}
     assert after["A B"].expires_us == kept["A B"].expires_us + 1_000_000
+
+
+@pytest.mark.parametrize(("size", "written"), [(MINIMUM - 1, 0), (MINIMUM, MINIMUM)])
+def test_one_token_less_than_the_minimum_is_not_cached(size, written):
+    found, _ = bill({}, Request(0, [("A", size)], [(0, FIVE_US)]), MINIMUM)
+    assert (found.tokens.cache_write_5m, found.tokens.prompt) == (written, size)
+
+
+def test_what_nothing_marks_is_not_kept():
+    _, kept = bill({}, request("0s", "A B* C"), MINIMUM)
+    assert kept.keys() == {"A", "A B"}
+    assert bill({}, request("0s", "A B C"), MINIMUM)[1] == {}
 
 
 def test_output_and_a_last_block_that_is_not_full_are_billed_as_they_are():

@@ -295,6 +295,7 @@ SAYS = {
     "report": ("report", "--out", "-"),
     "reconcile": ("reconcile", "--statement", "cur.csv", "--month", "2026-10"),
     "savings": ("savings",),
+    "sql": ("sql", "model"),
     "why": ("why", "--from", "2026-09", "--to", "2026-10"),
 }
 # What prints no dollars of a ledger, or is at list by the rule of docs/contracts.md.

@@ -58,6 +58,14 @@ def test_nothing_is_without_a_word_by_hand():
     assert not lacking
 
 
+def test_every_target_of_make_is_told():
+    made = re.findall(
+        r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    told = re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert set(made) == set(told) | {"help"}
+
+
 def said(header: str, text: str) -> bool:
     """By its name, or among others that begin alike: `x-farthing-cost-usd`, `-endpoint`."""
     return header in text or f"`-{header.removeprefix('x-farthing-')}`" in text

@@ -170,7 +170,7 @@ def services(moto, world):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if shown(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_commands_do_what_their_page_says(page, world, services, tmp_path, monkeypatch, capfd, request):
+def test_commands_do_what_their_page_says(page, world, services, tmp_path, monkeypatch, capfd, accepts):
     empty = page.name == "tour.md"  # it makes all it needs
     documented.sandbox(world, tmp_path, str(page.relative_to(ROOT)), empty=empty)
     monkeypatch.chdir(tmp_path)
@@ -192,7 +192,7 @@ def test_commands_do_what_their_page_says(page, world, services, tmp_path, monke
             if code not in (0, 1):
                 wrong.append(f"{command.place}: {command.text}\n  exit code {code}: {err.strip()[-400:]}")
             elif command.console:
-                wrong += compared(command, out, golden=request.config.getoption("--golden"))
+                wrong += compared(command, out, golden=accepts)
     assert not wrong, "\n".join(wrong)
 
 

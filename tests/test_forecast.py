@@ -17,7 +17,7 @@ from farthing.reports._ahead import CLEARLY, COVERED, RUN_RATE, ahead, run_rate
 from farthing.reports.budgets import budgets, standings
 from farthing.reports.forecast import coming, forecast
 from farthing.usage import Facts, Usage
-from tests.traffic import COMPANY, MONDAY, changed_prices, usages
+from tests.traffic import COMPANY, MONDAY, changed_prices, dearer_haiku, usages
 
 needs_statsmodels = pytest.mark.skipif(
     importlib.util.find_spec("statsmodels") is None, reason="pip install 'farthing[forecast]'"
@@ -78,18 +78,7 @@ def test_the_parts_sum_to_the_whole(tmp_path):
 
 def test_a_price_that_will_change_is_counted_from_its_day(tmp_path):
     """From the 25th haiku costs four times as much: of $10 a day, six of the ten days to come are $40."""
-    dearer = """[[claude-haiku-4-5.price]]
-to = 2026-09-25
-input = 1
-output = 5
-
-[[claude-haiku-4-5.price]]
-from = 2026-09-25
-input = 4
-output = 20
-"""
-    usual = "[[claude-haiku-4-5.price]]\ninput = 1\noutput = 5\n"
-    book = changed_prices(tmp_path / "prices", "haiku.toml", usual, dearer)
+    book = dearer_haiku(tmp_path / "prices", "2026-09-25")
     books = ledger_of(tmp_path / "ledger", steady(date(2026, 8, 1), 51))
     question = Question(until=date(2026, 9, 20), book=book)
     table = as_json(forecast(books, question))
@@ -103,18 +92,7 @@ output = 20
 
 def test_a_price_that_has_changed_is_no_trend(tmp_path):
     """Usage went on as ever while the price rose fourfold on the 10th: the days to come cost what they do now."""
-    dearer = """[[claude-haiku-4-5.price]]
-to = 2026-09-10
-input = 1
-output = 5
-
-[[claude-haiku-4-5.price]]
-from = 2026-09-10
-input = 4
-output = 20
-"""
-    usual = "[[claude-haiku-4-5.price]]\ninput = 1\noutput = 5\n"
-    book = changed_prices(tmp_path / "prices", "haiku.toml", usual, dearer)
+    book = dearer_haiku(tmp_path / "prices", "2026-09-10")
     books = ledger_of(tmp_path / "ledger", steady(date(2026, 8, 1), 51))
     (row,) = as_json(forecast(books, Question(until=date(2026, 9, 20), book=book)))["rows"]
     assert row["spent_usd"] == "530"  # 9 x 10 + 11 x 40
@@ -291,6 +269,9 @@ def test_a_budget_begins_anew(tmp_path):
     (september,) = standings(books, question, datetime(2026, 9, 2, tzinfo=UTC))
     assert (september.spent, september.over) == (0, False)
     assert september.exceeded_on == date(2026, 9, 11)  # ten days are the limit to the cent
+    assert september.state == "over on 2026-09-11"
+    (later,) = standings(books, question, datetime(2026, 9, 20, tzinfo=UTC))  # and nothing was imported since
+    assert later.state == "over since 2026-09-11, if it went on"
 
 
 def test_a_budget_s_month_is_that_of_the_zone(tmp_path):

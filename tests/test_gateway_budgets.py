@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from decimal import Decimal
 
 import anthropic
 import boto3
@@ -96,9 +97,12 @@ def held(made) -> dict[str, tuple[str, str]]:
 
 
 def test_what_fits_passes_and_is_posted(within):
+    before, _ = held(within)["little"]
     got = within.post(INVOKE, BODY, LITTLE)
     assert got.status == 200
-    assert held(within)["little"] == (got["x-farthing-cost-usd"], "0")
+    after, on_hold = held(within)["little"]
+    assert Decimal(after) - Decimal(before) == Decimal(got["x-farthing-cost-usd"])
+    assert on_hold == "0"
 
 
 def test_what_does_not_fit_is_refused_and_told_when_it_will(up, within):

@@ -23,6 +23,7 @@ from farthing.outbox import Intent, Result, prefix_hashes
 from farthing.policy import load as load_policy
 from farthing.traces import blocks_of, prompt_of
 from farthing.usage import Usage
+from tests import hooked as shared
 from tests.hooked import (
     ASK,
     FIVE,
@@ -37,29 +38,14 @@ from tests.hooked import (
     invoke_frames,
     lines,
     results,
-    upstream,
     usual,
 )
 
-pytestmark = pytest.mark.filterwarnings(  # botocore's own sockets, where a test leaves a stream
-    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = shared.UNCLOSED
+collected, up = shared.collected, shared.up
 BODY = json.dumps(ASK)
 TURN = [{"role": "user", "content": [{"text": "a secret question"}]}]
 TAGS = {"team": "search", "app": "support"}
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    """What a test leaves is collected within it, and not in another one's time."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def up():
-    with upstream() as server:
-        yield server
 
 
 @pytest.fixture

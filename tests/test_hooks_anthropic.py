@@ -11,6 +11,7 @@ import pytest
 import farthing
 from farthing.config import Budget, Config
 from farthing.gateway.budgets import open_budgets
+from tests import hooked
 from tests.hooked import (
     FIVE,
     MESSAGE,
@@ -22,16 +23,14 @@ from tests.hooked import (
     packed,
     results,
     sse_events,
-    upstream,
 )
 
 anthropic = pytest.importorskip(
     "anthropic", reason="the anthropic SDK is not installed: pip install anthropic"
 )
 
-pytestmark = pytest.mark.filterwarnings(  # sockets of streams that a test leaves
-    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = hooked.UNCLOSED
+collected, up = hooked.collected, hooked.up
 DIRECT = "claude-sonnet-4-6"
 KEYS = {"aws_access_key": "AKIAMADEUP", "aws_secret_key": "made-up", "aws_region": "eu-west-1"}
 CLIENTS: dict[str, tuple[str, dict[str, str], str, str]] = {  # its settings, the model, and the platform it is of
@@ -40,19 +39,6 @@ CLIENTS: dict[str, tuple[str, dict[str, str], str, str]] = {  # its settings, th
     "Mantle": ("AnthropicBedrockMantle", {"api_key": "k", "aws_region": "eu-west-1"}, "anthropic.claude-sonnet-4-6",
                "bedrock"),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    """What a test leaves is collected within it, and not in another one's time."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def up():
-    with upstream() as server:
-        yield server
 
 
 def ask(model: str = MODEL) -> dict[str, Any]:
@@ -246,10 +232,10 @@ def test_a_denial_is_raised_once_and_nothing_is_sent(up, tmp_path, asynchronous)
     budgets.close()
 
 
-def test_budgets_that_break_do_not_break_an_async_call(up, tmp_path):
+def test_budgets_that_break_do_not_break_an_async_call(up, tmp_path, monkeypatch):
     budgets = open_budgets(Config(), str(tmp_path / "budgets.sqlite"))
     client, hook = made(up, tmp_path / "out", asynchronous=True, budgets=budgets)
-    hook.live.budgets = object()  # nothing that can be asked
+    monkeypatch.setattr(hook.live, "budgets", object())  # nothing that can be asked; but closed at exit
 
     async def call() -> str:
         async with client:

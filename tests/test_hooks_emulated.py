@@ -17,26 +17,19 @@ from farthing.emulator import Fault, Logs, World, running
 from farthing.gateway.hooks import attach, open_hook
 from farthing.ledger import Ledger
 from farthing.meters import METERS
+from tests import hooked
 from tests.hooked import intents, results
 
 anthropic = pytest.importorskip(
     "anthropic", reason="the anthropic SDK is not installed: pip install anthropic"
 )
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = hooked.UNCLOSED
+collected = hooked.collected
 MODEL = "eu.anthropic.claude-sonnet-4-6"
 LONG = "a rule of this house. " * 500
 POINT = {"cachePoint": {"type": "default", "ttl": "1h"}}
 ONCE = BotoConfig(retries={"total_max_attempts": 1})
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    """What a test leaves is collected within it, and not in another one's time."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture

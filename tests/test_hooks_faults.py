@@ -19,26 +19,13 @@ from farthing.gateway._outbox import Outbox
 from farthing.gateway.budgets import StoreError, open_budgets
 from farthing.gateway.hooks import Hook, attach, open_hook
 from farthing.policy import load as load_policy
-from tests.hooked import MODEL, bedrock, intents, results, upstream
+from tests import hooked
+from tests.hooked import MODEL, bedrock, intents, results
 from tests.test_hooks import BODY, CALLS, TAGS, TURN
 
-pytestmark = pytest.mark.filterwarnings(  # botocore's own sockets, where a test leaves an answer
-    "ignore:unclosed:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = hooked.UNCLOSED
+collected, up = hooked.collected, hooked.up
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(autouse=True)
-def _collected():
-    """What a test leaves is collected within it, and not in another one's time."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture
-def up():
-    with upstream() as server:
-        yield server
 
 
 class Injected(Exception):

@@ -19,7 +19,7 @@ from farthing.book import default_book
 from farthing.cells import Question
 from farthing.cli import _pdf, _showcase
 from farthing.config import load
-from farthing.fx import Rates
+from farthing.fx import Rates, amount
 from farthing.ledger import Ledger
 from farthing.money import show
 from farthing.reports import _draw as draw
@@ -31,7 +31,7 @@ from farthing.web._page import View
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OCTOBER = date(2026, 10, 1), date(2026, 10, 31)
-EVIL = "</title><script>alert('x')</script>&\"'<img src=x onerror=y>"
+EVIL = "</title><script>alert('x')</script>&\"'<img src=x onerror=y>\u202etfel"
 
 
 class Page(HTMLParser):
@@ -154,8 +154,12 @@ def test_its_figures_are_those_of_the_reports(page, folder):
 
 def test_the_bill_and_its_causes_are_there_if_one_was_named(made, page, folder):
     assert made.billed
-    for cause in made.billed.tables["causes"].rows:
-        assert cause["cause"] in html.unescape(page)
+    causes = made.billed.tables["causes"].rows
+    listed = re.search(r"<h2>Against the AWS bill.*?</section>", html.unescape(page), re.DOTALL)
+    assert listed
+    for name in {cause["cause"] for cause in causes}:
+        assert listed[0].count(f">{name}<") == 1  # one row each, however many lines of a bill show it
+        assert amount(sum(cause["usd"] for cause in causes if cause["cause"] == name)) in listed[0]
     alone = _report.to_html(_report.month(view(folder), advised=False))
     for title in ("Against the AWS bill", "Savings found", "Advice"):
         assert f"<h2>{title}</h2>" in page
@@ -205,8 +209,9 @@ def test_names_cannot_break_out(tmp_path):
     (tmp_path / "farthing.toml").touch()
     text = _report.to_html(_report.month(view(tmp_path, ledger=ledger, scope=(EVIL,))))
     assert Page(text).asks == []
-    assert text.count(html.escape(EVIL)) > 2
+    assert text.count(html.escape(EVIL.replace("\u202e", "\ufffd"))) > 2  # what turns text round is seen
     assert EVIL not in text
+    assert "\u202e" not in text
 
 
 def test_a_month_of_no_priced_call_is_not_free(tmp_path):

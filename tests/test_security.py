@@ -265,7 +265,7 @@ def test_what_has_secrets_or_prompts_is_its_owners_alone(tmp_path, monkeypatch):
         run("gateway", "key", "add", "ci", "--sigv4", "--keys", tmp_path / "keys.json")
         run("web", "key", "add", "vic", "--keys", tmp_path / "web-keys.json")
         Queue(tmp_path / "queue").close()
-        cli.batching._write("an answer\n", tmp_path / "answers.jsonl")  # type: ignore[attr-defined]
+        cli.batching._write("an answer\n", tmp_path / "answers.jsonl")
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

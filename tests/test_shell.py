@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from farthing import cli
 from farthing.book import default_book
 from farthing.cells import KEYS, TIME_KEYS
-from farthing.cli import _manual
+from farthing.cli import _manual, shells
 from tools.docs import commands
 
 
@@ -74,6 +75,15 @@ def test_bash_completes_commands_flags_and_values(complete):
     assert found[6] == ["account="]
     assert set(found[7]) == {name for name in default_book().models if name.startswith("claude-opus-4-")}
     assert "claude-opus-4-8" in found[7]
+
+
+def test_zsh_is_told_to_complete_and_not_only_how():
+    """It runs a file `_farthing` the first time that it completes: what the file defines has to be called."""
+    script = App(name="farthing").generate_completion(prog_name="farthing", shell="zsh") + shells.ZSH_END
+    (defined,) = re.findall(r"^(\w+)\(\) \{", script, re.MULTILINE)
+    assert f'if [[ $funcstack[1] == _farthing ]]; then\n  {defined} "$@"\nfi\n' in script
+    if shutil.which("zsh"):
+        subprocess.run(["zsh", "-n"], input=script, text=True, check=True, timeout=60)
 
 
 def test_every_command_is_in_the_scripts(scripts):

@@ -34,7 +34,7 @@ TEAMS = (
     "support",
     "the-team-of-the-people-who-look-after-everything-that-nobody-else-looks-after-in-the-northern-region",
     "検索とおすすめの基盤を作るチーム",
-    "\x1b[31mred\x1b]0;title\x07 [bold]team[/bold]",
+    "\x1b[31mred\x1b]0;title\x07 \u202e[bold]team[/bold]",
 )
 MODELS = (
     "global.anthropic.claude-sonnet-4-6",
@@ -197,6 +197,7 @@ def test_nothing_is_wider_than_the_terminal(name, terminal):
     assert not wide, "\n".join(wide)
     assert "\x1b]" not in text, "an escape sequence of a name reached the terminal"
     assert "\x1b[31mred" not in text
+    assert "\u202e" not in text, "a name turned round what stands beside it"
 
 
 def test_colours_are_for_terminals_and_may_be_refused(terminal, monkeypatch, capsys):

@@ -29,7 +29,7 @@ LAYERS = [
     {"costs"},
     {"why"},
     {"importers", "exporters", "reports", "statement", "traces", "profiles"},
-    {"gateway", "emulator", "demo", "render", "api", "contract", "setup", "privacy"}
+    {"gateway", "emulator", "demo", "render", "api", "contract", "setup", "privacy", "warehouse"}
     | {"reconcile", "billed", "allocate", "optimise", "evaluate", "lint", "pricelist"}
     | {"estimate", "migrate", "count"}
     | {"commitment", "reprice", "platforms"},

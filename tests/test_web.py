@@ -28,6 +28,7 @@ from farthing.statement import Statement
 from farthing.usage import Facts, Usage
 from farthing.web._books import ORDER
 from farthing.web._page import PAGES
+from farthing.web._static import Assets
 from tests import bills, faults
 from tests.traffic import MONDAY, usages
 from tests.web_server import NOW, Site, site
@@ -281,6 +282,19 @@ def test_the_premium_is_a_tenth_of_what_regional_endpoints_cost(served: Site):
     assert all(Decimal(row["premium_usd"]) == 0 for row in rows if row["endpoint"] == "global" and row["usd"])
 
 
+def test_a_premium_over_what_is_not_sold_is_unknown(tmp_path):
+    old = Facts("bedrock_log", "bedrock", "anthropic.claude-3-5-sonnet-20241022-v2:0", region="us-east-1")
+    at = int(MONDAY.timestamp()) * 1_000_000
+    Ledger(tmp_path / "ledger").append([Usage(at, "r", "", ((old, (1_000, 10, 0, 0, 0)),))])
+    with site(tmp_path / "ledger") as made:
+        said = made.get("/endpoints.json").json
+    (row,) = said["tables"]["endpoints"]["rows"]
+    assert Decimal(row["usd"]) > 0
+    assert row["premium_usd"] is None
+    assert said["kpis"][0]["value"] is None
+    assert "none at a global endpoint" in said["notes"][0]
+
+
 def test_budgets_are_those_of_the_file(served: Site):
     said = served.get("/budgets.json").json
     assert [row["budget"] for row in said["tables"]["budgets"]["rows"]] == ["search", "everything"]
@@ -390,6 +404,16 @@ def test_a_fault_is_one_line_with_its_mend(served: Site, path, status, said):
     assert all(value and "\n" not in value for value in answer.json.values())
 
 
+def test_who_came_with_a_browser_is_told_on_a_page(served: Site, monkeypatch, tmp_path):
+    lost = served.get("/nowhere", accept="text/html,*/*")
+    assert (lost.status, lost.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert b"<p>No page nowhere.</p>" in lost.body
+    (tmp_path / "index.html").touch()  # a clone in which `make web` never ran
+    monkeypatch.setattr(served.web, "assets", Assets(tmp_path))
+    bare = served.get("/bill", accept="text/html")
+    assert (bare.status, b"<code>make web</code>" in bare.body) == (404, True)
+
+
 def test_another_name_for_this_machine_is_not_answered(served: Site):
     """A page elsewhere that makes its own name lead here reads nothing."""
     assert served.get("/bill.json", host="evil.example").status == 421
@@ -494,8 +518,8 @@ def test_the_command_serves_and_ends(place, tmp_path):
             made.kill()
 
 
-def test_a_name_with_a_star_leads_to_its_calls_alone(tmp_path):
-    names = ("*", "a*", "ab", "?", "[*]", "x")
+def test_a_name_with_stars_and_commas_leads_to_its_calls_alone(tmp_path):
+    names = ("*", "a*", "ab", "?", "[*]", "x", "a,b", ",", "[a,", "a.b")
     facts = Facts("bedrock_log", "bedrock", "global.anthropic.claude-sonnet-4-6", region="us-east-1")
     at = int(MONDAY.timestamp()) * 1_000_000
     Ledger(tmp_path / "ledger").append(

@@ -13,6 +13,7 @@ from farthing import cli
 from farthing.gateway._keys import Key, Keys, add, revoke
 from farthing.ledger import Ledger
 from farthing.policy import load
+from farthing.usage import Facts, Usage
 from farthing.web._access import TRIES, Access
 from farthing.web._books import ORDER
 from tests.agents import role, sessions, singles
@@ -241,6 +242,28 @@ def test_a_team_sees_its_own_alone(read_only: Site, name, query):
     for table in said["tables"]:
         found = read_only.get(f"/{name}.csv", [*query, ("table", table)], authorization=bearer)
         assert not OTHERS.search(found.body.decode().replace("haiku", "" if name == "savings" else "haiku"))
+
+
+def test_days_are_those_of_the_team(read_only: Site, tmp_path):
+    """When others began, and when they were last at work, is theirs."""
+    facts = Facts("bedrock_log", "bedrock", SONNET, region="us-east-1")
+    days = {"legal": (1, 20), "search": (5, 9)}
+    Ledger(tmp_path / "ledger").append([
+        Usage(int(datetime(2026, 10, day, 12, tzinfo=UTC).timestamp()) * 10**6, f"{team}{day}", "",
+              ((facts, (1_000, 10, 0, 0, 0)),), (("team", team),))
+        for team, both in days.items() for day in both
+    ])  # fmt: skip
+    with site(tmp_path / "ledger", read_only.access) as made:
+        bearer, missing = f"Bearer {read_only.tokens['search']}", {}
+        for name in ORDER:
+            said = made.get(f"/{name}.json", authorization=bearer).json
+            assert said["span"] == {"since": "2026-10-05", "until": "2026-10-09"}
+            assert not re.search(r"2026-10-(01|20)", json.dumps(said["kpis"] + said["notes"]))
+            missing[name] = said.get("missing", {})
+        whole = made.get("/bill.json", authorization=f"Bearer {read_only.tokens['viewer']}").json
+    assert whole["span"] == {"since": "2026-10-01", "until": "2026-10-20"}
+    assert missing["reconcile"]["mend"] == "ask somebody who sees all teams"
+    assert missing["budgets"]["why"] == "no budget is of your teams alone"
 
 
 def test_the_others_are_there_to_be_seen(read_only: Site):

@@ -125,3 +125,10 @@ def changed_prices(folder: Path, file: str, old: str, new: str) -> Book:
     assert text.count(old) == 1
     (folder / file).write_text(text.replace(old, new), encoding="utf-8")
     return Book.load(folder)
+
+
+def dearer_haiku(folder: Path, day: str) -> Book:
+    """From that day on Haiku 4.5 costs four times as much."""
+    row = "[[claude-haiku-4-5.price]]\n"
+    dearer = f"{row}to = {day}\ninput = 1\noutput = 5\n\n{row}from = {day}\ninput = 4\noutput = 20\n"
+    return changed_prices(folder, "haiku.toml", f"{row}input = 1\noutput = 5\n", dearer)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +18,13 @@ from ._engine import DOCUMENTED, Semantics
 from ._hybrid import hybrid
 from ._machine import replay
 from ._plan import plan
+from ._player import FIXED, LIKELY, Policy
 from ._policies import BEST, POLICIES, simulate
-from ._trace import Trace, radix
+from ._trace import Ints, Trace, radix, select
 from ._values import Cards, bound, uncached
+
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+_HINDSIGHT = ""
 
 
 class Comparison(NamedTuple):
@@ -70,24 +77,73 @@ def _us(at: datetime) -> int:
     return round((at.astimezone(UTC) - EPOCH).total_seconds()) * 1_000_000
 
 
-def compare(trace: Trace, cards: Cards, minimum: int, semantics: Semantics = DOCUMENTED) -> Comparison:
-    """All of them. Where a policy that only places breakpoints is cheaper than the plan, it is the plan."""
-    merged = radix(trace)
-    # What a policy does hangs on how its rates compare, which is the same on all cards of a model.
-    online = {
-        name: cards.price(simulate(trace, policy, cards.rates[0], minimum, semantics).each)
-        for name, policy in POLICIES.items()
-    }
-    planned = cards.price(replay(merged, plan(merged, minimum, cards), minimum, semantics))
+def compare(
+    trace: Trace,
+    cards: Cards,
+    minimum: int,
+    semantics: Semantics = DOCUMENTED,
+    each: Each = map,
+    parts: int = 1,
+) -> Comparison:
+    """All of them. Where a policy that only places breakpoints is cheaper than the plan, it is the plan.
+
+    `each` maps what is played, and may do so elsewhere. It is played in so many `parts` at most: requests whose prompts
+    begin alike are in one. But policies that learn do so from all requests, and are played whole.
+    """
+    asked = [
+        (name, part, count)
+        for name in (_HINDSIGHT, *POLICIES)
+        for count in (1 if name in POLICIES and _learns(POLICIES[name]) else parts,)
+        for part in range(count)
+    ]
+    sums: Counter[str] = Counter()
+    for found in each(partial(_played, trace, cards, minimum, semantics), asked):
+        sums.update(found)
+    online = {name: sums[name] for name in POLICIES}
     plain = [name for name, policy in POLICIES.items() if not (policy.pings or policy.pads or policy.waits)]
     return Comparison(
-        none=uncached(trace, cards),
-        bound=bound(merged, minimum, cards),
-        plan=min(planned, *(online[name] for name in plain)),
-        bound_with_pings=bound(merged, minimum, cards, pings=True),
+        none=sums["uncached"],
+        bound=sums["bound"],
+        plan=min(sums["plan"], *(online[name] for name in plain)),
+        bound_with_pings=sums["bound_with_pings"],
         online=online,
-        best_online=BEST if online[BEST] <= online["none"] else "none",
+        best_online=BEST if online[BEST] <= sums["uncached"] else "none",
     )
+
+
+def _played(
+    trace: Trace, cards: Cards, minimum: int, semantics: Semantics, asked: tuple[str, int, int]
+) -> dict[str, int]:
+    """What a part of the trace comes to under a policy; or uncached, planned and at the least."""
+    name, part, count = asked
+    if count > 1:
+        chosen = _begins(trace) % count == part
+        if not chosen.any():
+            return {}
+        trace, cards = select(trace, chosen), cards._replace(of=cards.of[chosen])
+    # What a policy does hangs on how its rates compare, which is the same on all cards of a model.
+    if name in POLICIES:
+        return {name: cards.price(simulate(trace, POLICIES[name], cards.rates[0], minimum, semantics).each)}
+    merged = radix(trace)
+    return {
+        "uncached": uncached(trace, cards),
+        "bound": bound(merged, minimum, cards),
+        "plan": cards.price(replay(merged, plan(merged, minimum, cards), minimum, semantics)),
+        "bound_with_pings": bound(merged, minimum, cards, pings=True),
+    }
+
+
+def _learns(policy: Policy) -> bool:
+    """Whether what it does hangs on other requests than those whose prompts begin alike."""
+    return policy.writes == LIKELY or policy.lives != FIXED or policy.pings > 0
+
+
+def _begins(trace: Trace) -> Ints:
+    """The first node of each request, 0 where it has none: what does not begin alike has nothing in common."""
+    first = np.zeros(trace.requests, np.int64)
+    some = np.diff(trace.starts) > 0
+    first[some] = trace.nodes[trace.starts[:-1][some]]
+    return first
 
 
 def warm() -> None:

@@ -9,6 +9,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from typing import TYPE_CHECKING, Any
 
 from farthing import __version__
 from farthing.cli._ending import end_cleanly
@@ -20,10 +21,38 @@ if sys.argv[1:] == ["--version"]:  # asked by installers and scripts: nothing is
 end_cleanly(sys.argv[1:])
 answer_quickly(sys.argv[1:])
 
-from farthing.cli._app import BadInput, app, main  # noqa: E402 - cyclopts takes its time
+from farthing.cli import _app  # noqa: E402 - cyclopts takes its time
+from farthing.cli._app import BadInput  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import App
+
+    app: App
 
 __all__ = ["BadInput", "app", "main"]
 
-for _found in pkgutil.iter_modules(__path__):
-    if _found.name[0] != "_":
-        importlib.import_module(f"{__name__}.{_found.name}")
+# Commands that people wait for most, by their first word, "" for none: of these only the file that has them is loaded.
+_ALONE = {"": "importing", "import": "importing"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    words = sys.argv[1:] if argv is None else argv
+    _load(_ALONE.get(words[0] if words else "", "") if argv is None else "")
+    _app.main(words)
+
+
+def _load(alone: str = "") -> None:
+    """This file of commands, or every one."""
+    names = [found.name for found in pkgutil.iter_modules(__path__) if found.name[0] != "_"]
+    for name in [alone] if alone else names:
+        importlib.import_module(f"{__name__}.{name}")
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _load()
+    return _app.app

@@ -1,10 +1,10 @@
-"""The option that says what sums a report's usage: this process, or Spark."""
+"""The option that says what goes through all calls: this process, or Spark."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,28 +23,36 @@ _CLUSTER = ("PYSPARK_GATEWAY_PORT", "SPARK_REMOTE", "SPARK_HOME", "SPARK_CONF_DI
 @Parameter(name="*")
 @dataclass
 class OnEngine:
-    """What sums the usage."""
+    """What goes through all calls."""
 
     engine: Annotated[
         Literal["duckdb", "spark"],
-        Parameter(group=OUTPUT, help="What sums usage: this process, or Spark (Java, farthing\\[spark])."),
+        Parameter(
+            group=OUTPUT,
+            help="What goes through all calls: this process, or Spark (Java, farthing\\[spark]).",
+        ),
     ] = "duckdb"
 
     @contextmanager
     def summing(self, ledger: Ledger) -> Iterator[None]:
-        """Where the ledger's usage is summed, in this block."""
-        if self.engine == "duckdb":
+        """Where the ledger's usage is summed and sifted, in this block."""
+        with self.session() as session:
+            if session:
+                ledger.sum_on(session)
             yield
-            return
-        with spark_session() as session:
-            ledger.sum_on(session)
-            yield
+
+    @contextmanager
+    def session(self) -> Iterator[Any]:
+        """Spark's, in this block; None for this process."""
+        with nullcontext() if self.engine == "duckdb" else spark_session() as session:
+            yield session
 
 
 @contextmanager
 def spark_session() -> Iterator[Any]:
     """The session that is there; else one of the cluster that is set up, or of this machine, ended with the block."""
     try:
+        from pyarrow import Table  # noqa: F401 - by which Spark hands rows over
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:

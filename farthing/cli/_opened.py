@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from farthing.aws import Access
     from farthing.traces import Source
 
 MOST_LINE_BYTES = 1 << 30  # a session may be one line
@@ -31,32 +32,49 @@ def sources(path: str, faults: list[str]) -> Iterator[Source]:
 
     A bucket is reached as farthing.toml says, if it is one of its sources; else as AWS's own settings do.
     """
-    from farthing.aws import is_s3, keys, split
+    access, places = reached(path, faults)
+    for place in places:
+        yield from opened(access, place, faults)
+
+
+def reached(path: str, faults: list[str]) -> tuple[Access, Iterator[str]]:
+    """How to reach the files, and where they are."""
     from farthing.cli._bills import configured
-    from farthing.importers import _s3
     from farthing.importers._find import Fault, find
+
+    access = configured([path])
+
+    def places() -> Iterator[str]:
+        for found in find([path], access):
+            if isinstance(found, Fault):
+                faults.append(f"{found.path}: {found.reason}")
+            else:
+                yield found.path
+
+    return access, places()
+
+
+def opened(access: Access, path: str, faults: list[str]) -> Iterator[Source]:
+    """One file while it is open; nothing but a fault if it cannot be opened."""
+    from farthing.aws import is_s3, keys, split
+    from farthing.importers import _s3
     from farthing.importers._open import Numbered
     from farthing.importers._open import Source as Opened
     from farthing.traces import Source
 
-    access = configured([path])
-    for found in find([path], access):
-        if isinstance(found, Fault):
-            faults.append(f"{found.path}: {found.reason}")
-            continue
-        try:
-            if is_s3(found.path):
-                _s3.use(keys(access, split(found.path)[0]))
-            opened = Opened(found.path)
-        except OSError as error:
-            faults.append(f"{found.path}: {error.strerror or error}")
-            continue
-        try:
-            head = opened.head()
-            lines = Numbered(opened.chunks(), MOST_LINE_BYTES)
-            yield Source(found.path, head, _until_cut(found.path, lines, faults), _beside(found.path))
-        finally:
-            opened.close()
+    try:
+        if is_s3(path):
+            _s3.use(keys(access, split(path)[0]))
+        file = Opened(path)
+    except OSError as error:
+        faults.append(f"{path}: {error.strerror or error}")
+        return
+    try:
+        head = file.head()
+        lines = Numbered(file.chunks(), MOST_LINE_BYTES)
+        yield Source(path, head, _until_cut(path, lines, faults), _beside(path))
+    finally:
+        file.close()
 
 
 def _until_cut(path: str, lines: Any, faults: list[str]) -> Iterator[tuple[int, bytes]]:

@@ -221,9 +221,10 @@ class Asked:
 
 
 def console() -> Any:
+    """As wide as the terminal, the one behind a pager too; without any, as in a file, wider."""
     from rich.console import Console
 
-    told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    told = sys.stdout.isatty() or sys.stderr.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if told else 160)
 
 

@@ -22,7 +22,9 @@ _COPIED = {
     "lint",
 }  # scripts, settings, data; places of findings
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROLS = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+_CONTROLS = re.compile(
+    r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 _INDENT = 28  # of what is folded, at most
 
 

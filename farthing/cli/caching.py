@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
-from farthing.cli._opened import hashing_key, sources
+from farthing.cli._engine import OnEngine
+from farthing.cli._opened import hashing_key, opened, reached, sources
 from farthing.cli._shared import book_of, console, write_json
 from farthing.money import mtok_usd, show, usd
 
 if TYPE_CHECKING:
     from farthing.book import Book, Model
-    from farthing.cache import Comparison
+    from farthing.cache import Cards, Comparison
     from farthing.traces import Log
     from farthing.usage import Sku
 
@@ -40,14 +42,15 @@ def bound(
     minimum: Annotated[
         int | None, Parameter(help="Tokens that a prefix must have to be cached; else the model's.")
     ] = None,
+    engine: OnEngine = OnEngine(),  # noqa: B008 - it is not changed
     json: Annotated[bool, Parameter(name=["--json", "-j"], negative="", help="One line of JSON.")] = False,
 ) -> int:
     """What a trace costs without caching, under policies that can run live, planned with hindsight, and at the least.
 
     The bound holds for every way to place breakpoints and lifetimes without pings, output tokens included.
     """
-    from farthing.cache import Unpriceable, cards_for, compare
-    from farthing.traces import TraceError, read_traces
+    from farthing.cache import Unpriceable, cards_for
+    from farthing.traces import TraceError
 
     moment = _moment(at)
     if minimum is not None and minimum < 0:
@@ -55,20 +58,21 @@ def bound(
     book = book_of()
     sku = _sku(book, model, platform, endpoint)
     faults: list[str] = []
-    try:
-        log = read_traces(sources(trace, faults), hashing_key(), format)
-        dated = log.dated and not at
-        cards, undated = cards_for(book, sku, log.trace, moment, dated=dated)
-    except (TraceError, Unpriceable) as error:
-        raise BadInput("; ".join([f"{trace}: {error}", *faults])) from error
-    if not log.trace.requests:
-        left = ", ".join(f"{count:,} {why}" for why, count in log.left.items()) or "it is empty"
-        why = [f"{path}:{number}: {why}" for path, number, why in log.rejects[:1]]
-        raise BadInput("; ".join([f"{trace}: no request of it can be used: {left}", *faults, *why]))
-    least = (
-        _minimum(book.models[sku.model], platform, log, moment, dated=dated) if minimum is None else minimum
-    )
-    found = compare(log.trace, cards, least)
+    with engine.session() as session:
+        try:
+            log = _read(trace, format, faults, session)
+            dated = log.dated and not at
+            cards, undated = cards_for(book, sku, log.trace, moment, dated=dated)
+        except (TraceError, Unpriceable) as error:
+            raise BadInput("; ".join([f"{trace}: {error}", *faults])) from error
+        if not log.trace.requests:
+            left = ", ".join(f"{count:,} {why}" for why, count in log.left.items()) or "it is empty"
+            why = [f"{path}:{number}: {why}" for path, number, why in log.rejects[:1]]
+            raise BadInput("; ".join([f"{trace}: no request of it can be used: {left}", *faults, *why]))
+        least = minimum
+        if least is None:
+            least = _minimum(book.models[sku.model], platform, log, moment, dated=dated)
+        found = _compared(log, cards, least, session)
     told = {
         "model": str(sku),
         "rates": [_rates(rates) for rates in cards.rates],
@@ -85,6 +89,27 @@ def bound(
     if len(log.rejects) > MOST_TOLD:
         print(f"farthing: and {len(log.rejects) - MOST_TOLD:,} lines more", file=sys.stderr)
     return 2 if faults or log.rejects else 0
+
+
+def _read(trace: str, name: str, faults: list[str], session: Any) -> Log:
+    from farthing.traces import read_traces, read_traces_on
+
+    if session is None:
+        return read_traces(sources(trace, faults), hashing_key(), name)
+    access, places = reached(trace, faults)
+    log, wrong = read_traces_on(session, list(places), partial(opened, access), hashing_key(), name)
+    faults += wrong
+    return log
+
+
+def _compared(log: Log, cards: Cards, minimum: int, session: Any) -> Comparison:
+    from farthing.cache import compare
+    from farthing.ledger import on_executors
+
+    if session is None:
+        return compare(log.trace, cards, minimum)
+    each = partial(on_executors, session)
+    return compare(log.trace, cards, minimum, each=each, parts=session.sparkContext.defaultParallelism)
 
 
 # --- what to price by ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import Cost, Json, Reached, faults, parse_month, read_statement
+from farthing.cli._engine import OnEngine
 from farthing.cli._offered import ByOffers, offers_json, print_offers, taken_off
 from farthing.cli._shared import (
     book_of,
@@ -51,6 +52,7 @@ def reconcile(
     ] = None,
     config: Annotated[Path | None, Parameter(help="farthing.toml: ledger, profiles, contracts.")] = None,
     reached: Reached = Reached(),  # noqa: B008 - it is not changed
+    engine: OnEngine = OnEngine(),  # noqa: B008
     json: Json = False,
 ) -> int:
     """Ours against AWS's: every dollar of the difference by its cause. Exit 1 if too much is unexplained."""
@@ -73,7 +75,7 @@ def reconcile(
     )
     question = ByOffers(contract).asked(question)
     billed = read_statement(statement, cost, month, reached=reached)
-    with ledger_to_read(ledger, told) as books:
+    with ledger_to_read(ledger, told) as books, engine.summing(books):
         found = compare(billed, books, question)
         taken = taken_off(books, question)
     rows = grouped(found.sides, keys) if keys else []

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._bills import faults, read_statement
+from farthing.cli._engine import OnEngine
 from farthing.cli._offered import offers_json, print_offers, taken_off
 from farthing.cli._opened import hashing_key, sources
 from farthing.cli._policies import Applying, put_into_force
@@ -33,6 +34,7 @@ def savings(
     *,
     asked: Asked = Asked(),  # noqa: B008 - it is not changed
     applying: Applying = Applying(),  # noqa: B008
+    engine: OnEngine = OnEngine(),  # noqa: B008
     bodies: Annotated[
         str,
         Parameter(
@@ -57,7 +59,7 @@ def savings(
     question = asked.question()
     wrong: list[str] = []
     billed, heading, code = None, "", 0
-    with ledger_to_read(asked.ledger, question.config) as ledger:
+    with ledger_to_read(asked.ledger, question.config) as ledger, engine.summing(ledger):
         if statement:
             found = read_statement(statement, "unblended", "", days=_days(ledger, question))
             billed, code = found.billed_picos, faults(found)

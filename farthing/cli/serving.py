@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -166,6 +167,7 @@ def _books(
 
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farthing-web-")))
             made = _showcase.build(folder)
+            shutil.rmtree(folder / "logs")  # thousands of files, which would take seconds at the end
             _showcase.go_on(made.outbox)
             ledger, config, statement, outbox = str(made.ledger), made.config, [str(made.bill)], made.outbox
             more = {"demo": True, "clock": lambda: _showcase.NOW}

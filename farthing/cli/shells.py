@@ -9,6 +9,13 @@ from cyclopts import Parameter
 
 from farthing.cli._app import app
 
+# zsh runs the file `_farthing` when it first completes: what the file defines has to be called then, too.
+ZSH_END = """
+if [[ $funcstack[1] == _farthing ]]; then
+  _cyclopts_farthing "$@"
+fi
+"""
+
 
 @app.command
 def completion(
@@ -16,6 +23,7 @@ def completion(
 ) -> int:
     """A script that completes commands, options and values at the press of Tab (docs/shell.md)."""
     sys.stdout.write(app.generate_completion(prog_name="farthing", shell=shell))
+    sys.stdout.write(ZSH_END if shell == "zsh" else "")
     return 0
 
 

@@ -33,7 +33,7 @@ class Ask(NamedTuple):
     body: bytes
 
 
-async def read_body(scope: Scope, receive: Receive, dialect: str) -> bytes:
+async def read_body(receive: Receive, dialect: str) -> bytes:
     """The whole body. Refused if it is too large or too slow; Gone if it does not come."""
     most = MOST_BYTES[dialect]
     first = await receive()

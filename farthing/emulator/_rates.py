@@ -45,8 +45,3 @@ def rates(model: str, endpoint: str, mode: str, region: str, day: date) -> tuple
             usd = {meter: Decimal(text) for meter, text in row["usd"].items()}
             found[over] = Rates(over, usd)  # of two, the later holds
     return tuple(found[over] for over in sorted(found))
-
-
-def for_prompt(held: tuple[Rates, ...], prompt: int) -> Rates:
-    """Those of a prompt of so many tokens: all of it has the rates of its length."""
-    return next(one for one in reversed(held) if prompt > one.over or not one.over)

@@ -79,7 +79,7 @@ class Server:
         caller, at_us, body, metadata = self.world.caller(headers), self.world.clock.now_us(), b"", {}
         try:
             at_us = self.world.at_us(headers)
-            body = await read_body(scope, receive, route.dialect)
+            body = await read_body(receive, route.dialect)
             if caller.secret:
                 check(
                     Request(scope["method"], path, scope["query_string"].decode("latin-1"), headers, body),

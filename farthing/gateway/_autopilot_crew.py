@@ -259,7 +259,7 @@ class Autopilots:
         lost = change.lost * billed.prompt // max(1, seen.prompt.weight) if change else 0
         rates = flight.rates
         broken.note(now, change, lost * (rates.cache_write_5m - rates.cache_read))
-        dropped = guard.dropped(now, rates)
+        dropped = guard.dropped(rates)
         if found is not None and not flight.ours:  # the client's own: not ours to take back
             dropped = dropped or (found.says, found.picos)
         if alarm := broken.alarm(now, dropped):

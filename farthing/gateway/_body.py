@@ -1,4 +1,4 @@
-"""A request's blocks and where they stand, and changes to them: woven into parameters, or spliced into bytes.
+"""A request's blocks and where they stand, and changes to them, spliced into its bytes.
 
 Bytes that are not changed stay the same, also white space and the way numbers are written: so a prefix that was
 cached before stays cached.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from json import JSONDecoder, decoder
 from typing import Any, NamedTuple
 
@@ -142,50 +141,6 @@ def _bears(block: Mapping[str, Any]) -> bool:
     if str(block.get("type")) in _BEARS_NONE or not _BEARS_NONE.isdisjoint(block) or not block:
         return False
     return block.get("text") != "" and not block.get("defer_loading") and "cache_control" not in block
-
-
-# --- into parameters -------------------------------------------------------------------------------------------------
-
-
-def woven(body: Mapping[str, Any], edits: Sequence[Edit]) -> dict[str, Any]:
-    """The body with the edits. Only what lies on the way to one is copied: the caller's objects stay as they are."""
-    new: Any = dict(body)
-    for edit in reversed(edits):  # from the end, so that a block put in moves none that is still to be found
-        match edit:
-            case Mark(spot, ttl) if spot.native:
-                new = _changed(new, spot.path[:-1], partial(_inserted, at=spot.path[-1], ttl=ttl))
-            case Mark(spot, ttl):
-                new = _changed(new, spot.path, partial(_pointed, ttl=ttl))
-            case Retime(path, ttl):
-                new = _changed(new, path, partial(_retimed, ttl=ttl))
-            case Set(name, value):
-                new = new | {name: value}
-    return dict(new)
-
-
-def _inserted(blocks: Sequence[Any], at: Any, ttl: str) -> list[Any]:
-    return [*blocks[: at + 1], {"cachePoint": {"type": "default"} | _lives(ttl)}, *blocks[at + 1 :]]
-
-
-def _pointed(block: Any, ttl: str) -> Any:
-    point = {"cache_control": {"type": "ephemeral"} | _lives(ttl)}
-    return [{"type": "text", "text": block, **point}] if isinstance(block, str) else {**block, **point}
-
-
-def _retimed(point: Mapping[str, Any], ttl: str) -> dict[str, Any]:
-    return {**point, "ttl": ttl}
-
-
-def _lives(ttl: str) -> dict[str, str]:
-    return {"ttl": "1h"} if ttl == "1h" else {}
-
-
-def _changed(value: Any, path: Path, change: Callable[[Any], Any]) -> Any:
-    if not path:
-        return change(value)
-    new: Any = dict(value) if isinstance(value, Mapping) else list(value)
-    new[path[0]] = _changed(new[path[0]], path[1:], change)
-    return new
 
 
 # --- into bytes ------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Guard:
             self.short = 0
         return False
 
-    def dropped(self, at_us: int, rates: Vector) -> tuple[str, int] | None:
+    def dropped(self, rates: Vector) -> tuple[str, int] | None:
         """In words and picodollars an hour, where much less of the prompts is read than before."""
         _, read, prompt, _, _ = self.window.sums
         before, was = self.baseline

@@ -83,8 +83,3 @@ async def answer(send: Send, status: int, headers: RawHeaders, body: bytes) -> N
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
-
-
-async def answer_json(send: Send, said: Any, status: int = 200, headers: RawHeaders = ()) -> None:
-    body = json.dumps(said, ensure_ascii=False).encode()
-    await answer(send, status, [(b"content-type", b"application/json"), *headers], body)

@@ -1,4 +1,4 @@
-"""What decided levers change of a request: of its bytes, which else stay as they were, or of a client's parameters.
+"""What decided levers change of a request's bytes, which else stay as they were.
 
 `look` tells a policy what it asks of a body, `rewrite` does what was decided. Cache points go only where the client has
 none, four at most, the longer-lived first, none on a prefix too short to be cached. What cannot be done is refused
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farthing.book import Book, Unpriced
-from farthing.gateway._body import Mark, Retime, Set, Spot, splice, spots, top_mark, woven
+from farthing.gateway._body import Mark, Retime, Set, Spot, splice, spots, top_mark
 from farthing.outbox import Decision
 from farthing.policy import APPLIED, REFUSED, Decided, Marker
 from farthing.usage import Facts, Rejected
@@ -96,25 +96,9 @@ def rewrite(route: Route, body: bytes, decided: Sequence[Decided], least: Least)
     if not any(made.change and made.outcome == APPLIED for made in decided):
         return Rewritten(body, decisions=_recorded(decided))
     try:
-        read = msgspec.json.decode(body)
+        read: Any = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         read = None
-    return _rewritten(route, read, decided, least, lambda edits: splice(body, edits), body)
-
-
-def rewrite_params(route: Route, params: Body, decided: Sequence[Decided], least: Least) -> Rewritten:
-    """The same of a client's parameters: a new mapping, which shares what did not change with the caller's."""
-    return _rewritten(route, params, decided, least, lambda edits: woven(params, edits), params)
-
-
-def _rewritten(
-    route: Route,
-    read: Any,
-    decided: Sequence[Decided],
-    least: Least,
-    write: Callable[[_Edits], Any],
-    before: Any,
-) -> Rewritten:
     edits: _Edits = []
     model = deadline = ""
     done: list[Decided] = []
@@ -132,7 +116,7 @@ def _rewritten(
     if model and not route.model and "model" in read:
         edits.append(Set("model", model))
     try:
-        body = write(edits) if edits else before
+        new = splice(body, edits) if edits else body
     except (
         Rejected,
         ValueError,
@@ -141,8 +125,8 @@ def _rewritten(
     ) as why:  # a body that only a client understands
         reason = f"its body could not be changed: {why}"[:200]
         kept = [each._replace(outcome=REFUSED, reason=reason) if each.change else each for each in done]
-        return Rewritten(before, decisions=_recorded(kept))
-    return Rewritten(body, model, deadline, _recorded(done))
+        return Rewritten(body, decisions=_recorded(kept))
+    return Rewritten(new, model, deadline, _recorded(done))
 
 
 def _recorded(decided: Sequence[Decided]) -> tuple[Decision, ...]:

@@ -9,6 +9,7 @@ to the same results. A block that lists its passes, which are priced one by one,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -69,10 +70,12 @@ def counts(block: Block) -> tuple[Tokens, bool]:
     ):
         split = block.cache_creation
         short = long = 0
+        untold = False
         if split is not None:
             short = split.ephemeral_5m_input_tokens or 0
             long = split.ephemeral_1h_input_tokens or 0
-        short, long, untold = split_writes(block.cache_creation_input_tokens or 0, short, long)
+        if block.cache_creation_input_tokens:
+            short, long, untold = split_writes(block.cache_creation_input_tokens, short, long)
         cached = block.cache_read_input_tokens or 0
         return (block.input_tokens or 0, block.output_tokens or 0, cached, short, long), untold
     if block.input_tokens_details is None and (
@@ -86,10 +89,15 @@ def counts(block: Block) -> tuple[Tokens, bool]:
                 long += detail.inputTokens or 0
             else:
                 other += detail.inputTokens or 0
-        written = max(block.cacheWriteInputTokens or 0, block.cacheWriteInputTokenCount or 0)
-        written = max(written, short + long + other)  # a lifetime not known here counts too
-        short, long, untold = split_writes(written, short, long)
-        cached = max(block.cacheReadInputTokens or 0, block.cacheReadInputTokenCount or 0)
+        untold = False
+        written = block.cacheWriteInputTokens or 0
+        if block.cacheWriteInputTokenCount:
+            written = max(written, block.cacheWriteInputTokenCount)
+        if other or written > short + long:  # a lifetime not known here counts too
+            short, long, untold = split_writes(max(written, short + long + other), short, long)
+        cached = block.cacheReadInputTokens or 0
+        if block.cacheReadInputTokenCount:
+            cached = max(cached, block.cacheReadInputTokenCount)
         return (block.inputTokens or 0, block.outputTokens or 0, cached, short, long), untold
     (part,), assumed, *_ = passes(block)
     return five(part.tokens), "ttl" in assumed
@@ -137,11 +145,13 @@ def update(old: Block | None, new: Block) -> Block:
     """`old` with what `new` says: the events of a stream, whose counts are cumulative."""
     if old is None:
         return new
-    for name in new.__struct_fields__:
-        value = getattr(new, name)
+    for name, value in zip(Block.__struct_fields__, _values(new), strict=True):
         if value is not None:
             setattr(old, name, value)
     return old
+
+
+_values = attrgetter(*Block.__struct_fields__)
 
 
 def geography(block: Block | None) -> str:
@@ -155,7 +165,7 @@ _STANDARD = {"standard", "standard_only", "default", "auto", "on_demand", "none"
 
 def mode(block: Block | None, *tiers: Any) -> str:
     """How the call was sent, by what the block and the settings around it say; "" is the standard way."""
-    if block is not None:
+    if block is not None and (block.service_tier is not None or block.speed is not None):
         if block.service_tier != "batch" and block.speed == "fast":
             return "fast"
         tiers = (block.service_tier, *tiers)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import msgspec
@@ -54,13 +54,17 @@ def instant(text: Any) -> int:
         raise Rejected("no timestamp" if text is None else f"not a time: {str(text)[:40]!r}") from None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    return (at - EPOCH) // MICROSECOND
+    since = at - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def digest(line: bytes) -> str:
     """An id for a record that has none, the same in every copy of the file."""
     return "line:" + hashlib.blake2b(line.strip(), digest_size=16).hexdigest()
 
+
+# A Usage of all its fields in their order, without the function that a NamedTuple puts in front of tuple's own.
+record_of: Callable[[tuple[Any, ...]], Usage] = partial(tuple.__new__, Usage)
 
 _MALFORMED = "JSON is malformed: "
 _MISTYPED = re.compile(r"Expected `([^`]*)`(?: (>= 0))?(?:, got `([^`]*)`)?(?: - at `\$\.?(.*)`)?")

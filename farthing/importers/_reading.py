@@ -22,6 +22,7 @@ from farthing.importers._task import MOST_REJECTS, End, Range, Task, formats, re
 from farthing.usage import EPOCH
 
 BATCH_RECORDS = 25_000  # a batch is handed over when it has as many; a frame may add 20,000
+LAST_RECORDS = 8_000  # once all work is given out: what there is can be written while that is done
 SMALL_BYTES = 8 << 20  # less than this is read sooner than a worker has started
 TASK_BYTES = 4 << 20
 TASK_FILES = 256
@@ -119,6 +120,7 @@ class _Reading:
         self._looked_at: Counter[str] = Counter()
         self._alike: Counter[tuple[str, str]] = Counter()  # files not read, by folder and reason
         self._batch = Batch()
+        self._enough = BATCH_RECORDS
         self._done_bytes = self._all_bytes = 0
 
     def batches(self, workers: int) -> Generator[Batch, None, None]:
@@ -130,7 +132,7 @@ class _Reading:
             self._all_bytes = sum(found.size for found in find(local) if isinstance(found, Found))
         for done in self._frames(workers):
             self._take(done)
-            if len(self._batch.usages) >= BATCH_RECORDS or len(self._batch.files) >= BATCH_RECORDS:
+            if len(self._batch.usages) >= self._enough or len(self._batch.files) >= BATCH_RECORDS:
                 yield self._batch
                 self._batch = Batch()
         for path in self._paths:
@@ -202,6 +204,7 @@ class _Reading:
             size += found.size
         if group:
             yield self._task(group), size
+        self._enough = min(LAST_RECORDS, BATCH_RECORDS)
 
     def _task(self, group: list[tuple[Range, _Open]]) -> Task:
         self._numbers += 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from farthing.aws import AwsError, Body, Keys, split
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 AHEAD = 48  # an answer takes 30 ms or so, in which a processor reads as many small files
 WHOLE_BYTES = 1 << 20  # less than this is fetched in one piece; more comes as it is read
@@ -75,4 +77,6 @@ def _opened(one: Wanted, coming: Future[bytes] | None) -> BinaryIO | OSError:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # where there is a bucket to read
+
     return ThreadPoolExecutor(AHEAD, "s3")

@@ -18,7 +18,6 @@ from farthing.importers._batch import Reject
 from farthing.importers._open import Cut, Numbered, Source, flawed
 from farthing.importers._read import Format, reason
 from farthing.importers._s3 import bodies, use
-from farthing.ledger import better
 from farthing.usage import MAX_TOKENS, Entry, Rejected, Total, Usage, check_region
 
 FRAME_RECORDS = 20_000
@@ -288,8 +287,8 @@ class _Gather:
                 return
 
     def _some(self, form: Format, path: str) -> Iterator[None]:
-        lines = self._lines
-        regions = self._regions
+        lines, regions, latest_us = self._lines, self._regions, self._latest_us
+        best, places = self._best, self._places
         for item in form.read(lines, path):
             if not isinstance(item, Usage):
                 if isinstance(item, Reject):
@@ -301,13 +300,13 @@ class _Gather:
                     self._totals.append(item)
                 continue
             usage = item
-            at_us, request_id, message_id, parts, _, took_ms, _, gateway_id, _ = usage
+            at_us, request_id, message_id, parts, _, took_ms, sidechain, gateway_id, _ = usage
             if took_ms is not None and not 0 <= took_ms < MOST_MS:
                 usage = usage._replace(latency_ms=None)  # the call counts; how long it took is not known
             # The usual record has one part and nothing wrong; _check looks closer at all others.
             facts, tokens = parts[0]
             if not (
-                FIRST_US <= at_us <= self._latest_us
+                FIRST_US <= at_us <= latest_us
                 and len(parts) == 1
                 and facts[4] in regions
                 and min(tokens) >= 0
@@ -319,13 +318,13 @@ class _Gather:
                     self.reject(Reject(lines.number, reason(fault)))
                     continue
             self._seen += 1
-            best = self._best
             fresh = len(best)
-            place = self._places.setdefault((request_id, message_id, gateway_id, facts[5]), fresh)
-            if place == fresh or best[place][6] is not usage[6]:
+            place = places.setdefault((request_id, message_id, gateway_id, facts[5]), fresh)
+            if place == fresh or best[place][6] is not sidechain:
                 best.append(usage)  # of a call and its copy on a side chain the ledger makes one
                 if fresh == FRAME_RECORDS:
                     yield
+                    best, places = self._best, self._places  # of the next frame
             elif _better(usage, best[place]):
                 best[place] = usage
                 self._superseded += 1
@@ -360,6 +359,8 @@ def _better(new: Usage, old: Usage) -> bool:
     facts, tokens = parts[0]
     old_facts, old_tokens = old_parts[0]
     if facts is not old_facts or len(parts) + len(old_parts) != 2:
+        from farthing.ledger import better  # most workers never need it, and it takes half of their start
+
         return better(new, old)
     if tokens == old_tokens:
         return new[0] < old[0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Any, BinaryIO
 
 import msgspec
 
+from farthing.importers._read import record_of
 from farthing.importers._task import End, Frame, Task
 from farthing.usage import Entry, Facts, Total, Usage
 
@@ -105,7 +105,6 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
 
 
 _frames = msgspec.msgpack.Decoder(_Packed)
-_usage = partial(tuple.__new__, Usage)  # without the function that a NamedTuple puts in front of it
 
 
 def unpack_frame(data: bytes) -> Frame:
@@ -127,4 +126,4 @@ def unpack_frame(data: bytes) -> Frame:
         columns.also,
         strict=True,
     )
-    return Frame(list(map(_usage, rows)), *packed.rest)
+    return Frame(list(map(record_of, rows)), *packed.rest)

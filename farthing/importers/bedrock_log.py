@@ -33,7 +33,7 @@ from farthing.importers._block import (
     update,
 )
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
-from farthing.importers._read import Item, Lines, digest, instant, objects, reason, whole
+from farthing.importers._read import Item, Lines, digest, instant, objects, reason, record_of, whole
 from farthing.outbox import METADATA_KEY
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
@@ -166,9 +166,12 @@ _WRAPPERS = {
     *(("message", '"'), ("@message", '"'), ("@message", "{")),
 }
 _PRETTY = re.compile(rb"\s*\{[ \t]*\r?\n")
+_USUAL = b'{"schemaType":"'  # what follows decides nothing: the first key is enough
 
 
 def sniff(head: bytes) -> bool:
+    if head.startswith(_USUAL):
+        return True
     wraps = bool(_PRETTY.match(head))
     for keys in objects(head):
         if "schemaType" in keys or len(_OF_RECORDS & keys.keys()) > 3 or keys.keys() >= _FIRST_OF_SORTED:
@@ -181,21 +184,22 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
     lines = Numbered.of(lines)
     reader = _Reader(path)
     for found in lines.decoded(_decoder):
-        number = lines.number
-        if isinstance(found, Bad):
+        if found.__class__ is _Whole and found.schemaType == RECORD:
+            try:
+                usage = reader.usage(found, lines)
+                yield usage
+                if reader.block is not None and reader.block.server_tool_use is not None:
+                    yield from searches(reader.block, usage)
+            except Rejected as error:
+                yield Reject(lines.number, reason(error))
+        elif isinstance(found, Bad):
+            number = lines.number
             try:
                 yield from reader.text(number, _bare(found.line, first=number == 1))
             except ValueError as error:
                 yield Reject(number, reason(error))
-        elif found.schemaType == RECORD:
-            try:
-                usage = reader.usage(found, lines)
-                yield usage
-                yield from searches(reader.block, usage)
-            except Rejected as error:
-                yield Reject(number, reason(error))
         else:
-            yield from reader.record(number, found, lines)
+            yield from reader.record(lines.number, found, lines)
 
 
 _STAMPED = re.compile(rb"\d{4}-\d\d-\d\dT\S+\s+(?:\S+\s+)?(?=\{)")  # of an export, or `aws logs tail`
@@ -232,7 +236,7 @@ class _Reader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._facts: dict[tuple[str, ...], Facts] = {}
+        self._facts: dict[tuple[tuple[str, ...], str, str], Facts] = {}
         self.block: Block | None = None  # the usage block of the last call
 
     def text(self, number: int, text: bytes) -> Iterator[Item]:
@@ -272,15 +276,17 @@ class _Reader:
 
     def usage(self, record: _Record, line: bytes | Numbered) -> Usage:
         at_us = instant(record.timestamp)
-        if not record.modelId:
+        called = record.modelId
+        if not called:
             raise Rejected("no modelId")
         body = self._body(record.output)
-        message_id = body.id if isinstance(body.id, str) and body.id.startswith("msg_") else ""
+        named, served = body.id, body.model
+        message_id = named if isinstance(named, str) and named.startswith("msg_") else ""
         request_id = record.requestId or ""
         if not request_id and not message_id:
             request_id = digest(line if isinstance(line, bytes) else line.line)
         status, block = _status(record, body), body.usage
-        if block is not None and not says_something(block):
+        if block is not None and block.input_tokens is None and not says_something(block):
             block = None
         self.block = block
         tokens, untold = ZERO, False
@@ -290,14 +296,14 @@ class _Reader:
             tokens, untold = _counts(record, block, read)
             if not tokens[1] and "refusal" in (body.stop_reason, body.stopReason):
                 status, tokens, untold, read = "refusal", ZERO, False, None  # counts are reported, not billed
-        metadata = record.requestMetadata or {}
-        gateway_id = str(metadata.pop(METADATA_KEY, ""))
+        metadata, identity = record.requestMetadata, record.identity
+        gateway_id = str(metadata.pop(METADATA_KEY, "")) if metadata else ""
         call = (
-            record.modelId,
-            body.model if isinstance(body.model, str) else "",
+            called,
+            served if isinstance(served, str) else "",
             record.region or "",
             record.accountId or "",
-            (record.identity.arn if record.identity else "") or "",
+            (identity.arn if identity is not None else "") or "",
             _mode(record, body, block),
             geography(block),
             _session(metadata) if metadata else "",
@@ -309,12 +315,12 @@ class _Reader:
             assumed = ",".join(read.assumed)
             parts = tuple((self._fact(call, assumed, part.model), five(part.tokens)) for part in read.parts)
         tags = _tags(metadata) if metadata else ()
-        latency_ms = _latency_ms(body.metrics)
-        return Usage(at_us, request_id, message_id, parts, tags, latency_ms, False, gateway_id)
+        latency_ms = None if body.metrics is None else _latency_ms(body.metrics)
+        return record_of((at_us, request_id, message_id, parts, tags, latency_ms, False, gateway_id, ()))
 
     def _fact(self, call: tuple[str, ...], assumed: str, model: str = "") -> Facts:
         """`model` is that of one pass, if it is another than the call's."""
-        key = (*call, assumed, model)
+        key = (call, assumed, model)
         facts = self._facts.get(key)
         if facts is None:
             called, served, region, account, arn, sent, geo, session, operation, status = call
@@ -330,7 +336,7 @@ class _Reader:
     def _body(self, output: _Output | _OutputAlone | None) -> _Body:
         """The answer, wherever and however it was written; empty if there is none."""
         answer = output.outputBodyJson if isinstance(output, _Output) else None
-        if isinstance(answer, _Body):
+        if answer.__class__ is _Body:
             return answer
         if answer is None and output is not None and output.outputBodyS3Path:
             answer = self._delivered(output.outputBodyS3Path)
@@ -437,9 +443,10 @@ def _of_interest(events: list[_Event | str]) -> list[_Event | str]:
     """Without the pieces of text in the middle, if the ends have what they should."""
     if len(events) > 8:
         first, last = events[0], events[-5:]
-        ends = any(isinstance(event, _Event) and event.usage is not None for event in last)
-        if ends and isinstance(first, _Event) and first.message is not None:
-            return [first, *last]
+        if isinstance(first, _Event) and first.message is not None:
+            for event in last:
+                if isinstance(event, _Event) and event.usage is not None:
+                    return [first, *last]
     return events
 
 
@@ -453,7 +460,8 @@ def _latency_ms(metrics: _Metrics | None) -> int | None:
 # --- counts --------------------------------------------------------------------------------------------------------
 
 
-_BILLED = {"guardrail_intervened"}  # as far as its counts say
+_STOPPED = "guardrail_intervened"
+_BILLED = {_STOPPED}  # as far as its counts say
 
 
 def _status(record: _Record, body: _Body) -> str:
@@ -462,8 +470,9 @@ def _status(record: _Record, body: _Body) -> str:
         return record.errorCode
     if record.operation == "CountTokens":
         return "count_tokens"  # free of charge
-    stopped = "guardrail_intervened" in (body.stop_reason, body.stopReason) or body.guardrail == "INTERVENED"
-    return "guardrail_intervened" if stopped else ""
+    if _STOPPED in (body.stop_reason, body.stopReason) or body.guardrail == "INTERVENED":
+        return _STOPPED
+    return ""
 
 
 _NO_INPUT = _Input()
@@ -516,9 +525,9 @@ def _tells_more(read: Reading, tokens: Tokens) -> bool:
 
 
 def _mode(record: _Record, body: _Body, block: Block | None) -> str:
-    tiers = (body.serviceTier, body.performanceConfig, record.serviceTier, record.performanceConfig)
-    if tiers == (None, None, None, None):
+    if record.serviceTier is body.serviceTier is record.performanceConfig is body.performanceConfig is None:
         return mode(block)
+    tiers = (body.serviceTier, body.performanceConfig, record.serviceTier, record.performanceConfig)
     return mode(block, *(_setting(tier) for tier in tiers))
 
 
@@ -540,7 +549,10 @@ def _session(metadata: Mapping[str, Any]) -> str:
 
 def _tags(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     pairs = sorted(metadata.items())
-    if {value.__class__ for _, value in pairs} == {str}:
+    for _, value in pairs:
+        if value.__class__ is not str:
+            break
+    else:
         return tuple(pairs)
     return tuple(
         (name, value if isinstance(value, str) else msgspec.json.encode(value).decode())

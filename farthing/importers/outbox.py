@@ -12,6 +12,7 @@ from farthing.outbox import Intent, Record, Result, decode
 from farthing.usage import EPOCH, Facts, Usage
 
 OPEN = "outbox_intent"  # the source of what no result was written for: any other source's record is better
+LOST = "zeros, as a loss of power leaves them: the calls that stood here are in the invocation log alone"
 
 
 def sniff(head: bytes) -> bool:
@@ -31,7 +32,7 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
             record = decode(line)
         except UNREADABLE as error:
             if not lines.unended:
-                yield Reject(number, reason(error))
+                yield Reject(number, LOST if b"\0" in line else reason(error))
             continue
         usage = _usage(record, facts)
         if isinstance(record, Intent):

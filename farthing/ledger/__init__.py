@@ -14,6 +14,7 @@ from farthing.ledger._closings import Closing, Line, add_closing, closings, faul
 from farthing.ledger._intents import settle_open
 from farthing.ledger._keep import compact, find_named, forget, info, older, retain, shapes
 from farthing.ledger._ledger import Added, Ledger, SourceFile
+from farthing.ledger._spark import on_executors
 from farthing.ledger._store import FORMAT, LedgerError
 from farthing.ledger._tables import arrow, content_code, transposed
 from farthing.ledger._verify import verify
@@ -41,6 +42,7 @@ __all__ = [
     "in_full",
     "info",
     "older",
+    "on_executors",
     "retain",
     "settle_open",
     "shapes",

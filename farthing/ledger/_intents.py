@@ -7,7 +7,7 @@ call. Such records are told to be one by one that has the ids of both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from farthing.meters import METERS
@@ -28,23 +28,61 @@ def settle_open(ledger: Ledger) -> int:
 
     It fits with the same model as called, operation, account and region (as far as both say them), began with the
     intent or up to 10 s after it, used no more than the intent's ceiling, and has no gateway's id of its own. Each
-    record is taken once, by the nearest: of several that fit alike it does not matter which, as each is one call.
+    record is taken once, and as many as can be: one that is left beside its intent would count twice.
     """
+    if ledger.lacks_source(OPEN):
+        return 0
     con = ledger.connection
     con.register("intent_contexts", ledger.contexts())
     if not con.execute("SELECT 1 FROM intent_contexts WHERE source = $1 LIMIT 1", [OPEN]).fetchall():
         return 0
     con.register("intent_rows", ledger.rows())
-    pairs = con.execute(_pairs()).fetchall()
-    intents: set[str] = set()
-    taken: dict[str, str] = {}
-    for _, intent, request in pairs:  # the nearest first
-        if intent not in intents and request not in taken:
-            intents.add(intent)
-            taken[request] = intent
+    taken = matched(con.execute(_pairs()).fetchall())
     if taken:
         ledger.append(list(_told(ledger, taken, {request: at for at, _, request in _times(con, taken)})))
     return len(taken)
+
+
+def matched(pairs: Iterable[tuple[int, str, str]]) -> dict[str, str]:
+    """Requests with an intent each, as many as there can be, of (how far apart, intent, request), nearest first.
+
+    The nearest alone would not do: a short call may take the intent of a long one, for which then none is left. So an
+    intent that finds all its requests taken asks whose they are to take others (Kuhn's augmenting paths). What a vain
+    search has seen is not looked at again: no later one gets anywhere through it.
+    """
+    fits: dict[str, list[str]] = {}
+    for _, intent, request in pairs:
+        fits.setdefault(intent, []).append(request)
+    taken: dict[str, str] = {}
+    held: dict[str, str] = {}  # the same by intent
+    vain: set[str] = set()
+    for intent in fits:
+        asks: dict[str, str] = {}  # by request: who would take it
+        if free := _free(intent, fits, taken, asks, vain):
+            while free:
+                taker = asks[free]
+                before = held.get(taker, "")
+                taken[free], held[taker] = taker, free
+                free = before
+        else:
+            vain |= asks.keys()
+    return taken
+
+
+def _free(
+    intent: str, fits: dict[str, list[str]], taken: dict[str, str], asks: dict[str, str], vain: set[str]
+) -> str:
+    """A request that nobody has, if those who hold others move on; "" if there is none."""
+    asking = [intent]
+    for each in asking:  # it grows
+        for request in fits[each]:
+            if request in asks or request in vain:
+                continue
+            asks[request] = each
+            if request not in taken:
+                return request
+            asking.append(taken[request])
+    return ""
 
 
 def _standing(source: str, more: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from farthing.ledger import _spark
 from farthing.ledger._calls import Calls
 from farthing.ledger._forget import KEY, Forgotten
+from farthing.ledger._own import Own, ids_of
 from farthing.ledger._store import LedgerError, Store
 from farthing.ledger._tables import (
     BETWEEN_IDS,
@@ -30,6 +31,8 @@ from farthing.usage import ENTRY_UNITS, EPOCH, Entry, Facts, Total, Usage
 if TYPE_CHECKING:
     import duckdb
 
+T = TypeVar("T")
+R = TypeVar("R")
 _SERIES = "series"  # the format of rows in `files` that tell how far a bucket's series has been read
 _HOUR = "%Y/%m/%d/%H"
 
@@ -80,7 +83,7 @@ class Ledger(Store):
     Several processes may append at once: a commit that finds another one landed since it looked starts again
     from what it now sees, so no call is counted twice. LedgerError if the folder cannot be used.
 
-    `engine` is a SparkSession, to sum usage on a cluster; everything else is done here.
+    `engine` is a SparkSession, to sum and sift usage on a cluster; everything else is done here.
     """
 
     def __init__(self, folder: Path | str, engine: Any = None) -> None:
@@ -90,6 +93,7 @@ class Ledger(Store):
             self.sum_on(engine)
         self._forgotten = (-1, Forgotten())  # as of which version
         self._known_codes: dict[str, tuple[int, set[int]]] = {}  # by table: as of which commit, and the codes
+        self._own = Own()
 
     # --- reading ---
 
@@ -97,7 +101,7 @@ class Ledger(Store):
         return self.table("usage")
 
     def sum_on(self, engine: Any) -> None:
-        """From now on usage is summed by this SparkSession."""
+        """From now on usage is summed and sifted by this SparkSession."""
         self.engine = _spark.own_session(engine)
 
     def rows_to_sum(self, since: datetime, until: datetime) -> Any:
@@ -116,6 +120,38 @@ class Ledger(Store):
     def fetched(self, frame: Any) -> list[tuple[Any, ...]]:
         """The rows of a small frame of the engine."""
         return [tuple(row) for row in frame.collect()] if self.engine else frame.fetchall()
+
+    def sift(
+        self,
+        name: str,
+        query: str,
+        columns: Sequence[str],
+        span: tuple[datetime, datetime],
+        together: Sequence[str] = (),
+        **beside: duckdb.DuckDBPyRelation,
+    ) -> duckdb.DuckDBPyRelation:
+        """What a SELECT finds in `name`, these columns of usage of [from, to), and in small relations by their names.
+
+        On Spark the executors' DuckDBs are asked, each of some of the rows, and what they find is put together: so ask
+        for what may be added up. Rows alike in `together`, expressions over the columns, are in one share.
+        """
+        con, used = self.connection, self.days()
+        since, until = (max(span[0], used[0]), min(span[1], used[1])) if used else (EPOCH, EPOCH)
+        within = f"\"at\" >= TIMESTAMPTZ '{since.isoformat()}' AND \"at\" < TIMESTAMPTZ '{until.isoformat()}'"
+        rows = self.rows().filter(within).project(", ".join(f'"{column}"' for column in columns))
+        for view, relation in {**beside, name: rows}.items():
+            con.register(view, relation)
+        found = con.sql(query)
+        if not self.engine or since >= until:
+            return found
+        usage = _spark.between(self.rows_to_sum(since, until), since, until).select(*columns)
+        return con.from_arrow(_spark.sifted(usage, name, query, together, beside, found))
+
+    def mapped(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """What `map` gives; on Spark its executors make it, an item a task."""
+        return (
+            _spark.on_executors(self.engine, function, items) if self.engine else list(map(function, items))
+        )
 
     def contexts(self) -> duckdb.DuckDBPyRelation:
         """One row a distinct Facts. Two writers may both have added one: it is given once."""
@@ -209,8 +245,6 @@ class Ledger(Store):
         """Add what these records say that is not known yet, in one commit; all of it or nothing."""
         if not usages:
             return Added([])
-        import duckdb
-
         for attempt in range(attempts):
             _give_way(attempt)
             seen = {name: self._look(name) for name in ("usage", "contexts", "tags")}
@@ -220,7 +254,9 @@ class Ledger(Store):
                 if attempt == _TORN_ATTEMPTS:
                     raise
                 continue  # retain is at work, or was killed
-            except (LedgerError, duckdb.Error):
+            except Exception as error:
+                if not isinstance(error, LedgerError) and "duckdb" not in type(error).__module__:
+                    raise  # of DuckDB's, which may not be loaded, any may say that a file has gone
                 if all(self.place.is_newest(name, table.version) for name, table in seen.items()):
                     raise
                 continue  # what was seen has been removed meanwhile
@@ -231,7 +267,9 @@ class Ledger(Store):
     def _append(self, usages: Sequence[Usage], seen: dict[str, _Seen]) -> Added | None:
         """None if another writer came between."""
         told = self.forgotten().usages(usages)  # asked for after the tables were looked at: see forget
-        known = list(self.known(told)) if seen["usage"].transaction else []
+        delta, _, transaction = seen["usage"]
+        ids = ids_of(told)
+        known = [] if self._own.lacks(ids, transaction) else list(self.known(told))
         calls = Calls(known)
         calls.extend(told)
         replaced = [(old, new) for old, new in zip(known, calls.kept, strict=False) if old != new]
@@ -242,8 +280,8 @@ class Ledger(Store):
         rows.extend([old for old, _ in replaced], -1)
         rows.extend([new for _, new in replaced if new is not None])
         rows.extend(fresh)
-        delta, _, transaction = seen["usage"]
         if self._add_dimensions(rows, seen) and self.commit("usage", rows.columns, delta, transaction + 1):
+            self._own.note(ids, rows.contexts, transaction)
             return Added(fresh, calls.superseded, calls.duplicates)
         return None
 
@@ -360,6 +398,10 @@ class Ledger(Store):
                 last = Usage(at_us, request, message, (part,), tags, latency, side, gateway, others)
         if last:
             yield last
+
+    def lacks_source(self, source: str) -> bool:
+        """Whether it is certain, without a look at its rows, that no record in it is of this source."""
+        return self._own.lacks_source(source, self._look("usage").transaction)
 
     def _add_dimensions(self, rows: Rows, seen: dict[str, _Seen]) -> bool:
         """Contexts and tag sets that no row had before; written first, so that no row lacks its own.

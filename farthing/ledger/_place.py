@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from farthing.aws import SCHEME, Access, Body, Keys, explained, is_s3, keys, objects, split, store
+from farthing.ledger._limits import longest_file
 
 MARKER = "farthing.json"
 _UNFIT = re.compile(r"[][%*?{}|^\\]")  # in a path: Delta Lake fails on some, DuckDB takes others for patterns
@@ -67,9 +68,10 @@ def place(name: Path | str) -> Place:
     """The place of that name; ValueError if it can be none."""
     if is_s3(str(name)):
         return Bucket(str(name))
-    if _UNFIT.search(Path(name).absolute().as_posix()):
+    found = Path(os.path.realpath(name))  # a link may lead elsewhere tomorrow: a commit is of one ledger
+    if _UNFIT.search(found.as_posix()):
         raise ValueError(f"a ledger's path has none of {_UNFIT.pattern[1:-1]}; name another folder")
-    return Folder(Path(name))
+    return Folder(found)
 
 
 class Folder:
@@ -84,7 +86,10 @@ class Folder:
 
     def begin(self, text: str) -> bool:
         """This process may be killed, and others may look."""
-        self._path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OSError("no folder, or a link that leads to none: name another") from None
         marker = self._path / MARKER
         strange = [path for path in self._path.iterdir() if not path.name.startswith(MARKER)]
         if strange and not marker.exists():
@@ -140,7 +145,14 @@ class Folder:
 
     def lacks(self, need: int) -> str:
         free = shutil.disk_usage(self._path).free
-        return f"{free:,} bytes free on the disk, {need:,} needed" if free < need else ""
+        if free < need:
+            return f"{free:,} bytes free on the disk, {need:,} needed"
+        most = longest_file()
+        return (
+            f"files of {most:,} bytes at most are allowed here (ulimit -f), {need:,} needed"
+            if most < need
+            else ""
+        )
 
     def reason(self, error: Exception, action: str) -> str:
         return os_reason(error)

@@ -2,13 +2,17 @@
 
 Spark reads the Parquet files that the Delta log names, so a cluster needs no jar that it has not. The log, and
 what rows share (contexts, tag sets), is read here.
+
+What looks at single calls is SQL of DuckDB's (`Ledger.sift`): executors ask their own DuckDBs, of shares of the rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from farthing.ledger._tables import USAGE
 from farthing.ledger._upgrade import late_columns
@@ -16,11 +20,16 @@ from farthing.ledger._upgrade import late_columns
 if TYPE_CHECKING:
     import duckdb
 
+T = TypeVar("T")
+R = TypeVar("R")
 _TYPES = {
     "string": "string", "timestamp": "timestamp", "bool": "boolean",
     "int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint",
 }  # fmt: skip
-_OF_DUCK = {"BIGINT": "long", "INTEGER": "integer", "BOOLEAN": "boolean", "VARCHAR": "string"}
+_OF_DUCK = {
+    "BIGINT": "long", "INTEGER": "integer", "SMALLINT": "short", "TINYINT": "byte", "BOOLEAN": "boolean",
+    "VARCHAR": "string", "TIMESTAMP WITH TIME ZONE": "timestamp",
+}  # fmt: skip
 _UNREAD = "deletionVectors"  # a feature of Delta tables that hides rows of a file; no writer of ours uses it
 
 
@@ -52,15 +61,72 @@ def rows(session: Any, delta: Any, since: datetime, until: datetime) -> Any:
     return found.fillna("", subset=late) if late else found
 
 
+def between(usage: Any, since: datetime, until: datetime) -> Any:
+    """The rows of [since, until) of a frame."""
+    return usage.filter((usage["at"] >= since) & (usage["at"] < until))
+
+
 def lifted(session: Any, relation: duckdb.DuckDBPyRelation) -> Any:
     """A small relation for every executor to have: rows are joined to it where they lie, and no hot key is moved."""
     from pyspark.sql.functions import broadcast
+
+    return broadcast(session.createDataFrame(relation.fetchall(), _schema(relation)))
+
+
+def _schema(relation: duckdb.DuckDBPyRelation) -> Any:
     from pyspark.sql.types import StructType
 
     schema = StructType()
     for name, kind in zip(relation.columns, relation.types, strict=True):
         schema.add(name, _OF_DUCK[str(kind)])
-    return broadcast(session.createDataFrame(relation.fetchall(), schema))
+    return schema
+
+
+def sifted(
+    usage: Any,
+    name: str,
+    query: str,
+    together: Sequence[str],
+    beside: Mapping[str, duckdb.DuckDBPyRelation],
+    like: duckdb.DuckDBPyRelation,
+) -> Any:
+    """What the executors' DuckDBs find with the query, where shares of a frame have the name; as an Arrow table.
+
+    `like` is an answer of the same columns; `together` are expressions that rows of one share have alike.
+    """
+    from pyspark.sql.functions import expr
+
+    given = {name: relation.to_arrow_table() for name, relation in beside.items()}
+    shares = usage.repartition(*map(expr, together)) if together else usage
+    return shares.mapInArrow(partial(_sift, name, query, given), _schema(like)).toArrow()
+
+
+def _sift(name: str, query: str, beside: Mapping[str, Any], batches: Iterator[Any]) -> Iterator[Any]:
+    """On an executor: the query over one share."""
+    first = next(batches, None)
+    if first is None:
+        return
+    import duckdb
+    from pyarrow import RecordBatchReader
+
+    def given() -> Iterator[Any]:
+        yield first
+        yield from batches
+
+    con = duckdb.connect(config={"threads": 1})  # as many as Spark gives a task
+    con.execute("SET TimeZone = 'UTC'")
+    for view, table in beside.items():
+        con.register(view, table)
+    con.register("share", RecordBatchReader.from_batches(first.schema, given()))
+    con.execute(f"CREATE TABLE {name} AS FROM share")  # a query may look twice
+    yield from con.sql(query).to_arrow_reader()
+
+
+def on_executors(session: Any, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """What `map` gives, made by the session's executors: a task an item. They need farthing."""
+    given = list(items)
+    context = session.sparkContext
+    return list(context.parallelize(given, len(given)).map(function).collect()) if given else []
 
 
 def _address(uri: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farthing.aws import is_s3
+from farthing.ledger._limits import memory_for_rows, too_little_memory
 from farthing.ledger._place import MARKER, os_reason, place
 from farthing.ledger._tables import DUCK, TABLES, arrow, statistics
 from farthing.ledger._upgrade import UPGRADED, add_columns, filled, late_columns
@@ -29,6 +30,8 @@ class Store:
         self.folder: Any = str(folder).rstrip("/") if is_s3(str(folder)) else Path(folder)  # as users name it
         self._con: duckdb.DuckDBPyConnection | None = None
         self._tables: dict[str, tuple[Any, Any]] = {}  # as last read, and how they were reached
+        if little := too_little_memory():
+            raise LedgerError(f"{folder}: {little}")
         try:
             self.place = place(folder)
         except ValueError as error:
@@ -61,6 +64,8 @@ class Store:
 
             self._con = duckdb.connect()
             self._con.execute("SET TimeZone = 'UTC'")
+            if most := memory_for_rows():
+                self._con.execute(f"SET memory_limit = '{most}B'")
         return self._con
 
     def _upgrade(self) -> dict[str, int]:

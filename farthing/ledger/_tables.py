@@ -140,10 +140,11 @@ class Rows:
             "sidechain": sidechain,
             "also": map(BETWEEN_IDS.join, also),
         }
-        for name, values in columns.items():
-            self.columns[name].extend(values)
         for meter, counts in zip(METERS, zip(*tokens, strict=True), strict=True):
-            self.columns[meter].extend(counts if sign > 0 else [-count for count in counts])
+            columns[meter] = counts if sign > 0 else [-count for count in counts]
+        for name, values in columns.items():
+            # Of a list or a tuple an array is made in half the time that it takes to be extended by one.
+            self.columns[name].extend(array("q", list(values)) if name in _NUMBERS else values)
 
 
 class _Codes(dict[Any, int]):

@@ -173,7 +173,7 @@ def _priced(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Found, Los
 
 def _loss(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Loss | None, str]:
     if found.rule == "batch":
-        return _batch_loss(found, sent, how)
+        return _batch_loss(sent, how)
     if not found.before or not found.after:
         return None, ""
     if not isinstance(held.card, Card):
@@ -185,7 +185,7 @@ def _loss(found: Found, sent: Sent, held: Terms, how: How) -> tuple[Loss | None,
     return loss(found.before, found.after, held.card, held.minimum, calls, how.gap_s), ""
 
 
-def _batch_loss(found: Found, sent: Sent, how: How) -> tuple[Loss | None, str]:
+def _batch_loss(sent: Sent, how: How) -> tuple[Loss | None, str]:
     """A record of a batch, against the same call sent at once and cached."""
     from farthing.lint._billing import billed
     from farthing.lint._rules import scenario

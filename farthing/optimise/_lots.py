@@ -66,9 +66,6 @@ class Load:
     lot: Lot
     workload: Workload | None  # None where nobody named it
     parts: list[Part]
-    candidates: dict[str, str] = field(
-        default_factory=dict
-    )  # models: why not ("" where allowed and proved as good)
     stages: dict[str, _replay.Stage] = field(default_factory=dict)
     share: Ratio = (0, 1)  # of its synchronous cost, what the trace has
     span_us: int = 1  # of the days asked for

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from farthing.book import Book, Resolved
 from farthing.cache import DOCUMENTED
@@ -113,18 +114,26 @@ def savings(
     since, until = (max(since, used[0]), min(until, used[1])) if used else (since, until)
     last = until - timedelta(microseconds=1)
     days = max(1, -(-(until - since) // timedelta(days=1)))
-    plans = []
     for load in found:
-        _set_stage(question, load, traffic, last)
         load.span_us = (until - since) // timedelta(microseconds=1)
         load.lent = max(split(load.lot, told) for told in traffic)
-        plans.append(_planned(question, load, days))
+    lots = [(load, [{load.lot: told[load.lot]} for told in traffic if load.lot in told]) for load in found]
+    plans = ledger.mapped(partial(_of_lot, question, last, days), lots)
     _together(question, plans, days)
     computed = sum(load.billed for load in found)
     _scale(plans, computed, computed if billed is None else billed)
     for planned in plans:
         _advise(question, planned)
     return _plan(question, plans, computed, billed, heading, (since, last), notes, faults)
+
+
+def _of_lot(
+    question: Question, last: datetime, days: int, lot: tuple[Load, Sequence[Mapping[Lot, Traffic]]]
+) -> Planned:
+    """A lot by itself: what it comes to under each policy and model, and the plan of it."""
+    load, traffic = lot
+    _set_stage(question, load, traffic, last)
+    return _planned(question, load, days)
 
 
 def _planned(question: Question, load: Load, days: int) -> Planned:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from farthing.book import Resolved
+from farthing.book import FOREVER, START, Resolved
 from farthing.cache import FIVE_US, HOUR_US, Ints, Policy, Trace
 from farthing.cells import Question
 from farthing.config import claim_by_facts, claims, fingerprint
@@ -123,22 +123,38 @@ def _session_rows(ledger: Ledger, question: Question) -> tuple[int, Callable[[],
     """Calls of sessions that were not reversed, in the question's days: of every n-th session, with n."""
     con = ledger.connection
     con.register("savings_contexts", ledger.contexts())
-    con.register("savings_rows", ledger.rows())
-    since, until = question.span()
-    meters = ", ".join(f"CAST(sum(u.{meter}) AS BIGINT)" for meter in METERS)
-    chosen = (
-        "FROM savings_rows u JOIN savings_contexts c USING (ctx) WHERE c.session <> '' AND c.mode IN ('', 'on_demand') "
-        f"AND u.at >= TIMESTAMPTZ '{since:%Y-%m-%d %H:%M:%S}+00' AND u.at < TIMESTAMPTZ '{until:%Y-%m-%d %H:%M:%S}+00'"
+    chosen = con.sql(
+        "SELECT ctx, session FROM savings_contexts WHERE session <> '' AND mode IN ('', 'on_demand')"
     )
+    con.register("savings_sessions", chosen)
+    found = ledger.sift(
+        "savings_rows",
+        "SELECT ctx, count(*) AS n FROM savings_rows SEMI JOIN savings_chosen USING (ctx) GROUP BY ctx",
+        ("ctx",),
+        question.span(),
+        savings_chosen=chosen,
+    )
+    con.register("savings_counts", found)
     rows, places = con.execute(
-        f"SELECT sum(n), sum(n * least(n, {MOST_TURNS})) // 2 FROM (SELECT count(*) AS n {chosen} GROUP BY c.session)"
+        f"""SELECT sum(n), sum(n * least(n, {MOST_TURNS})) // 2 FROM (
+                SELECT sum(n) AS n FROM savings_counts JOIN savings_sessions USING (ctx) GROUP BY session)"""
     ).fetchall()[0]
     every = max(1, -(-(rows or 0) // MOST_ROWS), -(-(places or 0) // MOST_PLACES))
-    sample = f"AND hash(c.session) % {every} = 0" if every > 1 else ""
+    # some calls in parts from several shares, until they are put together below
+    call = '"at", ctx, tags, sidechain, part, request_id, message_id'
+    found = ledger.sift(
+        "savings_rows",
+        f"""SELECT {call}, {", ".join(f"sum({count})::BIGINT AS {count}" for count in ("calls", *METERS))}
+            FROM savings_rows SEMI JOIN savings_sampled USING (ctx) GROUP BY {call}""",
+        ("at", "ctx", "tags", "sidechain", "part", "request_id", "message_id", "calls", *METERS),
+        question.span(),
+        savings_sampled=chosen.filter(f"hash(session) % {every} = 0"),
+    )
+    con.register("savings_calls", found)
+    meters = ", ".join(f"CAST(sum({meter}) AS BIGINT)" for meter in METERS)
     query = (
-        f"SELECT epoch_us(u.at), u.ctx, u.tags, u.sidechain, {meters} {chosen} {sample} "
-        "GROUP BY u.at, u.ctx, u.tags, u.sidechain, u.part, u.request_id, u.message_id HAVING sum(u.calls) > 0 "
-        "ORDER BY 1, u.request_id, u.message_id"
+        f'SELECT epoch_us("at"), ctx, tags, sidechain, {meters} FROM savings_calls '
+        f"GROUP BY {call} HAVING sum(calls) > 0 ORDER BY 1, request_id, message_id, part, ctx, tags"
     )
 
     def read() -> Iterator[tuple[Any, ...]]:
@@ -263,13 +279,20 @@ def _waiting(names: list[str], conversations: Turns) -> Waiting:
 def _places(ledger: Ledger, names: list[str]) -> dict[str, tuple[int, int]]:
     """Context and tag set of the calls with these request ids."""
     con = ledger.connection
-    con.register("savings_rows", ledger.rows())
     con.register("savings_names", arrow({"request_id": names}, {"request_id": "string"}))
-    found = con.execute(
-        "SELECT request_id, any_value(ctx), any_value(tags) FROM savings_rows JOIN savings_names USING (request_id) "
-        "GROUP BY request_id HAVING sum(calls) > 0"
+    found = ledger.sift(
+        "savings_named",
+        """SELECT request_id, ctx, tags, sum(calls)::BIGINT AS calls FROM savings_named
+           SEMI JOIN savings_wanted USING (request_id) GROUP BY request_id, ctx, tags""",
+        ("request_id", "ctx", "tags", "calls"),
+        (START, FOREVER),
+        savings_wanted=con.table("savings_names"),
     )
-    return {name: (ctx, tags) for name, ctx, tags in found.fetchall()}
+    con.register("savings_places", found)
+    rows = con.execute(
+        "SELECT request_id, ctx, tags FROM savings_places GROUP BY ALL HAVING sum(calls) > 0 ORDER BY ALL"
+    )
+    return {name: (ctx, tags) for name, ctx, tags in rows.fetchall()}
 
 
 # --- calls to a trace ----------------------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ def overlay_text(book: Book, found: Comparison, read: date) -> str:
     rows = list(_rows(book, found, source, read))
     if not rows and not any(_halves(book, found)):
         return ""
-    return "\n".join([*_head(found, source, read), *rows, *_left(book, found)]) + "\n"
+    return "\n".join([*_head(source, read), *rows, *_left(book, found)]) + "\n"
 
 
-def _head(found: Comparison, source: str, read: date) -> Iterator[str]:
+def _head(source: str, read: date) -> Iterator[str]:
     yield f"# {source}, read {read}: what differs from the book, for review."
     yield "# The list says what holds now, not since when: mend `from` where you know better."
     yield "# A row that names endpoints or modes has what is paid there; of any other the factors are still to come."

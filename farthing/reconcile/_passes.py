@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.book import Resolved
@@ -29,9 +29,9 @@ _SIGN = "CASE WHEN reversal THEN -1 ELSE 1 END"
 _DAY = timedelta(days=1)
 
 # Calls that stand with several passes. Which one the counts at the top are of is the last, and in an outbox the first;
-# of several passes of one model the others are taken to be left out, of several models those of the others.
-_CALLS = f"""
-CREATE OR REPLACE TEMP TABLE pass_calls AS
+# of several passes of one model the others are taken to be left out, of several models those of the others. Found are
+# tokens of further passes by what was called, how many calls have some, and how many calls of each kind have none.
+_FOUND = f"""
 WITH several AS (SELECT DISTINCT {_IDS}, "at" FROM pass_rows WHERE part > 0),
 standing AS (
     SELECT {_IDS}, "at", "day", part, ctx, {", ".join(f"sum({m}) AS {m}" for m in METERS)}
@@ -40,20 +40,22 @@ standing AS (
     SELECT {_IDS}, "at", max(part) AS last, count(DISTINCT ctx) AS kinds,
            arg_max(ctx, part) AS last_ctx, arg_min(ctx, part) AS first_ctx
     FROM standing GROUP BY ALL HAVING max(part) > 0
+), pass_calls AS (
+    SELECT s.*, CASE WHEN source = 'outbox' THEN first_ctx ELSE last_ctx END AS called,
+           CASE WHEN source = 'outbox' THEN part > 0 ELSE part < last AND (s.ctx <> last_ctx OR kinds = 1) END
+           AS further
+    FROM standing s JOIN ends USING ({_IDS}, "at") JOIN pass_contexts c ON c.ctx = s.ctx
 )
-SELECT s.*, CASE WHEN source = 'outbox' THEN first_ctx ELSE last_ctx END AS called,
-       CASE WHEN source = 'outbox' THEN part > 0 ELSE part < last AND (s.ctx <> last_ctx OR kinds = 1) END AS further
-FROM standing s JOIN ends USING ({_IDS}, "at") JOIN pass_contexts c ON c.ctx = s.ctx
-"""
-_FURTHER = f"""
-SELECT "day", called, ctx, {", ".join(f"sum({m})::BIGINT" for m in METERS)} FROM pass_calls WHERE further GROUP BY ALL
-"""
-_HAVING = f"""SELECT "day", called, count(*) FROM (
-    SELECT DISTINCT "day", called, {_IDS}, "at" FROM pass_calls WHERE further) GROUP BY ALL"""
-_OTHERS = f"""
-SELECT "day", account, source, platform, model_id, served_model, region, mode, inference_geo, sum(calls)::BIGINT
+SELECT 'further' AS told, "day", called, ctx, {", ".join(f"sum({m})::BIGINT AS {m}" for m in METERS)},
+       0::BIGINT AS calls FROM pass_calls WHERE further GROUP BY ALL
+UNION ALL BY NAME
+SELECT 'having' AS told, "day", called, count(*) AS calls FROM (
+    SELECT DISTINCT "day", called, {_IDS}, "at" FROM pass_calls WHERE further) GROUP BY ALL
+UNION ALL BY NAME
+SELECT 'others' AS told, "day", any_value(ctx) AS ctx, sum(calls)::BIGINT AS calls
 FROM pass_rows ANTI JOIN pass_calls USING ({_IDS}, "at") JOIN pass_contexts USING (ctx)
-WHERE status = '' AND calls <> 0 GROUP BY ALL HAVING sum(calls) > 0
+WHERE status = '' AND calls <> 0
+GROUP BY "day", account, source, platform, model_id, served_model, region, mode, inference_geo HAVING sum(calls) > 0
 """
 
 
@@ -106,36 +108,37 @@ class Passes:
         self._told: dict[_Of, _Told] = defaultdict(_Told)
         self._models: dict[Facts, Sku | None] = {}
         self._rooms: dict[_Place, _Room] = {}
-        con = ledger.connection
-        since, until = ((at - EPOCH) // _DAY for at in question.span())
-        con.register("pass_rows", ledger.rows().filter(f'"day" >= {since} AND "day" < {until}'))
-        (found,) = con.execute("SELECT count(*) FROM pass_rows WHERE part > 0").fetchall()[0]
-        if found:
-            con.register("pass_contexts", ledger.contexts())
-            con.execute(_CALLS)
-            self._add(ledger)
+        since, until = (EPOCH + (at - EPOCH) // _DAY * _DAY for at in question.span())
+        span = since, until
+        found = ledger.sift(
+            "pass_parts", "SELECT 1 AS one FROM pass_parts WHERE part > 0 LIMIT 1", ("part",), span
+        )
+        if found.fetchall():
+            self._add(ledger, span)
 
-    def _add(self, ledger: Ledger) -> None:
-        con = ledger.connection
+    def _add(self, ledger: Ledger, span: tuple[datetime, datetime]) -> None:
+        ids = [*_IDS.split(", "), "at"]
+        columns = (*ids, "day", "part", "ctx", "calls", "reversal", *METERS)
+        found = ledger.sift("pass_rows", _FOUND, columns, span, ids, pass_contexts=ledger.contexts())
         contexts = {ctx: Facts(*said) for ctx, *said in ledger.contexts().fetchall()}
-        for day, called, ctx, *tokens in con.execute(_FURTHER).fetchall():
-            told, sku = self._at(day, contexts[called]), self._sku(contexts[ctx])
-            if told and sku:
+        for kind, day, called, ctx, *tokens, calls in found.fetchall():
+            sku = self._sku(contexts[called if kind == "having" else ctx])
+            told = self._at(day, contexts[ctx if kind == "others" else called])
+            if told and sku and kind == "further":
                 sums = told.tokens[sku.model]
                 sums[:] = map(sum, zip(sums, tokens, strict=True))
-        for day, called, calls in con.execute(_HAVING).fetchall():
-            if told := self._at(day, contexts[called]):
+            elif told and kind == "having":
                 told.having += calls
                 told.telling += calls
-        for day, account, source, platform, model_id, served, region, mode, geo, calls in con.execute(
-            _OTHERS
-        ).fetchall():
-            facts = Facts(source, platform, model_id, served, region, account, mode=mode, inference_geo=geo)
-            told, sku = self._at(day, facts), self._sku(facts)
-            if told and sku and (source in _WHOLE or (source == LOG and served)):
-                told.telling += calls
-            elif told and sku:
-                told.blind[sku.endpoint, sku.mode] += calls
+            elif told and sku and kind == "others":
+                self._add_others(told, sku, contexts[ctx], calls)
+
+    def _add_others(self, told: _Told, sku: Sku, facts: Facts, calls: int) -> None:
+        """Calls without further passes: their records would tell them, or cannot."""
+        if facts.source in _WHOLE or (facts.source == LOG and facts.served_model):
+            told.telling += calls
+        else:
+            told.blind[sku.endpoint, sku.mode] += calls
 
     def _sku(self, facts: Facts) -> Sku | None:
         """None where no pass can be missing: batch outputs tell all of theirs."""

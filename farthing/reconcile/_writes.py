@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import timedelta
 from typing import NamedTuple
 
 from farthing.book import Resolved
@@ -48,17 +49,20 @@ class Writes:
         return found[0] if len(found) == 1 else None
 
     def _sizes(self, day: int) -> dict[tuple[str, ...], dict[int, int]]:
-        con = self._ledger.connection
-        con.register("write_rows", self._ledger.rows().filter(f'"day" = {day}'))
-        con.register("write_contexts", self._ledger.contexts())
         facts = ", ".join(f"c.{name}" for name in Facts._fields)
-        rows = con.execute(
-            f"""SELECT abs({_WRITES[0]}), abs({_WRITES[1]}), sum(CASE WHEN reversal THEN -1 ELSE 1 END)::BIGINT, {facts}
+        since = EPOCH + timedelta(days=day)
+        sizes = self._ledger.sift(
+            "write_rows",
+            f"""SELECT abs({_WRITES[0]}) AS short, abs({_WRITES[1]}) AS long,
+                       sum(CASE WHEN reversal THEN -1 ELSE 1 END)::BIGINT AS calls, {facts}
                 FROM write_rows JOIN write_contexts c USING (ctx)
-                WHERE {_WRITES[0]} <> 0 OR {_WRITES[1]} <> 0 GROUP BY ALL"""
-        ).fetchall()
+                WHERE {_WRITES[0]} <> 0 OR {_WRITES[1]} <> 0 GROUP BY ALL""",
+            ("at", "ctx", "reversal", *_WRITES),
+            (since, since + timedelta(days=1)),
+            write_contexts=self._ledger.contexts(),
+        ).aggregate(f"short, long, sum(calls)::BIGINT, {', '.join(Facts._fields)}")
         found: dict[tuple[str, ...], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for short, long, calls, *said in rows:
+        for short, long, calls, *said in sizes.fetchall():
             of = Facts(*said)
             place = self._question.book.place(of, self._question.profiles, self._question.assume)
             if isinstance(place, Resolved) and calls > 0:

@@ -8,8 +8,9 @@ No colour of text or ground is set here; lines and fills are seen on light and o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from typing import NamedTuple
+
+from farthing.reports._said import escape
 
 # The dashboard's, in an order in which dark and light take turns: bands are told apart without colour too.
 SERIES = ("#b5522b", "#b98a2f", "#3f7795", "#76914a", "#7d5f9c", "#8b867b")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
+
+from farthing.reports._said import escape
 
 
 def document(title: str, head: str, under: Iterable[str], body: Iterable[str]) -> str:

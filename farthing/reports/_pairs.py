@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cmp_to_key
 from typing import NamedTuple
 
-from farthing.book import Resolved, Unpriced
+from farthing.book import FOREVER, START, Resolved, Unpriced
 from farthing.cells import FACT_KEYS, SKU_KEYS, Question, QuestionError
 from farthing.ledger import MAY_LACK_CACHE, Calls, Ledger, arrow, better
 from farthing.ledger._tables import BETWEEN_IDS
@@ -60,47 +60,51 @@ def _several(ledger: Ledger, question: Question) -> bool:
             name = place.sku.model
             told |= {**place.sku.named(), "routing": place.routing}
         asked = all(matches(where, str(told.get(where.key, ""))) for where in question.where)
-        rows.append((ctx, models.setdefault(name, len(models)), asked, told["platform"]))
-    types = {"ctx": "int64", "model": "int64", "asked": "bool", "platform": "string"}
+        code = models.setdefault(name, len(models))
+        rows.append((ctx, code, asked, told["platform"], facts.source, facts.account, facts.region))
+    types = {"ctx": "int64", "model": "int64", "asked": "bool"}
+    types |= dict.fromkeys(("platform", "source", "account", "region"), "string")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(types)}
     con = ledger.connection
-    con.register("pair_models", arrow(columns, types))
+    con.register("pair_places", arrow(columns, types))
     con.register("pair_contexts", ledger.contexts())
-    con.register("pair_rows", ledger.rows())
     con.register("pair_tags", ledger.table("tags").distinct())
     return len(con.execute("SELECT DISTINCT source FROM pair_contexts").fetchall()) > 1
 
 
-# Calls of one part as they stand. Those with a reversal are summed; the rest, nearly all, need not be.
-_STANDING = f"""
-CREATE OR REPLACE TEMP VIEW pair_standing AS
-WITH odd AS (SELECT DISTINCT {_IDS}, "at" FROM pair_rows WHERE reversal OR part > 0),
-several AS (SELECT DISTINCT {_IDS}, "at" FROM pair_rows WHERE part > 0),
+# Calls of several parts: no pair is made of them.
+_SEVERAL = f"""SELECT DISTINCT {_IDS}, "at" FROM pair_parts WHERE part > 0"""
+
+# Calls of one part as they stand, whose model and counts more than one source tells of. Those with a reversal are
+# summed; the rest, nearly all, need not be. A reversal has the counts of what it takes back, but for their signs.
+_ALIKE = f"""
+WITH odd AS (SELECT {_IDS}, "at" FROM pair_rows WHERE reversal UNION FROM pair_several),
 summed AS (
     SELECT {_IDS}, "at", ctx, tags, latency_ms, sidechain, {", ".join(f"abs({m}) AS {m}" for m in METERS)},
            sum(CASE WHEN reversal THEN -1 ELSE 1 END) AS net
-    FROM pair_rows SEMI JOIN odd USING ({_IDS}, "at") GROUP BY ALL
-)
-SELECT {_IDS}, "at", ctx, tags, latency_ms, sidechain, {", ".join(METERS)}
-FROM pair_rows ANTI JOIN odd USING ({_IDS}, "at")
-UNION ALL BY NAME
-SELECT * EXCLUDE net FROM summed ANTI JOIN several USING ({_IDS}, "at") WHERE net > 0
-"""
-
-# Those whose model and counts more than one source tells of; `n` numbers them.
-_CANDIDATES = """
-CREATE OR REPLACE TEMP TABLE pair_calls AS
-WITH told AS (
-    SELECT s.*, m.model, m.asked, m.platform, c.source, c.account, c.region, epoch_us(s."at") AS starts,
-           starts + least(1000 * coalesce(latency_ms, 0), $longest) AS ends,
+    FROM pair_rows SEMI JOIN odd USING ({_IDS}, "at") ANTI JOIN pair_several USING ({_IDS}, "at") GROUP BY ALL
+), standing AS (
+    SELECT {_IDS}, "at", ctx, tags, latency_ms, sidechain, {", ".join(METERS)}
+    FROM pair_rows ANTI JOIN odd USING ({_IDS}, "at")
+    UNION ALL BY NAME
+    SELECT * EXCLUDE net FROM summed WHERE net > 0
+), told AS (
+    SELECT s.*, m.model, m.asked, m.platform, m.source, m.account, m.region, epoch_us(s."at") AS starts,
+           starts + least(1000 * coalesce(latency_ms, 0), {_LONGEST_US}) AS ends,
            cache_write_5m + cache_write_1h AS writes
-    FROM pair_standing s JOIN pair_models m USING (ctx) JOIN pair_contexts c USING (ctx)
+    FROM standing s JOIN pair_models m USING (ctx)
     WHERE input + output + cache_read + writes > 0
 )
-SELECT *, row_number() OVER (ORDER BY starts, source, request_id, message_id, gateway_id, also) AS n
-FROM told SEMI JOIN (
+SELECT * FROM told SEMI JOIN (
     SELECT model, input, output FROM told GROUP BY ALL HAVING count(DISTINCT source) > 1
 ) USING (model, input, output)
+"""
+_COLUMNS = (*_IDS.split(", "), "at", "part", "ctx", "tags", "latency_ms", "sidechain", "reversal", *METERS)
+
+# `n` numbers them.
+_CANDIDATES = """
+CREATE OR REPLACE TEMP TABLE pair_calls AS
+SELECT *, row_number() OVER (ORDER BY starts, source, request_id, message_id, gateway_id, also) AS n FROM pair_alike
 """
 
 # The time of one lies within the other's call, give or take. A call lies in all buckets that it touches.
@@ -130,8 +134,13 @@ def _pairs(
 ) -> tuple[list[tuple[int, int]], dict[int, Usage]]:
     """Pairs by number, the nearest first, and the calls they are of."""
     con = ledger.connection
-    con.execute(_STANDING)
-    con.execute(_CANDIDATES, {"longest": _LONGEST_US})
+    ever = START, FOREVER
+    several = ledger.sift("pair_parts", _SEVERAL, (*_IDS.split(", "), "at", "part"), ever)
+    none = f"{' + '.join(METERS)} = 0"  # of no use here, and too many to be in one share
+    alike = ["abs(input)", "abs(output)", f"CASE WHEN {none} THEN request_id END"]
+    beside = {"pair_several": several, "pair_models": con.table("pair_places")}
+    con.register("pair_alike", ledger.sift("pair_rows", _ALIKE, _COLUMNS, ever, alike, **beside))
+    con.execute(_CANDIDATES)
     since, until = ((at - EPOCH) // timedelta(microseconds=1) for at in question.span())
     asked = {"slack": seconds * 1_000_000, "since": since, "until": until}
     pairs = [(one, other) for one, other, *_ in con.execute(_NEAR, asked).fetchall()]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from farthing.fx import amount
 from farthing.meters import METERS
 from farthing.money import usd
 from farthing.reports import _draw as draw
+from farthing.reports._said import escape
 from farthing.reports._table import Table, is_amount
 from farthing.reports._under import footer_lines, like, percent
 
@@ -89,7 +89,9 @@ def _sum(name: str, found: Rows, currency: str) -> str:
 def say(name: str, value: Any, currency: str = "USD") -> str:
     """A value of the column of this name, as people read it."""
     if value is None:
-        return "unpriced" if is_amount(name, currency) else "–"
+        if not is_amount(name, currency):
+            return "–"
+        return "unpriced" if name in ("usd", like("usd", currency)) else "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name == "share":
@@ -103,15 +105,16 @@ def say(name: str, value: Any, currency: str = "USD") -> str:
 
 
 def tokens(count: int) -> str:
-    """Rounded down to three or four digits: nobody reads the others.
+    """Rounded to three or four digits, as the dashboard does: nobody reads the others.
 
-    >>> tokens(2_912_345_678), tokens(75_440_000), tokens(-12_345), tokens(9_999)
-    ('2.9B', '75.4M', '-12.3K', '9,999')
+    >>> tokens(2_912_345_678), tokens(75_450_000), tokens(-12_345), tokens(9_999), tokens(999_950)
+    ('2.9B', '75.5M', '-12.3K', '9,999', '1.0M')
     """
     size = abs(count)
     for unit, name in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if size >= max(unit, 10_000):
-            return f"{'-' * (count < 0)}{size // unit:,}.{size * 10 // unit % 10}{name}"
+        if size >= max(unit - unit // 20_000, 10_000):
+            tenths = (size * 10 + unit // 2) // unit
+            return f"{'-' * (count < 0)}{tenths // 10:,}.{tenths % 10}{name}"
     return f"{count:,}"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from farthing.book import Book, Card, Resolved, midnight
+from farthing.book import START, Book, Card, Resolved, midnight
 from farthing.cells import Cell, Question, cells
 from farthing.ledger import Ledger
 from farthing.meters import Vector
@@ -77,8 +77,9 @@ class Forecast(NamedTuple):
 def known_until(ledger: Ledger, question: Question, now: datetime) -> datetime | None:
     """The last use that is not after now, nor after the days asked for; None if there is none."""
     limit = min(now, question.span()[1] - timedelta(microseconds=1))
-    rows = ledger.rows().filter(f"\"at\" <= TIMESTAMPTZ '{limit.astimezone(UTC).isoformat()}'")
-    last = rows.aggregate('epoch_us(max("at"))').fetchall()[0][0]
+    until = limit + timedelta(microseconds=1)
+    ends = ledger.sift("spent_rows", 'SELECT max("at") AS last FROM spent_rows', ("at",), (START, until))
+    last = ends.aggregate("epoch_us(max(last))").fetchall()[0][0]
     return None if last is None else datetime.fromtimestamp(last // 1_000_000, UTC)
 
 

@@ -38,6 +38,7 @@ class Standing(NamedTuple):
     exceeded_on: date | None  # the day on which it will be, if the forecast is right
     reached: int  # the highest percentage of alert_at that is reached; 0 if none
     unpriced_calls: int
+    now: date  # the last day asked for
 
     @property
     def over(self) -> bool:
@@ -51,6 +52,8 @@ class Standing(NamedTuple):
     def state(self) -> str:
         if self.over:
             return "over"
+        if self.exceeded_on and self.exceeded_on < self.now:  # what was used since is not here yet
+            return f"over since {self.exceeded_on}, if it went on"
         if self.exceeded_on:
             return f"over on {self.exceeded_on}"
         return f"{self.reached} % reached" if self.reached else "ok"
@@ -85,7 +88,8 @@ def standings(ledger: Ledger, question: Question, now: datetime) -> list[Standin
         asked = replace(question, since=None, where=(*question.where, *_where(budget)))
         first, last = period_of(budget.period, today)
         end = known_until(ledger, asked, now)
-        found.append(_standing(budget, spending(ledger, asked, (), end, first) if end else None, first, last))
+        made = spending(ledger, asked, (), end, first) if end else None
+        found.append(_standing(budget, made, first, last, today))
     return found
 
 
@@ -97,16 +101,16 @@ def _where(budget: Budget) -> Iterable[Any]:
             raise QuestionError(f"budget {budget.name!r}: {error}") from error
 
 
-def _standing(budget: Budget, made: Spending | None, first: date, last: date) -> Standing:
+def _standing(budget: Budget, made: Spending | None, first: date, last: date, now: date) -> Standing:
     limit = budget.limit
     if made is None:
-        return Standing(budget, first, last, 0, limit, None, None, 0, 0)
+        return Standing(budget, first, last, 0, limit, None, None, 0, 0, now)
     forecast = forecasts(made, first, last, ())[()]
     spent = forecast.spent
     reached = max((percent for percent in budget.alert_at if spent * 100 >= percent * limit), default=0)
     exceeded_on = _exceeded_on(forecast, limit, spent) if budget.forecast else None
     lacking = unpriced_calls(made.cells, first, last)
-    return Standing(budget, first, last, spent, limit, forecast, exceeded_on, reached, lacking)
+    return Standing(budget, first, last, spent, limit, forecast, exceeded_on, reached, lacking, now)
 
 
 def _exceeded_on(forecast: Forecast, limit: int, spent: int) -> date | None:

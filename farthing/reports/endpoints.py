@@ -21,13 +21,18 @@ _BATCHING = ("workload", "platform", "model", "mode")
     adds_up=True,
 )
 def endpoints(ledger: Ledger, question: Question) -> Table:
-    """`premium_usd` is what the same tokens would cost less at the global endpoint; 0 for what is there already."""
+    """`premium_usd` is what the same tokens would cost less at the global endpoint; 0 for what is there already.
+
+    None where nothing of a row has a price, or its model has none there: what a premium is not over is not known.
+    """
     found = cells(ledger, question, _ENDPOINTS)
     premiums: dict[tuple[Any, ...], int] = defaultdict(int)
     for cell in found:
         if isinstance(cell.price, Card):
-            cost = _moved(question, cell, "endpoint")
-            premiums[cell.keys] += 0 if cost is None else cell.cost - cost
+            there = cell.price.sku.endpoint == "global"
+            cost = cell.cost if there else _moved(question, cell, "endpoint")
+            if cost is not None:
+                premiums[cell.keys] += cell.cost - cost
     rows = _rows(found, _ENDPOINTS)
     for row in rows:
         row["premium_usd"] = premiums.get(tuple(row[key] for key in _ENDPOINTS))

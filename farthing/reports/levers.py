@@ -29,7 +29,7 @@ def _flags() -> tuple[nw.Expr, nw.Expr]:
     return tokens.prompt.abs() >= nw.col("cache_minimum"), saved * sign > 0
 
 
-@report("The four levers: dollars eligible, already saved, still to be saved.", adds_up=True)
+@report("The levers: dollars eligible, already saved, still to be saved.", adds_up=True)
 def levers(ledger: Ledger, question: Question) -> Table:
     """Each lever alone, on the usage as it was; their savings overlap and do not add up."""
     used = ledger.days()

@@ -55,7 +55,7 @@ class Fault:
 
     @property
     def picos(self) -> int:
-        """Billed beyond what should have been; below zero where it is in the customer's favour."""
+        """Billed beyond what should have been; below zero where it is in the account's favour."""
         return sum(part.picos for part in self.parts)
 
     @property
@@ -82,7 +82,7 @@ def find_faults(
     question: Question | None = None,
     offers: Sequence[Offer] = (),
 ) -> list[Fault]:
-    """Every fault, the dearest first; those in the customer's favour last. With offers, against their rates."""
+    """Every fault, the dearest first; those in the account's favour last. With offers, against their rates."""
     found = list(lines(statement))
     of = books(statement.book, offers)
     parts = [*_rates(statement.book, of, found), *_after_life(statement.book, found), *_storms(of, found)]

@@ -7,15 +7,16 @@ prompts there are keyed hashes of their prefixes at ends of blocks, and token co
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+from farthing.traces._formats import formats
 from farthing.traces._prompt import blocks_of, prompt_of
 
 if TYPE_CHECKING:
     from farthing.traces._log import Call, Format, Left, Log, Reject, Source
     from farthing.traces._rows import rows
+    from farthing.traces._spark import Opened, Spread
 
 __all__ = [
     "Call",
@@ -24,15 +25,18 @@ __all__ = [
     "Log",
     "Reject",
     "Source",
+    "Spread",
     "TraceError",
     "blocks_of",
     "formats",
     "prompt_of",
     "read_traces",
+    "read_traces_on",
     "rows",
 ]
 
-_HOMES = dict.fromkeys(("Call", "Format", "Left", "Log", "Reject", "Source"), "_log") | {"rows": "_rows"}
+_HOMES = dict.fromkeys(("Call", "Format", "Left", "Log", "Reject", "Source"), "_log")
+_HOMES |= {"rows": "_rows", "Spread": "_spark"}
 
 
 def __getattr__(
@@ -47,12 +51,6 @@ class TraceError(ValueError):
     """Why there is no log, in one line."""
 
 
-def formats() -> dict[str, Format]:
-    """Every format by its name."""
-    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name[0] != "_")
-    return {name: cast("Format", importlib.import_module(f"{__name__}.{name}")) for name in names}
-
-
 def read_traces(sources: Iterable[Source], key: bytes, name: str = "") -> Log:
     """The log of these files, all of one format: the one named, or else the one that the first of them has.
 
@@ -60,9 +58,7 @@ def read_traces(sources: Iterable[Source], key: bytes, name: str = "") -> Log:
     """
     from farthing.traces._log import Gather
 
-    known = formats()
-    if name and name not in known:
-        raise TraceError(f"no trace format {name!r}: there are {', '.join(known)}")
+    known = _known(name)
     gather = Gather()
     asked, others = name, 0
     for source in sources:
@@ -73,7 +69,36 @@ def read_traces(sources: Iterable[Source], key: bytes, name: str = "") -> Log:
         else:
             others += 1
     if not gather.calls and not gather.left:
-        what = f"no {asked} trace" if asked else f"no trace of a known format ({', '.join(known)})"
-        raise TraceError(f"{what} in {others:,} files")
+        raise _nothing(asked, others)
     gather.others = others
     return gather.log(name, known[name])
+
+
+def read_traces_on(
+    session: Any, paths: Sequence[str], opened: Opened, key: bytes, name: str = ""
+) -> tuple[Log, list[str]]:
+    """The same log, of files that the executors of a SparkSession open and read; and what is wrong with files.
+
+    `opened` goes to the executors: it opens the files of a path, one by one, and adds what is wrong to a list.
+    """
+    from farthing.traces._spark import Spread
+
+    _known(name)
+    spread = Spread(session, paths, opened, key, name)
+    log = spread.log()
+    spread.forget()
+    if log is None:
+        raise _nothing(name, spread.gather.others)
+    return log, spread.faults
+
+
+def _known(name: str) -> dict[str, Format]:
+    known = formats()
+    if name and name not in known:
+        raise TraceError(f"no trace format {name!r}: there are {', '.join(known)}")
+    return known
+
+
+def _nothing(asked: str, others: int) -> TraceError:
+    what = f"no {asked} trace" if asked else f"no trace of a known format ({', '.join(formats())})"
+    return TraceError(f"{what} in {others:,} files")

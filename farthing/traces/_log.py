@@ -130,6 +130,14 @@ class Log:
         return self.trace.requests + self.left.total()
 
 
+class Space(NamedTuple):
+    """The calls of one namespace: their trace, and what the log tells of them."""
+
+    trace: Trace
+    models: Counter[str]
+    billed: Vector | None
+
+
 @dataclass
 class Gather:
     """Calls by namespace, on their way to a log."""
@@ -162,18 +170,30 @@ class Gather:
 
     def log(self, name: str, form: Format) -> Log:
         """The log of everything added."""
-        calls = [call for each in self.calls.values() for call in each]
+        return self.joined(name, form, {space: self.space(each, form) for space, each in self.calls.items()})
+
+    def space(self, calls: list[Call], form: Format) -> Space:
+        """The calls of one namespace put together."""
         billed = [call.billed for call in calls if call.billed is not None]
+        return Space(
+            self._trace(calls, form),
+            Counter(call.model for call in calls if call.model),
+            Vector(*map(sum, zip(*billed, strict=True))) if calls and len(billed) == len(calls) else None,
+        )
+
+    def joined(self, name: str, form: Format, spaces: Mapping[tuple[str, ...], Space]) -> Log:
+        """Namespaces in one log, with what was left out and put right on the way."""
+        billed = [made.billed for made in spaces.values() if made.billed is not None]
         return Log(
             name,
-            _joined({space: self._trace(each, form) for space, each in self.calls.items()}),
+            _joined({space: made.trace for space, made in spaces.items()}),
             self.left,
             self.mended,
             self.rejects,
             form.ASSUMED,
             form.DATED,
-            Counter(call.model for call in calls if call.model),
-            Vector(*map(sum, zip(*billed, strict=True))) if calls and len(billed) == len(calls) else None,
+            sum((made.models for made in spaces.values()), Counter[str]()),
+            Vector(*map(sum, zip(*billed, strict=True))) if billed and len(billed) == len(spaces) else None,
             self.others,
         )
 

@@ -32,14 +32,13 @@ MINIMUM = 5  # dollars an hour
 
 @dataclass(frozen=True)
 class Event:
-    """One thing to tell. `passing`: once it is over, it may come again and is told again."""
+    """One thing to tell, once, as long as it lasts."""
 
     key: str
     kind: str  # of config.EventKind
     title: str
     lines: tuple[tuple[str, str], ...]
     team: str = ""
-    passing: bool = False
     facts: dict[str, Any] = field(default_factory=dict)  # for programs; amounts are exact dollars
 
 
@@ -65,14 +64,13 @@ def failed_sources(results: Iterable[Synced]) -> Iterator[Event]:
                 "sync",
                 f"importing {path.path} failed",
                 lines,
-                passing=True,
                 facts={"source": path.path},
             )
 
 
 def failed_check(name: str, error: Exception) -> Event:
     why = " ".join(str(error).split())
-    return Event(f"check/{name}", "sync", f"{name} could not be looked at", (("why", why),), passing=True)
+    return Event(f"check/{name}", "sync", f"{name} could not be looked at", (("why", why),))
 
 
 # --- anomalies ------------------------------------------------------------------------------------
@@ -119,7 +117,7 @@ def _anomaly(one: Anomaly, question: Question, *, going_on: bool) -> Event:
     }
     team = one.subject.value if one.subject.key == "team" else ""
     key = f"{'silent' if silent else 'anomaly'}/{one.subject}"
-    return Event(key, "anomaly", title, tuple(lines), team, passing=True, facts=facts)
+    return Event(key, "anomaly", title, tuple(lines), team, facts=facts)
 
 
 # --- budgets --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from farthing.cells import Question
+from farthing.cells import Question, QuestionError, parse_where
 from farthing.fx import Rates
 from farthing.ledger import Ledger, LedgerError
 from farthing.web import _proof, _saving, _usage  # noqa: F401 - they bring the pages
@@ -294,8 +294,10 @@ def _asked_by(question: Question, who: Who) -> Question:
 
 def _of(where: Iterable[str], teams: Sequence[str]) -> bool:
     """Whether a budget is of these teams alone."""
-    named = [text.partition("=")[2].split(",") for text in where if text.partition("=")[0].strip() == "team"]
-    return any(all(value.strip() in teams for value in values) for values in named)
+    with suppress(QuestionError):  # which the page of budgets tells to those who see all of them
+        asked = [parse_where(text) for text in where]
+        return any(one.key == "team" and not one.negated and set(one.values) <= set(teams) for one in asked)
+    return False
 
 
 def _scoped(said: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from farthing.fx import amount
 from farthing.reports import _draw as draw
 from farthing.reports import _shown as shown
 from farthing.reports import footer_lines, like, percent
+from farthing.reports._said import escape
 from farthing.web._page import Kpi, Page, Row, Sheet
 
 _WRITES = ("cache_write_5m", "cache_write_1h")
+_ADVICE = 12  # rows in a notebook
 
 
 def cost_of(sheet: Sheet) -> str:
@@ -110,6 +111,10 @@ def _drawn(page: Page, name: str, sheet: Sheet) -> str:
         return daily(sheet)
     if name == "flows":
         return flows(sheet, page.tables["models"])
+    if name == "advice":
+        found = [row | {"advice": row["says"]} for row in sheet.rows]  # what to do, and what is in its way
+        columns = ("workload", "model", "advice", "saved_usd", "why_not")
+        return shown.rows(columns, found, heads=sheet.titles, most=_ADVICE, empty=sheet.empty, summed=False)
     return rows(sheet, summed=name not in ("sides", "ahead"))
 
 

@@ -1,4 +1,4 @@
-"""The page that asks who somebody is: a form for a key, a way to the company's own login; without script."""
+"""Pages without script: who is there, by a form for a key or the company's own login; and what cannot be shown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>Log in · farthing</title>
+<title>{title} · farthing</title>
 <link rel="icon" href="/static/mark.svg" type="image/svg+xml">
 <link rel="stylesheet" href="/static/style.css">
 </head>
 <body class="login">
 <main>
 <p class="brand"><img src="/static/mark.svg" alt="" width="28" height="28">Farthing</p>
-<h1>Log in</h1>
-{problem}{ways}
+<h1>{title}</h1>
+{said}
 </main>
 </body>
 </html>
@@ -57,4 +57,16 @@ def form(problem: str, then: str, *, oidc: bool, keys: bool) -> str:
         first, button = ("", "wide") if oidc else (" autofocus", "main wide")
         ways.append(_KEY.format(then=hidden, first=first, button=button))
     alert = f'<p class="problem" role="alert">{escape(said)}</p>\n' if said else ""
-    return _PAGE.format(problem=alert, ways='<p class="or">or</p>\n'.join(ways))
+    return _PAGE.format(title="Log in", said=alert + '<p class="or">or</p>\n'.join(ways))
+
+
+def fault(error: str, mend: str) -> str:
+    """What is wrong and what to do, for who came with a browser; `backticks` are what is typed."""
+    lines = [f"<p>{_coded(error)}.</p>"] + ([f'<p class="dim">{_coded(mend)}.</p>'] if mend else [])
+    lines.append('<p><a class="button main wide" href="/bill">To the bill</a></p>')
+    return _PAGE.format(title="This cannot be shown", said="\n".join(lines))
+
+
+def _coded(text: str) -> str:
+    text = escape(f"{text[:1].upper()}{text[1:]}".rstrip("."))
+    return "".join(f"<code>{part}</code>" if at % 2 else part for at, part in enumerate(text.split("`")))

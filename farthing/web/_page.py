@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode
 
-from farthing.cells import KEYS, Question
+from farthing.cells import KEYS, Question, Where, cells
 from farthing.meters import METERS
 from farthing.money import usd
 from farthing.reports import REPORTS, ConvertError, Table, in_currency, inert, is_amount
@@ -60,6 +60,16 @@ class View:
     scope: tuple[str, ...] = ()  # the teams that alone may be seen; () is all
     keep: Callable[[str, Callable[[], Any]], Any] = lambda _, make: make()  # for what several pages need
 
+    @cached_property
+    def days(self) -> tuple[date, date] | None:
+        """The first and the last day of use, of the teams that may be seen; None if there is none."""
+        if not self.scope:
+            used = self.ledger.days()
+            return used and (used[0].date(), used[1].date() - DAY)
+        bound = replace(self.question, since=None, until=None, where=(Where("team", self.scope),))
+        found = [date.fromisoformat(cell.keys[0]) for cell in cells(self.ledger, bound, ("day",))]
+        return (min(found), max(found)) if found else None
+
     def report(self, name: str, **values: Any) -> Table:
         """A report, in the view's currency if it can be."""
         made = REPORTS[name]
@@ -92,8 +102,8 @@ class View:
 
 
 def _named(value: str) -> str:
-    """A name as a filter for it alone, but for a comma, which would part it: any sign may stand there."""
-    return re.sub(r"[*?]", r"[\g<0>]", value).replace(",", "?")
+    """A name as a filter for it alone."""
+    return re.sub(r"[*?,]", r"[\g<0>]", value)
 
 
 def _within(days: dict[str, str], first: date, last: date) -> dict[str, str]:
@@ -268,9 +278,9 @@ def page(says: str, *, slow: bool = False) -> Callable[[Callable[..., Page]], Ca
 
 def as_json(name: str, made: Page, view: View) -> Row:
     """The schema of docs/dashboard.md."""
-    question, used = view.question, view.ledger.days()
+    question, used = view.question, view.days
     footer = plain(made.footer)
-    span = {"since": f"{used[0]:%Y-%m-%d}", "until": f"{used[1] - DAY:%Y-%m-%d}"} if used else None
+    span = {"since": used[0].isoformat(), "until": used[1].isoformat()} if used else None
     notes = list(made.notes)
     if view.currency != "USD" and all(table.currency == "USD" for table in made.tables.values()):
         notes.append(

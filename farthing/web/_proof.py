@@ -27,9 +27,11 @@ def reconcile(view: View) -> Page:
     from farthing.reconcile import reconcile as compare
 
     title = "Reconcile"
-    used = view.ledger.days()
-    if used is None:
+    if view.days is None:
         return Page(title, missing=("no usage yet", "import some first"))
+    if view.scope:
+        mend = "ask somebody who sees all teams"
+        return Page(title, missing=("a bill is of all teams, and compared as a whole", mend))
     if view.question.where:
         mend = "take the filters away: a bill has all calls of its days"
         return Page(title, missing=("a bill is compared as a whole", mend))
@@ -74,14 +76,14 @@ def reconcile(view: View) -> Page:
 
 def _month(view: View) -> tuple[date, date]:
     """The days asked for, else the last month of usage that is whole, else the last."""
-    question, used = view.question, view.ledger.days()
+    question, used = view.question, view.days
     assert used
     if question.since and question.until:
         return question.since, question.until
-    last = question.until or used[1].date() - DAY
+    last = question.until or used[1]
     days = calendar.monthrange(last.year, last.month)[1]
     before = last.replace(day=1) - DAY
-    if not question.until and last.day < days and before >= used[0].date():
+    if not question.until and last.day < days and before >= used[0]:
         last = before
     end = date(last.year, last.month, calendar.monthrange(last.year, last.month)[1])
     return question.since or last.replace(day=1), question.until or end
@@ -132,6 +134,8 @@ def budgets(view: View) -> Page:
         made = asked.report("budgets")
     except QuestionError as error:
         why, _, mend = str(error).partition(": ")
+        if view.scope and not view.question.config.budgets:
+            why, mend = "no budget is of your teams alone", "ask whoever writes farthing.toml for one"
         return Page("Budgets", missing=(why, mend))
     table = sheet(made, "Budgets")
     table.kinds = {"percent": "count"}

@@ -211,9 +211,22 @@ def _reconciled(page: Page) -> str:
     return card(
         "Against the AWS bill", f"{state}; {compared['since']} to {compared['until']}, in USD",
         cards([figure(kpi, "USD") for kpi in page.kpis])
-        + shown.rows(columns, causes.rows, heads=causes.titles, empty=causes.empty)
+        + shown.rows(columns, _by_name(causes.rows), heads=causes.titles, most=MOST_ROWS, empty=causes.empty)
         + draw.notes(page.notes),
     )  # fmt: skip
+
+
+def _by_name(causes: list[Row]) -> list[Row]:
+    """A row a cause: of what shows it, the place where it is dearest; the dashboard has all of them."""
+    named: dict[tuple[str, bool], list[Row]] = {}
+    for row in causes:
+        named.setdefault((row["cause"], row["explained"]), []).append(row)
+    return [
+        max(rows, key=lambda row: abs(row["usd"]))
+        | {"lines": sum(row["lines"] for row in rows), "usd": sum(row["usd"] for row in rows)}
+        | ({"where": f"{rows[0]['where']} and {len(rows) - 1:,} more"} if len(rows) > 1 else {})
+        for rows in named.values()
+    ]
 
 
 def to_json(made: Month) -> Row:

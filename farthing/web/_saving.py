@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,11 @@ def plan_of(view: View) -> Plan:
     """The cheapest plan of the view's calls."""
     from farthing.optimise import savings as planned  # it brings a compiler: a server starts without
 
-    found: Plan = view.keep("plan", lambda: planned(view.ledger, view.question))
+    question = view.question
+    if view.scope and view.days:  # a plan is of so many days: of theirs, not of the whole ledger's
+        first, last = view.days
+        question = replace(question, since=max(question.since or first, first), until=question.until or last)
+    found: Plan = view.keep("plan", lambda: planned(view.ledger, question))
     return found
 
 
@@ -114,11 +119,7 @@ def _in_force(view: View) -> dict[str, Sheet]:
     """The policy file: its entries and what they do now, and its versions. It is of all teams, so for those who are."""
     if view.scope:
         return {}
-    empty = "no policy yet: apply an advice, and it begins"
-    try:
-        entries = [_entry(view, entry) for entry in load(view.policy).entries]
-    except PolicyError as error:
-        entries, empty = [], str(error)
+    never = "no policy yet: apply an advice, and it begins"
     history = [
         {
             "version": one.number,
@@ -128,10 +129,15 @@ def _in_force(view: View) -> dict[str, Sheet]:
         }
         for one in reversed(versions(view.policy))
     ]
+    empty = "nothing is in force: what there was is taken back" if history else never
+    try:
+        entries = [_entry(view, entry) for entry in load(view.policy).entries]
+    except PolicyError as error:
+        entries, empty = [], str(error)
     columns = ("name", "lever", "workload", "model", "state", "approver", "expires", "now")
     return {
         "policy": Sheet("In force", columns, entries, empty=empty),
-        "versions": Sheet("Versions of the policy", ("version", "at", "by", "what"), history, empty=empty),
+        "versions": Sheet("Versions of the policy", ("version", "at", "by", "what"), history, empty=never),
     }
 
 
@@ -214,9 +220,9 @@ def cache(view: View) -> Page:
 
 def _followed(view: View) -> Any:
     """Calls of the last days with the call before them in their session, else by the same caller of the model."""
-    used, con = view.ledger.days(), view.ledger.connection
+    used, con = view.days, view.ledger.connection
     assert used
-    last = min(view.question.until or date.max, used[1].date() - DAY)
+    last = min(view.question.until or date.max, used[1])
     first = max(view.question.since or date.min, last - (GAP_DAYS - 1) * DAY)
     rows, _ = selected(view, min(first, last), last)
     con.register("gap_rows", rows)
@@ -235,7 +241,7 @@ def _followed(view: View) -> Any:
 
 def _gaps(view: View) -> list[Row]:
     """So many calls, and tokens of their prompts, came so long after the one before."""
-    if view.ledger.days() is None:
+    if view.days is None:
         return []
     edges = (0, *_EDGES_S)
     cases = " ".join(f"WHEN gap < {edge} THEN {i}" for i, edge in enumerate(_EDGES_S))
@@ -256,7 +262,7 @@ def _broken(view: View, kinds: dict[str, str]) -> Sheet:
     columns = ("model", "project", "calls", "lost")
     empty = "no session found less in the cache than the call before had left there"
     rows: list[Row] = []
-    if view.ledger.days() is not None:
+    if view.days is not None:
         found = _followed(view).filter(
             "session <> '' AND at_us - before_us < 300000000 AND before_cached > 0 AND cache_read * 2 < before_cached"
         )

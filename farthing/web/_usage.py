@@ -81,10 +81,9 @@ def _bill_kpis(view: View, rows: Sequence[Row], steps: Sequence[Row], currency: 
 
 def _days(view: View) -> int:
     """Of the question, as far as there is usage."""
-    used = view.ledger.days()
-    if used is None:
+    if view.days is None:
         return 0
-    first, last = used[0].date(), used[1].date() - DAY
+    first, last = view.days
     return max(
         0, (min(view.question.until or last, last) - max(view.question.since or first, first)).days + 1
     )
@@ -197,7 +196,7 @@ def why(view: View, **days: str) -> Page:
 def _by_itself(view: View, earlier: tuple[date, date], later: tuple[date, date]) -> str:
     """How the days came to be that nobody chose, and where others are chosen."""
     days = (later[1] - later[0]).days + 1
-    used = view.ledger.days()
+    used = view.days
     whole = (
         f"the last {days} days"
         if not (view.question.since or view.question.until)
@@ -206,20 +205,18 @@ def _by_itself(view: View, earlier: tuple[date, date], later: tuple[date, date])
     note = (
         f"no days were chosen: {whole} are compared with the {days} before; Earlier and Later choose others"
     )
-    if used and earlier[0] < used[0].date():
-        note += (
-            f"; the ledger begins on {used[0]:%Y-%m-%d}, within the earlier days, which are short for that"
-        )
+    if used and earlier[0] < used[0]:
+        note += f"; the ledger begins on {used[0]}, within the earlier days, which are short for that"
     return note
 
 
 def _spans(view: View, earlier: str, later: str) -> tuple[tuple[date, date], tuple[date, date]] | None:
     """The days compared: as asked, else those of the page's filter or the last thirty, and as many before them."""
-    used = view.ledger.days()
-    if used is None:
+    if view.days is None:
         return None
-    last = view.question.until or used[1].date() - DAY
-    half = ((last - used[0].date()).days + 1) // 2  # so that the days before are in the ledger too
+    begins, ends = view.days
+    last = view.question.until or ends
+    half = ((last - begins).days + 1) // 2  # so that the days before are in the ledger too
     first = view.question.since or last - (max(1, min(COMPARED_DAYS, half)) - 1) * DAY
     to = parse_span(later, "to") if later else (first, last)
     if earlier:
@@ -265,7 +262,8 @@ def endpoints(view: View) -> Page:
         Kpi("global", "At global endpoints", "share", share(at_global, cost), "of the cost"),
     ]
     unknown = sum(row["premium_usd"] is None for row in made.rows)
-    notes = [f"the premium of {unknown} rows is unknown: they have no price"] if unknown else []
+    why = "they have no price, or their model has none at a global endpoint"
+    notes = [f"the premium of {unknown} rows is unknown: {why}"] if unknown else []
     return Page("Endpoints", {"endpoints": table}, kpis, made.heading, made.footer, notes)
 
 

@@ -24,7 +24,7 @@ from farthing.policy import PolicyError, undo, write
 from farthing.web._access import Access, OidcError, Who
 from farthing.web._books import ORDER, Books, Packed
 from farthing.web._live import Place, end_of, event, follow, rows_of
-from farthing.web._login import form
+from farthing.web._login import fault, form
 from farthing.web._page import PAGES
 from farthing.web._saving import chosen
 from farthing.web._static import Asset, Assets
@@ -104,14 +104,13 @@ class Web:
                 self._check_host(request)
                 found = await handler(request)
             except Refused as no:
-                found = _said(no.status, {"error": no.error, "mend": no.mend}, no.headers)
+                found = _fault(request, no.status, no.error, no.mend, no.headers)
             except (ValueError, LedgerError) as error:
-                found = _said(400, _in_two(str(error)))
+                found = _fault(request, 400, *_in_two(str(error)))
             except Exception:
                 log.exception("%s", request.url.path)
-                found = _said(
-                    500, {"error": "this page could not be made", "mend": "the server's own output says why"}
-                )
+                mend = "the server's own output says why"
+                found = _fault(request, 500, "this page could not be made", mend)
             for name, value in HEADERS.items():
                 found.headers.setdefault(name, value)
             found.headers.setdefault("cache-control", "no-store")
@@ -180,8 +179,9 @@ class Web:
         """One file for every page: the browser's part makes of it what the address says."""
         _known(request.path_params["name"])
         asset = self.assets.get("index.html")
-        if asset is None:
-            raise Refused(404, "the browser's part was not built", "run `make web`, or ask for /bill.json")
+        if asset is None or self.assets.get("vendor/echarts.js") is None:
+            mend = "run `make web`; until then ask for /bill.json, or `farthing bill`"
+            raise Refused(404, "the charts were not built", mend)
         return _asset(request, asset)
 
     async def page_json(self, request: Request, who: Who) -> Response:
@@ -365,7 +365,7 @@ class Web:
         try:
             done = await run_in_threadpool(change)
         except PolicyError as error:
-            raise Refused(409, *_in_two(str(error)).values()) from error
+            raise Refused(409, *_in_two(str(error))) from error
         self._note(request, who.name, f"{what} done", version=done["version"], written=done["written"])
         return _said(200, {"policy": str(self.books.policy), **done})
 
@@ -449,13 +449,22 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _in_two(text: str) -> dict[str, str]:
+def _in_two(text: str) -> tuple[str, str]:
     """What is wrong, and what to do about it: of a line that says both, or names a file and what is wrong there."""
     line = " ".join(text.split()).removeprefix("--")
     error, _, mend = line.rpartition(": ")
     if " " not in error:
-        return {"error": line, "mend": "mend it there, and load the page again"}
-    return {"error": error, "mend": mend}
+        return line, "mend it there, and load the page again"
+    return error, mend
+
+
+def _fault(
+    request: Request, status: int, error: str, mend: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """JSON; a page for who came with a browser, and not for what it loads."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return Response(fault(error, mend), status, dict(headers or {}), "text/html")
+    return _said(status, {"error": error, "mend": mend}, headers)
 
 
 def _said(status: int, said: Any, headers: Mapping[str, str] | None = None) -> Response:

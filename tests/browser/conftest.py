@@ -62,7 +62,7 @@ def open_page(tabs, address):
     faults = []
 
     def open_(path, theme="light", *, phone=False, at=address, **more):
-        size = {"width": 390, "height": 844} if phone else {"width": 1360, "height": 900}
+        size = {"width": 360, "height": 780} if phone else {"width": 1360, "height": 900}
         page = tabs(at, size, phone=phone, **more)
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         heard = {

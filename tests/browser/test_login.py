@@ -46,6 +46,10 @@ def test_there_and_back_by_the_company_s_provider(browser, folder, tmp_path, mon
             rows = page.locator("tbody tr th").all_inner_texts()
             assert "search-rag" in rows
             assert "support-chat" not in rows
+            page.goto("/savings")  # without the policy, which is of all teams
+            drawn(page)
+            assert page.locator("h1").inner_text() == "Savings"
+            assert page.locator("h2", has_text="Advice").count() == 1
             page.get_by_role("button", name="Log out").click()
             page.get_by_text("Logged out of everything").wait_for()
             page.goto("/bill")

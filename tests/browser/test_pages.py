@@ -23,6 +23,7 @@ AXE = ROOT / "tools" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 CHARTS = {"bill": 3, "explore": 1, "why": 1, "reconcile": 1, "savings": 1, "cache": 2, "endpoints": 1, "batch": 1,
           "budgets": 0, "prices": 2, "live": 1}  # fmt: skip
 READY_MS = 1_000
+PHONE = 360  # pixels
 
 
 def told(page, path):
@@ -87,16 +88,17 @@ def test_opened_boxes_are_accessible(open_page):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_a_phone(open_page, name):
+    """Nothing is cut, and nothing is pushed: no table, no chart, no box that opens."""
     page = open_page(f"/{name}", phone=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("nav a[aria-current]").wait_for()
-    if name == "live":
-        cost = page.locator("th[data-name=usd]").bounding_box()
-        assert cost["x"] + cost["width"] <= 390
-    for plot in page.locator(".plot svg").all():
-        box = plot.bounding_box()
+    page.evaluate("document.querySelectorAll('main details').forEach((one) => { one.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+    wide = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
+    assert page.locator(".scroll, .more form").evaluate_all(wide) == []
+    for place in page.locator(".plot svg, .box, .more form").all():
+        box = place.bounding_box()
         assert box["x"] >= 0
-        assert box["x"] + box["width"] <= 390
+        assert box["x"] + box["width"] <= PHONE
 
 
 @pytest.mark.bench
@@ -296,6 +298,7 @@ def test_what_cannot_be_is_said_in_words(browser, address):
     alert = page.get_by_role("alert")
     assert "tomorrow" in alert.inner_text()
     assert "{" not in alert.inner_text()
+    assert page.get_by_role("link", name="take away the filter tomorrow").count() == 1
     alert.get_by_role("link", name="Without filters").click()
     page.locator(".kpis").wait_for()
     page.context.close()
@@ -332,7 +335,7 @@ def test_a_ledger_without_calls_says_how_to_get_some(browser, tmp_path):
 def test_what_has_no_price_and_near_amounts_are_drawn_as_they_are(browser, tmp_path):
     """A model without a price flows nowhere; the marks of an axis that begins high differ."""
     dear = Facts("bedrock_log", "bedrock", "eu.anthropic.claude-sonnet-4-6", region="eu-west-1")
-    strange = dear._replace(model_id="anthropic.claude-from-tomorrow")
+    strange = dear._replace(model_id="anthropic.claude-\u202efrom-tomorrow")
     at = int(datetime(2026, 10, 5, tzinfo=UTC).timestamp()) * 1_000_000
     Ledger(tmp_path / "ledger").append(
         [
@@ -348,7 +351,10 @@ def test_what_has_no_price_and_near_amounts_are_drawn_as_they_are(browser, tmp_p
             page.locator(".card", has_text=title).locator(".plot svg text").all_text_contents()
             for title in ("How the bill was made", "Where the money went")
         )
+        everything = page.locator("body").inner_text() + "".join(page.locator("svg text").all_text_contents())
         page.close()
+    assert "\u202e" not in everything  # it would turn round what stands beside it
+    assert "claude-\ufffdfrom-tomorrow" in everything
     marks = [text for text in steps if text.endswith("K")]
     assert len(marks) == len(set(marks)) > 2
     assert "claude-sonnet-4-6" in flows
@@ -388,6 +394,39 @@ def test_a_keyboard_reaches_everything(open_page):
     page.wait_for_url("**where=team**")
     drawn(page)
     expect(page.locator("#filter-team")).to_be_focused()  # the place is kept
+    for name in ("support-chat", "doc-nightly"):  # passed by on the way down
+        page.keyboard.press("ArrowDown")
+        page.wait_for_url(f"**where=team%3D{name}")
+        drawn(page)
+    chip = page.get_by_role("link", name="take away the filter")
+    chip.focus()
+    page.keyboard.press("Enter")
+    expect(chip).to_have_count(0)
+    expect(page.locator("#main")).to_be_focused()  # what had the focus is gone
+
+
+def test_a_keyboard_filters_by_a_tag_and_keeps_its_place(open_page):
+    page = open_page("/explore?calls=2")
+    every = page.get_by_role("button", name="Show all")
+    every.press("Enter")
+    expect(every).to_have_count(0)
+    assert page.evaluate("document.activeElement.closest('.scroll') !== null")
+    page.locator("#calls-older").press("Enter")
+    page.wait_for_url("**after=**")
+    drawn(page)
+    expect(page.locator("#calls-older")).to_be_focused()
+    more = page.locator("summary", has_text="More")
+    more.press("Enter")
+    page.get_by_label("Only where").select_option(label="tag")
+    value = page.get_by_label("Value", exact=True)
+    value.fill("support-chat")
+    value.press("Enter")
+    assert "team=search" in value.evaluate("(field) => field.validationMessage")
+    value.fill("team=support-chat")
+    value.press("Enter")
+    page.wait_for_url("**where=tag%3Ateam%3Dsupport-chat")
+    drawn(page)
+    expect(more).to_be_focused()
 
 
 # --- live, apply, undo ----------------------------------------------------------------
@@ -425,6 +464,7 @@ def test_an_advice_is_applied_and_taken_back(open_page, folder):
     dialog.get_by_role("button", name="Apply").click()
     page.locator(".toast", has_text="Applied: version 1").wait_for()
     page.locator("tbody tr", has_text="in force").wait_for()
+    assert page.locator(".advice .badge", has_text="In force").count() == 1
     assert "2027-02-01" in policy.read_text(encoding="utf-8")
     page.get_by_role("button", name="Undo the last writing").click()
     page.locator(".toast", has_text="Taken back: version 2").wait_for()

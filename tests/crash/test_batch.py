@@ -93,7 +93,8 @@ class Lives:
                 time.sleep(0.02)
             slowly = SPEED / self.queue.clock.speed
             try:
-                code = child.wait(self.chance.uniform(0.05, 2.5) * slowly if self.kills < most else 3_600)
+                lives = self.chance.uniform(0.05, 0.5 if self.kills < most // 2 else 2.5) * slowly
+                code = child.wait(lives if self.kills < most else 3_600)
             except subprocess.TimeoutExpired:
                 child.send_signal(signal.SIGKILL)
                 child.wait()
@@ -109,8 +110,9 @@ class Lives:
     [pytest.param(5_000, 60, marks=pytest.mark.crash), (500, 5)],
 )
 def test_in_time_whole_and_paid_once(
-    tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch, count: int, kills: int
+    tmp_path: Path, moto: str, monkeypatch: pytest.MonkeyPatch, count: int, kills: int, record_property: Any
 ) -> None:
+    record_property("fault", "kill -9 of the batch runner")
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     chance, waves = random.Random(SEED), 4 if count > 1_000 else 2
@@ -131,6 +133,7 @@ def test_in_time_whole_and_paid_once(
                 time.sleep(0.05)
         lives.all_there.set()
         runner.join()
+        record_property("kills", lives.kills)
         assert queue.counts().keys() <= {"done"}, f"{queue.counts()} after {lives.kills} kills"
         ends = queue.ends()
         check(found, asked, ends, tmp_path, folder)

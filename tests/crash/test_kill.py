@@ -130,6 +130,13 @@ def world(tmp_path_factory) -> World:
     return World(tmp_path_factory.mktemp("crash"))
 
 
+@pytest.fixture
+def killed(record_property) -> None:
+    """For the table of `make torture`."""
+    record_property("fault", "kill -9 of imports, compactions, upgrades")
+    record_property("kills", 1)
+
+
 def crash(world: World, number: int) -> None:
     """One kill at a random moment after the work began, then all that must hold."""
     seed, task = SEED * 1000 + number, TASKS[number % len(TASKS)]
@@ -157,13 +164,13 @@ def crash(world: World, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_killed_at_a_random_moment(world, number):
+def test_killed_at_a_random_moment(world, number, killed):
     crash(world, number)
 
 
 @pytest.mark.crash
 @pytest.mark.parametrize("number", range(6, CRASHES))
-def test_killed_at_many_random_moments(world, number):
+def test_killed_at_many_random_moments(world, number, killed):
     crash(world, number)
 
 

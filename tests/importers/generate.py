@@ -1,11 +1,8 @@
-"""Writes the samples of this folder (`python tests/importers/generate.py`): made-up calls, in real shapes."""
+"""Samples of this folder, as `make golden` writes them: made-up calls, in real shapes."""
 
 import base64
-import gzip
 import json
-from pathlib import Path
 
-HERE = Path(__file__).parent
 TEXT = "PROMPT TEXT, which must not be kept"  # the tests look for it where it must not be
 AT = "2026-03-02T09:30:{:02d}Z"
 
@@ -490,14 +487,3 @@ def samples():
     for make in (session, versions, platforms, torn):
         yield f"claude_code.{make.__name__}.jsonl", lines(make())
     yield "data/4_output.json.gz", json.dumps(message(4, **usage(long=50))).encode()
-
-
-def main():
-    for name, content in samples():
-        path = HERE / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,6 @@
-"""Writes the samples of batch results and of gateways (`python tests/importers/generate_batch.py`): made-up calls."""
+"""Samples of batch results and of gateways: made-up calls."""
 
 import csv
-import gzip
 import io
 import json
 import runpy
@@ -443,12 +442,3 @@ def samples():
     yield "langfuse.scheduled.jsonl", lines(scheduled())
     yield "langfuse.traces.json", json.dumps(list(traces())).encode()
     yield "langfuse.broken.jsonl", b"\n".join(broken_observations()) + b"\n"
-
-
-def main():
-    for name, content in samples():
-        (HERE / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
-
-
-if __name__ == "__main__":
-    main()

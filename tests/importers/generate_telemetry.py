@@ -1,8 +1,7 @@
-"""Writes the samples of OpenTelemetry and of the outbox: made-up calls, in the shapes that collectors write."""
+"""Samples of OpenTelemetry and of the outbox: made-up calls, in the shapes that collectors write."""
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from farthing.outbox import (
@@ -18,7 +17,6 @@ from farthing.outbox import (
     prefix_hashes,
 )
 
-HERE = Path(__file__).parent
 TEXT = "PROMPT TEXT, which must not be kept"
 BEGIN = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 BOTOCORE = "opentelemetry.instrumentation.botocore.bedrock-runtime"
@@ -527,12 +525,3 @@ def samples():
         yield f"claude_code_events.{make.__name__}.jsonl", lines(make())
     yield "outbox.calls.jsonl", b"".join(outbox_calls())
     yield "outbox.faults.jsonl", b"".join(outbox_faults())
-
-
-def main():
-    for name, content in samples():
-        (HERE / name).write_bytes(content)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,7 @@
-"""Writes the samples of control totals (run `python tests/importers/generate_totals.py`): made-up, in real shapes."""
+"""Samples of control totals: made-up, in real shapes."""
 
 import json
-from pathlib import Path
 
-HERE = Path(__file__).parent
 DAYS = ("2026-02-26", "2026-02-27", "2026-02-28")
 SONNET, OPUS = "claude-sonnet-4-6", "claude-opus-4-6"
 
@@ -280,12 +278,3 @@ def samples():
     for make in (metric_data, short_labels, statistics, mistakes):
         yield f"cloudwatch.{make.__name__}.json", make()
     yield "cloudwatch.stream.jsonl", lines(stream())
-
-
-def main():
-    for name, content in samples():
-        (HERE / name).write_bytes(content)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Samples of what is no token: our own format, and searches in usage blocks. `make golden` writes what they come to."""
+"""Samples of what is no token: our own format, and searches in usage blocks."""
 
 import runpy
 from pathlib import Path
@@ -67,12 +67,3 @@ def samples():
         yield f"uses.{make.__name__}.jsonl", lines(make())
     yield "claude_code.searches.jsonl", lines(searches())
     yield "bedrock_batch.searches.jsonl", lines(results())
-
-
-def main():
-    for name, content in samples():
-        (HERE / name).write_bytes(content)
-
-
-if __name__ == "__main__":
-    main()

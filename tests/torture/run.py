@@ -12,42 +12,37 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-KILLED = {"test_kill": "kill -9 of imports, compactions, upgrades", "test_gateway": "kill -9 of the gateway",
-          "test_batch": "kill -9 of the batch runner"}  # fmt: skip
 OF_BATCH = 60  # as tests/crash/test_batch.py has it
 
 
 class Table:
-    """Counts what was made and what was found, of this process' tests or its workers'."""
+    """Counts what was made and what was found, of this process' tests or its workers'; each test says what it made."""
 
-    def __init__(self, crashes: int) -> None:
-        self.crashes = crashes
+    def __init__(self) -> None:
         self.times: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
         self.skipped: dict[str, str] = {}
+        self.kills = 0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        said = dict(report.user_properties)
-        module = report.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
-        fault = str(said.get("fault") or KILLED.get(module) or report.nodeid)
+        said = {name: str(value) for name, value in report.user_properties}
+        name = report.nodeid.rpartition("::")[2].partition("[")[0]
+        fault = said.get("fault") or name.removeprefix("test_").replace("_", " ")
         if report.skipped:
-            self.skipped[fault] = str(report.longrepr).rpartition("Skipped: ")[2][:60]
+            self.skipped[fault] = "skipped: " + str(report.longrepr).rpartition("Skipped: ")[2][:60]
         if report.when == "call":
-            self.times[fault] += int(str(said.get("times") or self._kills(module, report.nodeid)))
-        self.found[fault] += report.failed
-
-    def _kills(self, module: str, name: str) -> int:
-        many = {"test_gateway": self.crashes // 2, "test_batch": OF_BATCH}.get(module, 1)
-        few = {"test_gateway": 3, "test_batch": 5}.get(module, 1)
-        return few if f"[{few}-" in name or name.endswith((f"-{few}]", f"-{few}-5]")) else many
+            self.kills += int(said.get("kills", "0"))
+            self.times[fault] += int(said.get("times") or said.get("kills") or not report.skipped)
+        if report.failed:
+            self.found[fault] += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         tell = terminalreporter.write_line
         tell("")
-        tell(f"{'fault':58} {'times':>6} {'found':>6}")
-        for fault in self.times | self.found:
-            tell(f"{fault:58} {self.times[fault]:6} {self.found[fault]:6}  {self.skipped.get(fault, '')}")
-        tell(f"{'in all':58} {self.times.total():6} {self.found.total():6}")
+        tell(f"{'fault':70} {'made':>6} {'wrong after it':>15}")
+        for fault in sorted({*self.times, *self.found, *self.skipped}):
+            tell(f"{fault:70} {self.times[fault]:6,} {self.found[fault]:15,}  {self.skipped.get(fault, '')}")
+        tell(f"{f'in all, {self.kills:,} of them kills':70} {self.times.total():6,} {self.found.total():15,}")
 
 
 def main(argv: list[str]) -> int:
@@ -65,7 +60,7 @@ def main(argv: list[str]) -> int:
         "-p",
         "no:cacheprovider",
     ]
-    return int(pytest.main([*asked, *argv], plugins=[Table(crashes)]))
+    return int(pytest.main([*asked, *argv], plugins=[Table()]))
 
 
 if __name__ == "__main__":

@@ -19,68 +19,15 @@ import pytest
 
 from farthing import aws
 from farthing.api import import_paths
-from farthing.importers import _reading
 from farthing.ledger import Ledger, LedgerError, verify
 from farthing.outbox import Result, decode
-from tests.crash.test_kill import totals, write_logs
+from tests.crash.test_kill import totals
 from tests.crash.work import NOW
 from tests.torture import work
+from tests.torture.good import SEED, TIMES, Good
 from tests.torture.half_s3 import going_wrong
 
 WORK = Path(__file__).with_name("work.py")
-SEED = int(os.environ.get("TORTURE_SEED", "1"))
-TIMES = int(os.environ.get("TORTURE", "0"))
-
-
-class Good:
-    """Logs, a ledger that read some of them, and what all of them come to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.logs, self.base = folder, folder / "logs", folder / "base"
-        write_logs(self.logs)
-        self.paths = sorted(self.logs.iterdir())
-        import_paths(Ledger(self.base), self.paths[:6], now=NOW, workers=0)
-        whole = folder / "whole"
-        import_paths(Ledger(whole), self.paths, now=NOW, workers=0)
-        self.expected = totals(whole)
-
-    def copied(self, name: str) -> Path:
-        folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.base, folder)
-        return folder
-
-    def holds(self, ledger: Path | str, *, now: Any = NOW) -> None:
-        """Whole as it stands, and after another import as if nothing had happened."""
-        assert verify(Ledger(ledger)) == []
-        done = import_paths(Ledger(ledger), self.paths, now=now, workers=0)
-        assert done.read == done.imported + done.superseded + done.duplicates + done.rejected
-        assert totals(ledger) == self.expected  # type: ignore[arg-type]
-        assert verify(Ledger(ledger)) == []
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Good]:
-    before = _reading.BATCH_RECORDS, _reading.TASK_FILES
-    _reading.BATCH_RECORDS, _reading.TASK_FILES = 40, 1  # many commits
-    yield Good(tmp_path_factory.mktemp("torture"))
-    _reading.BATCH_RECORDS, _reading.TASK_FILES = before
-
-
-@pytest.fixture
-def again(request: pytest.FixtureRequest, record_property: Any) -> Callable[[int], Iterator[random.Random]]:
-    """again(few): a seeded chance for each time; what it told is in the table at the end of `make torture`."""
-
-    def each(few: int) -> Iterator[random.Random]:
-        times = TIMES or few
-        record_property("fault", request.node.name.removeprefix("test_").replace("_", " "))
-        record_property("times", times)
-        for number in range(times):
-            seed = f"{SEED} {request.node.name} {number}"
-            print(f"seed {seed!r}")
-            yield random.Random(seed)
-
-    return each
 
 
 # --- the disk ------------------------------------------------------------------------------------------------------
@@ -148,27 +95,54 @@ def test_a_disk_that_may_not_be_written(good: Good, disk: Any, tmp_path: Path, a
         good.holds(ledger)
 
 
-def starved(kind: str, good: Good, ledger: Path, bound: int) -> int:
-    argv = [sys.executable, str(WORK), kind, str(ledger), str(good.logs), str(bound)]
-    return subprocess.run(argv, capture_output=True, timeout=120, check=False).returncode
+def told(argv: list[str]) -> tuple[int, str]:
+    """How a command ended: done, or refused in one line."""
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    if done.returncode == 2:
+        assert done.stderr.startswith("farthing: ")
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.returncode, done.stderr
+
+
+def starved(kind: str, good: Good, ledger: Path, bound: int, command: str = "import") -> int:
+    before = ledger.with_name(f"{ledger.name}-before")
+    shutil.rmtree(before, ignore_errors=True)
+    shutil.copytree(good.base, before)
+    logs = [str(good.logs)] if command == "import" else []
+    return told([str(WORK), kind, str(bound), str(ledger), *command.split(), *logs])[0]
 
 
 def test_files_that_may_not_grow(good: Good, again: Any) -> None:
-    ends = set()
-    for chance in again(2):
+    ends: list[int] = []
+    for chance in again(1):
         ledger = good.copied("bounded")
-        ends.add(starved("files", good, ledger, chance.randrange(50, 4_000)))
+        ends.append(starved("files", good, ledger, chance.randrange(50, 150_000 if ends else 90_000)))
         good.holds(ledger)
-    assert ends != {0}, "no import was refused a byte"
+    assert 2 in ends, "no import was refused a byte"
 
 
 def test_no_memory_left(good: Good, again: Any) -> None:
-    ends = set()
-    for chance in again(2):
+    ends: list[int] = []
+    for chance in again(1):
         ledger = good.copied("hungry")
-        ends.add(starved("memory", good, ledger, chance.randrange(1, 60) << 20))
+        command = chance.choice(("import", "bill", "by model,day", "ledger verify")) if ends else "import"
+        ends.append(starved("memory", good, ledger, chance.randrange(1, 20 if ends else 2) << 20, command))
         good.holds(ledger)
-    assert ends != {0}, "every import had all the memory it wanted"
+    assert 2 in ends, "every command had all the memory it wanted"
+
+
+def test_less_memory_than_libraries_begin_with(good: Good, again: Any) -> None:
+    """They abort, crash or hang, and say nothing of use: so none is begun."""
+    limit = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_AS, (n, n)); "
+    limit += "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    for chance in again(1):
+        ledger, most = good.copied("small"), chance.randrange(250 << 20, 1 << 30)
+        argv = ["-m", "farthing", "import", str(good.logs), "--ledger", str(ledger)]
+        code, line = told(["-c", limit, str(most), *argv])
+        assert code == 2
+        assert "MB of memory are allowed here: `ulimit -v" in line
+        good.holds(ledger)
 
 
 # --- torn files ----------------------------------------------------------------------------------------------------
@@ -235,8 +209,9 @@ def test_clock_steps(good: Good, again: Any) -> None:
 # --- budgets -------------------------------------------------------------------------------------------------------
 
 
-def test_budgets_of_a_gateway_that_is_killed(tmp_path: Path, again: Any) -> None:
+def test_budgets_of_a_gateway_that_is_killed(tmp_path: Path, again: Any, record_property: Any) -> None:
     """Spent and held are what the outbox says: at once within a call, and exactly when results were posted again."""
+    record_property("kills", TIMES or 3)
     for chance in again(3):
         folder = tmp_path / f"{chance.random()}"
         folder.mkdir()

@@ -1,11 +1,12 @@
-"""What torture kills or starves: calls of a gateway against budgets, or an import with a bound on memory or files.
+"""What torture kills or starves: calls of a gateway against budgets, or a command with a bound on memory or files.
 
-python work.py budget|import|memory|files FOLDER [LOGS] BOUND
+python work.py budget FOLDER, or memory|files BOUND LEDGER COMMAND ...
 """
 
 import os
 import resource
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -47,31 +48,30 @@ def calls(folder: Path) -> None:
         budgets.post(name, COST, at_us)
 
 
-def bounded(kind: str, ledger: str, logs: str, bound: int) -> None:
-    """An import that finds no more memory, or cannot make a file longer than so many bytes."""
-    from farthing.api import import_paths
+def bounded(kind: str, bound: int, ledger: str, argv: list[str]) -> None:
+    """A command that finds no more memory than so many bytes beside what it begins with, or makes no longer file.
+
+    All that it does is done once before, on another ledger: libraries and their threads are there already, as they
+    are in every process that may begin at all (farthing/ledger/_limits.py).
+    """
+    from farthing.cli import main
     from farthing.importers import _reading
-    from farthing.ledger import Ledger
+    from farthing.ledger import _limits
 
     _reading.BATCH_RECORDS, _reading.TASK_FILES = 40, 1
-    ready = Ledger(ledger)
-    ready.rows()
-    which = resource.RLIMIT_FSIZE if kind == "files" else resource.RLIMIT_AS
-    used = (
-        0
-        if kind == "files"
-        else int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    )
-    resource.setrlimit(which, (used + bound, resource.getrlimit(which)[1]))
-    print("ready", flush=True)
-    done = import_paths(
-        ready, sorted(Path(logs).iterdir()), now=datetime(2026, 11, 22, tzinfo=UTC), workers=0
-    )
-    sys.exit(bool(done.errors))
+    with suppress(SystemExit):
+        main([*argv, "--ledger", f"{ledger}-before"])
+    if kind == "files":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (bound, resource.RLIM_INFINITY))
+    else:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _limits.BASE_BYTES, _limits.CORE_BYTES = used, bound // (os.cpu_count() or 1)
+        resource.setrlimit(resource.RLIMIT_AS, (used + bound, resource.RLIM_INFINITY))
+    main([*argv, "--ledger", ledger])
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "budget":
         calls(Path(sys.argv[2]))
     else:
-        bounded(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        bounded(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])

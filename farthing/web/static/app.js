@@ -2,7 +2,7 @@
 // The way from a link to a page: fetch its JSON, draw it, and go on from there.
 
 import { clear, redraw } from "./charts.js";
-import { h, say as tell } from "./dom.js";
+import { h, say as tell, straight } from "./dom.js";
 import { chips, filters } from "./filters.js";
 import { PAGES } from "./pages.js";
 import { context, errorCard, foot, kpis, loading, missingCard, trust } from "./parts.js";
@@ -35,7 +35,7 @@ async function load(name = here()) {
   const mine = (asking = new AbortController());
   asked = location.pathname + location.search;
   const another = name !== shown;
-  const focused = another ? "" : (document.activeElement?.id ?? "");
+  const focused = another ? "" : (document.activeElement?.closest("[id]")?.id ?? "");
   const opened = another ? [] : [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
   main.setAttribute("aria-busy", "true");
   mark(name);
@@ -46,30 +46,55 @@ async function load(name = here()) {
   }, GHOST_MS);
   try {
     const [answer, who] = await Promise.all([
-      fetch(`/${name}.json${location.search}`, { signal: mine.signal }),
+      fetch(`/${name}.json${location.search}`, { signal: mine.signal }).catch(() => null),
       session,
     ]);
-    if (answer.status === 401)
+    if (answer?.status === 401)
       return location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
-    const page = await answer
-      .json()
-      .catch(() => ({ error: `the server answered ${answer.status}`, mend: "look at what it printed" }));
+    const page = answer ? await said(answer) : GONE;
     if (mine.signal.aborted) return undefined;
     clearTimeout(waiting);
     end();
-    if (answer.ok) draw(name, page, who);
-    else replace(errorCard(page.error, page.mend, () => load(name)));
+    if (answer?.ok) draw(name, page, who);
+    else failed(name, page);
     settle(name, another, focused, opened);
     if (page.fresh === false) again = setTimeout(() => load(name), AGAIN_MS);
   } catch (error) {
     clearTimeout(waiting);
     if (mine.signal.aborted) return undefined;
     end();
-    replace(errorCard("the server does not answer", "is `farthing web` still running?", () => load(name)));
+    failed(name, { error: "this page could not be drawn", mend: "the JSON of it is there all the same" });
     settle(name, another, focused, opened);
-    if (!(error instanceof TypeError)) throw error; // a fault of ours belongs in the console
+    throw error; // a fault of ours belongs in the console
   }
   return undefined;
+}
+
+const GONE = { error: "the server does not answer", mend: "is `farthing web` still running?" };
+
+/** What an answer says, with the marks of direction that names may have told as such. @param {Response} answer */
+async function said(answer) {
+  try {
+    const page = JSON.parse(await answer.text());
+    for (const table of Object.values(page.tables ?? {})) table.rows.forEach(straighten);
+    return page;
+  } catch {
+    return { error: `the server answered ${answer.status}`, mend: "look at what it printed" };
+  }
+}
+
+/** The texts of a row, of which charts are drawn; links and what is sent back stay. @param {any} row */
+function straighten(row) {
+  for (const [key, value] of Object.entries(row))
+    if (typeof value === "string" && key !== "name" && !key.startsWith("_")) row[key] = straight(value);
+}
+
+/** With the filters in force, so that the one at fault can be taken away. @param {string} name @param {any} page */
+function failed(name, page) {
+  replace(
+    chips(),
+    errorCard(page.error, page.mend, () => load(name)),
+  );
 }
 
 /** What was followed and drawn before is let go; to be done before the next is drawn. */
@@ -124,7 +149,13 @@ function settle(
   if (another && shown) {
     scrollTo(0, 0);
     main.querySelector("h1")?.focus();
-  } else if (focused) document.getElementById(focused)?.focus();
+  } else if (focused) {
+    const at = document.getElementById(focused) ?? main;
+    const folded = at.closest("details:not([open])"); // what was filled in is sent, and its box is closed
+    const to = /** @type {HTMLElement} */ (folded?.querySelector("summary") ?? at);
+    to.focus({ preventScroll: true });
+    if (document.activeElement !== to) main.focus({ preventScroll: true }); // a button that was pressed may rest now
+  }
   if (shown) tell(`${document.title.split(" · ")[0]} is shown`);
   shown = name;
   performance.mark("farthing:shown");

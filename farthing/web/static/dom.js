@@ -18,6 +18,7 @@ export function h(tag, props = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (name === "style")
       for (const [key, text] of Object.entries(value)) made.style.setProperty(key, String(text));
+    else if (name === "title" || name === "aria-label") made.setAttribute(name, straight(String(value)));
     else made.setAttribute(name, value === true ? "" : String(value));
   }
   made.append(
@@ -31,7 +32,17 @@ export function h(tag, props = {}, ...children) {
 
 /** @param {any} child */
 function asNode(child) {
-  return child instanceof Node ? child : document.createTextNode(String(child));
+  return child instanceof Node ? child : document.createTextNode(straight(String(child)));
+}
+
+const DIRECTIONS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/**
+ * Marks of direction, with which a name of somebody's would turn round what stands beside it, are seen as what they are.
+ * @param {string} text
+ */
+export function straight(text) {
+  return text.replace(DIRECTIONS, "\ufffd");
 }
 
 /**

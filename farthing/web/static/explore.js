@@ -113,7 +113,7 @@ export function explore(page) {
       {},
       h(
         "a",
-        { class: "button", href: link({ calls: single ? null : CALLS, after: null }) },
+        { class: "button", id: "calls-shown", href: link({ calls: single ? null : CALLS, after: null }) },
         single ? "Hide single calls" : "Show single calls",
       ),
     ),
@@ -123,6 +123,7 @@ export function explore(page) {
         limit: 500,
         hide: ["part"],
         cut: ["id", "principal", "session", "project", "card"],
+        minor: ["endpoint", "id", "principal", "session", "project", "region", "status"],
         under: "Newest first; no text of prompts or answers is kept",
       })
     : null;
@@ -131,9 +132,11 @@ export function explore(page) {
       h(
         "p",
         { class: "pages" },
-        query().get("after") ? h("a", { class: "button", href: link({ after: null }) }, "Newest") : null,
+        query().get("after")
+          ? h("a", { class: "button", id: "calls-newest", href: link({ after: null }) }, "Newest")
+          : null,
         page.next
-          ? h("a", { class: "button", href: page.next }, "Older calls")
+          ? h("a", { class: "button", id: "calls-older", href: page.next }, "Older calls")
           : h("span", { class: "dim" }, "These are the oldest."),
       ),
     );

@@ -7,6 +7,7 @@ import { go, held, holding, link, query } from "./state.js";
 
 const DAY = 86_400_000;
 const FIRST = ["team", "model", "endpoint"];
+const TAG = "tag:";
 const KEYS = [
   "account",
   "principal",
@@ -38,6 +39,16 @@ export function labelled(id, title, control) {
   return h("div", { class: "filter" }, h("label", { for: id }, title), control);
 }
 
+const PASSING_MS = 1_000;
+let last = { id: "", at: -Infinity };
+
+/** Whether arrows go on through a list: values passed by are no steps to go back to. @param {string} id */
+function passing(id) {
+  const before = last;
+  last = { id, at: performance.now() };
+  return before.id === id && last.at - before.at < PASSING_MS;
+}
+
 /**
  * A select whose values are links.
  * @param {string} id @param {string} title @param {[string, string][]} options texts and links @param {string} now
@@ -50,7 +61,7 @@ export function leading(id, title, options, now) {
       "select",
       {
         id,
-        onchange: (/** @type {any} */ event) => go(event.target.value),
+        onchange: (/** @type {any} */ event) => go(event.target.value, passing(id)),
       },
       ...options.map(([text, href]) => h("option", { value: href, selected: text === now }, text)),
     ),
@@ -130,7 +141,7 @@ function more(page) {
     "select",
     { id: "more-key" },
     ...KEYS.map((name) => h("option", {}, name)),
-    h("option", { value: "tag:" }, "tag"),
+    h("option", { value: TAG }, "tag"),
   );
   const how = h(
     "select",
@@ -143,6 +154,10 @@ function more(page) {
     autocomplete: "off",
     placeholder: "value, or pattern*",
     spellcheck: "false",
+    oninput: (/** @type {any} */ event) => event.target.setCustomValidity(""),
+  });
+  key.addEventListener("change", () => {
+    value.setAttribute("placeholder", read(key) === TAG ? "name=value" : "value, or pattern*");
   });
   const since = h("input", { id: "more-since", type: "date", value: asked.get("since") ?? "" });
   const until = h("input", { id: "more-until", type: "date", value: asked.get("until") ?? "" });
@@ -170,7 +185,14 @@ function more(page) {
   const apply = (/** @type {Event} */ event) => {
     event.preventDefault();
     const where = query().getAll("where");
-    if (read(value)) where.push(`${read(key)}${read(how)}${read(value)}`);
+    const [name, named] = read(key) === TAG ? parted(read(value)) : [read(key), read(value)];
+    if (read(value) && !name) {
+      const field = /** @type {HTMLInputElement} */ (value);
+      field.setCustomValidity("Write the tag's name and its value, as in team=search");
+      field.reportValidity();
+      return;
+    }
+    if (read(value)) where.push(`${name}${read(how)}${named}`);
     const days = { since: read(since) || null, until: read(until) || null, tz: read(tz) || null };
     go(link({ ...days, currency: read(currency).toUpperCase() || null, where, after: null }));
   };
@@ -180,7 +202,7 @@ function more(page) {
     h("summary", {}, "More"),
     h(
       "form",
-      { onsubmit: apply },
+      { id: "more-form", onsubmit: apply },
       h("div", { class: "pair" }, labelled("more-since", "From day", since), labelled("more-until", "to day", until)),
       h(
         "div",
@@ -200,6 +222,12 @@ function more(page) {
     ),
   );
   return box;
+}
+
+/** The key and the value of a tag written `name=value`; the key is "" if it is not. @param {string} text */
+function parted(text) {
+  const [, name, value] = /^([^=]+)=(.*)$/.exec(text) ?? ["", "", ""];
+  return [name && `${TAG}${name.trim()}`, value.trim()];
 }
 
 /** The filters in force, each with its way out. */

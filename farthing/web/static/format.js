@@ -44,7 +44,8 @@ export function moneyShort(amount, currency = "USD") {
   const size = Math.abs(amount);
   const parts = size >= 0.1 && size < 1000 && !Number.isInteger(size);
   const tiny = size !== 0 && size < 0.1;
-  const digits = parts ? size.toFixed(2) : tiny ? String(Number(size.toPrecision(2))) : TICK.format(size);
+  const cents = Math.abs(size * 100 - Math.round(size * 100)) < 1e-6;
+  const digits = parts ? size.toFixed(cents ? 2 : 3) : tiny ? String(Number(size.toPrecision(2))) : TICK.format(size);
   return `${amount < 0 ? MINUS : ""}${unit(currency)}${digits}`;
 }
 

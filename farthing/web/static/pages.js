@@ -43,6 +43,8 @@ const STEP_NAMES = {
   total: "Bill",
 };
 
+const HISTORY = { minor: ["platform", "endpoint", "meter"] };
+
 /** @type {Record<string, Spec>} */
 export const PAGES = {
   bill: {
@@ -99,7 +101,7 @@ export const PAGES = {
       }),
       tableCard(page, "models", {
         bar: "billed_usd",
-        minor: ["ours", "billed"],
+        minor: ["endpoint", "ours", "billed", "price_usd"],
         under: "Tokens and dollars of both sides; the difference parted into quantity and price",
       }),
       half(tableCard(page, "meters", { hide: ["ours", "billed"], minor: ["price_usd"] })),
@@ -123,6 +125,7 @@ export const PAGES = {
       tableCard(page, "bound", {
         bar: "usd",
         fold: ["notes"],
+        minor: ["calls", "replayed_usd", "traced", "notes"],
         under: "No caching of these calls costs less than the bound",
       }),
       tableCard(page, "broken", { under: "Calls that found less in the cache than the call before had left there" }),
@@ -135,7 +138,7 @@ export const PAGES = {
         title: "Cost by model and endpoint",
         under: "The premium is what a global endpoint would not have cost",
         open: true,
-        how: { bar: "usd", limit: 30 },
+        how: { bar: "usd", limit: 30, minor: ["routing", "calls"] },
       }),
     ],
   },
@@ -146,7 +149,7 @@ export const PAGES = {
         title: "Most to be saved by batches",
         under: "At most: if every call of it could wait",
         open: true,
-        how: { bar: "saved_usd", limit: 30 },
+        how: { bar: "saved_usd", limit: 30, minor: ["calls", "batch_usd"] },
       }),
     ],
   },
@@ -176,7 +179,7 @@ export const PAGES = {
             y: "usd_per_million",
             today: page.generated_at,
           }),
-          { title: "Input, $ per million tokens", under: "At the endpoint with the lowest rate" },
+          { title: "Input, $ per million tokens", under: "At the endpoint with the lowest rate", how: HISTORY },
         ),
       ),
       half(
@@ -189,7 +192,7 @@ export const PAGES = {
             y: "usd_per_million",
             today: page.generated_at,
           }),
-          { title: "Output, $ per million tokens", under: "At the endpoint with the lowest rate" },
+          { title: "Output, $ per million tokens", under: "At the endpoint with the lowest rate", how: HISTORY },
         ),
       ),
       tableCard(page, "ahead", { under: "Of models in use", minor: ["calls", "usd"] }),

@@ -156,8 +156,9 @@ export function context(page) {
   const asked = page.question ?? {};
   const since = asked.since ?? page.span?.since;
   const until = asked.until ?? page.span?.until;
+  const days = since === until ? say.day(since) : `${say.day(since)} – ${say.day(until)}`;
   const parts = [
-    page.page === "live" ? "now" : since && until ? `${say.day(since)} – ${say.day(until)}` : null,
+    page.page === "live" ? "now" : since && until ? days : null,
     page.tz ?? "UTC",
     page.currency ?? "USD",
     page.heading,

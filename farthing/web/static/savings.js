@@ -6,6 +6,7 @@ import { coded, h, say as tell } from "./dom.js";
 import { labelled } from "./filters.js";
 import * as say from "./format.js";
 import { card, chartCard, tableCard } from "./parts.js";
+import { capital } from "./table.js";
 
 const LEVERS = {
   model: "Model",
@@ -31,8 +32,8 @@ export function savings(page, who) {
     ),
     half(page.tables.rules ? tableCard(page, "rules", { hide: ["note"], minor: ["says"] }) : null),
     adviceCard(page, who),
-    half(policyCard(page, who)),
-    half(versionsCard(page, who)),
+    half(page.tables.policy ? policyCard(page, who) : null), // the policy is of all teams
+    half(page.tables.versions ? versionsCard(page, who) : null),
   ];
 }
 
@@ -49,7 +50,7 @@ function adviceCard(page, who) {
   const rows = page.tables.advice.rows;
   const ready = rows.filter((/** @type {any} */ row) => row.counts);
   const wanting = rows.filter((/** @type {any} */ row) => !row.counts);
-  const button = h("button", { type: "button", class: "main", disabled: true }, "Apply");
+  const button = h("button", { type: "button", class: "main", id: "advice-apply", disabled: true }, "Apply");
   const chosen = () =>
     [...document.querySelectorAll("input[name=advice]:checked")].map(
       (box) => /** @type {HTMLInputElement} */ (box).value,
@@ -63,8 +64,14 @@ function adviceCard(page, who) {
     button.textContent = names.length ? `Apply ${names.length}, about ${say.money(worth)} in these days` : "Apply";
   };
   button.addEventListener("click", () => confirm(page, who, chosen()));
+  /** @type {Map<string, string>} */
+  const held = new Map(
+    (page.tables.policy?.rows ?? [])
+      .filter((/** @type {any} */ row) => /^(in|begins) /.test(row.now))
+      .map((/** @type {any} */ row) => [row.name, row.now]),
+  );
   const listed = (/** @type {any[]} */ some) =>
-    h("ul", { class: "advice" }, ...some.map((row) => advice(row, who, sum)));
+    h("ul", { class: "advice" }, ...some.map((row) => advice(row, who, held.get(row.name) ?? "", sum)));
   return card(
     page.tables.advice.title,
     rows.length ? "What owners allow and evidence shows can be applied here; the rest says what is missing" : null,
@@ -92,7 +99,14 @@ function folded(rows, listed) {
       { class: "under" },
       h(
         "button",
-        { type: "button", class: "quiet", onclick: () => place.replaceChildren(listed(rows)) },
+        {
+          type: "button",
+          class: "quiet",
+          onclick: () => {
+            place.replaceChildren(listed(rows));
+            /** @type {HTMLElement | null} */ (place.querySelectorAll("li a")[FIRST])?.focus();
+          },
+        },
         `Show all ${rows.length}`,
       ),
     ),
@@ -100,10 +114,10 @@ function folded(rows, listed) {
   return place;
 }
 
-/** @param {any} row @param {any} who @param {() => void} changed */
-function advice(row, who, changed) {
+/** @param {any} row @param {any} who @param {string} now what the policy does with it @param {() => void} changed */
+function advice(row, who, now, changed) {
   const box =
-    row.counts && who.may_apply
+    row.counts && who.may_apply && !now
       ? h("input", { type: "checkbox", name: "advice", value: row.name, onchange: changed })
       : null;
   const title = h("b", {}, sentence(row.says));
@@ -117,6 +131,7 @@ function advice(row, who, changed) {
       h(
         "p",
         { class: "dim" },
+        now ? h("span", { class: "badge" }, capital(now)) : null,
         h("span", { class: "badge" }, /** @type {any} */ (LEVERS)[row.lever] ?? row.lever),
         h("a", { href: row._rows ?? page_rows(row) }, row.workload),
         ` on ${row.model}`,

@@ -41,7 +41,7 @@ export function held(key) {
   const found = query()
     .getAll("where")
     .filter((text) => text.startsWith(`${key}=`));
-  return found.length === 1 ? found[0].slice(key.length + 1).replace(/\[([*?])\]/g, "$1") : "";
+  return found.length === 1 ? found[0].slice(key.length + 1).replace(/\[([*?,])\]/g, "$1") : "";
 }
 
 /** The list of `where` with one key set, or free for "". @param {string} key @param {string} value */
@@ -49,12 +49,16 @@ export function holding(key, value) {
   const rest = query()
     .getAll("where")
     .filter((text) => !text.startsWith(`${key}=`));
-  return value ? [...rest, `${key}=${value.replace(/[*?]/g, "[$&]").replaceAll(",", "?")}`] : rest;
+  return value ? [...rest, `${key}=${value.replace(/[*?,]/g, "[$&]")}`] : rest;
 }
 
-/** Go to a link of ours without loading the shell again; app.js listens. @param {string} href */
-export function go(href) {
+/**
+ * Go to a link of ours without loading the shell again; app.js listens. `onwards`: in the place of where we are.
+ * @param {string} href @param {boolean} [onwards]
+ */
+export function go(href, onwards = false) {
   if (href === location.pathname + location.search) return;
-  history.pushState(null, "", href);
+  if (onwards) history.replaceState(null, "", href);
+  else history.pushState(null, "", href);
   dispatchEvent(new CustomEvent("farthing:go"));
 }

@@ -83,9 +83,12 @@ export function dataTable(name, table, page, how = {}) {
           type: "button",
           class: "quiet",
           onclick: (/** @type {Event} */ event) => {
+            const shown = body.children.length;
             held.all = true;
             fill();
             /** @type {HTMLElement} */ (event.target).remove();
+            const next = /** @type {HTMLElement | undefined} */ (body.children[shown]?.querySelector("a, summary"));
+            (next ?? /** @type {HTMLElement} */ (body.closest(".scroll"))).focus({ preventScroll: !next });
           },
         },
         `Show all ${say.whole(table.rows.length)}`,
@@ -171,7 +174,7 @@ function bodyRow(row, columns, page, how, most, isTotal = false) {
       if (!isTotal && row[column.name] && how.fold?.includes(column.name))
         return h(
           "td",
-          {},
+          { class: classes(column, how.minor ?? []) },
           h(
             "details",
             { class: "folded" },
@@ -203,7 +206,7 @@ function bodyRow(row, columns, page, how, most, isTotal = false) {
 
 /** @param {number} value @param {number} most */
 function barOf(value, most) {
-  const long = Number.isNaN(value) || !most ? null : Math.min(1, Math.abs(value) / most);
+  const long = !value || !most ? null : Math.min(1, Math.abs(value) / most); // nothing, and nothing known, have no bar
   return h(
     "i",
     { class: "bar", "aria-hidden": "true" },

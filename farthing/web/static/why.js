@@ -52,7 +52,7 @@ function other(page) {
     h("summary", {}, "Other days"),
     h(
       "form",
-      { onsubmit: apply },
+      { id: "why-form", onsubmit: apply },
       h("div", { class: "pair" }, field("why-a", "Earlier: first day", a), field("why-b", "last day", b)),
       h("div", { class: "pair" }, field("why-c", "Later: first day", c), field("why-d", "last day", d)),
       h("p", {}, h("button", { class: "main", type: "submit" }, "Compare")),
