@@ -18,7 +18,7 @@ INSTALL := $(BIN)/uv pip install --quiet --no-build-isolation --python
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url $(UPGRADE)
 
-.PHONY: help setup setup-run web demo dashboard test check bench docs docs-long site lock golden spark scale fuzz crash torture atheris mutate focus soak clean dist sbom audit
+.PHONY: help setup setup-run web demo dashboard test check bench bench-compare docs docs-long site lock golden spark scale fuzz crash torture atheris mutate focus soak clean dist sbom audit
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ focus: .venv/.dev  ## the official FOCUS validator on an export (Python 3.12; 51
 
 bench: .venv/.dev .venv-bench/.done  ## measure, with the rivals in .venv-bench
 	$(BIN)/python bench/run.py
+
+bench-compare: .venv/.dev  ## what became slower since a commit: BASE=COMMIT (instructions too, with valgrind)
+	$(BIN)/python bench/compare.py $(BASE)
 
 soak: .venv/.dev  ## the gateway under load for 20 minutes (MINUTES=, RATE= calls a second)
 	$(BIN)/python bench/soak.py $(or $(MINUTES),20) $(or $(RATE),40)

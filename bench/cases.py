@@ -124,7 +124,8 @@ def rate_record(sizes: Sizes) -> Result:
     """One record at a time, in one process: from an Anthropic usage block to exact picodollars.
 
     The rivals' usage objects are made beforehand, so only their pricing is timed. The floor is rates in a
-    dict and five multiplications.
+    dict and five multiplications: no id is resolved there, no date or prompt size looked at, no count checked, and no
+    line says why, which is most of what a call of `rate` does.
     """
     own: dict[str, Callable[[], Any]] = {
         "farthing": lambda: work("rate", str(sizes.seconds)),

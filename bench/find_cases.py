@@ -17,7 +17,8 @@ def cache_bound(sizes: Sizes) -> Result:
     """The least that caching could cost, over 90 million rows of a log of prompt blocks in Parquet, on DuckDB.
 
     The rival is gaps and islands in hand-written SQL, as a textbook has them. The floor reads the columns and
-    adds them up. Blocks of growing conversations are sent together; in the second log no two blocks are.
+    adds them up. Blocks of growing conversations are sent together; in the second log no two blocks are. What is
+    between the two is bringing each block's accesses together, in order of time: DuckDB's sort.
     """
     folder, told = made("blocks", sizes.blocks)
     runners: dict[str, Callable[[], Any]] = {

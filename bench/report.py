@@ -123,6 +123,8 @@ Written by `python bench/run.py --docs` from `bench/results.json`; nothing here 
   it takes the better part of an hour.
 - `python bench/run.py --only NAME` measures one (may be repeated); `--quick` tries all of them on little data, in
   under two minutes, and leaves the results alone.
+- `make bench-compare BASE=COMMIT` tells what became slower since: the results on record then and now, and, by valgrind,
+  the instructions of small work of fixed sizes with the code of both, which hardly vary.
 
 How it is measured: rivals, floor and farthing take turns, round by round, in processes of their own, with files in the
 page cache; each figure is the median of its rounds. A run during which something else used more than a twentieth of

@@ -16,9 +16,10 @@ from tools.autopilot import TTL, play
 def test_sessions_of_coding_agents(shared):
     trace = sessions(shared / "data" / SESSIONS)
     least = figures(trace)
-    placed, _ = play(trace, ADAPTIVE)
-    assert placed * 100 <= least["bound"] * 116
-    assert placed <= least["end_5m"]
+    for named in (True, False):
+        placed, _ = play(trace, ADAPTIVE, named=named)
+        assert placed * 100 <= least["bound"] * 116
+        assert placed <= least["end_5m"]
     own, _ = play(trace, HEAD, "5m")
     assert own == least["end_5m"]  # nothing is done with them, and the emulator bills as the machine does
     longer, _ = play(trace, TTL, "5m")

@@ -21,14 +21,16 @@ from tests.replayed import MODEL, RATES, calls, figures, sessions
 TTL = HEAD + entry("ttl", 'ttl = "1h"')
 
 
-def play(trace: Trace, policy: str, marked: str = "", most: int = 0) -> tuple[int, Cloud]:
-    """Picodollars of all calls, or of so many."""
+def play(
+    trace: Trace, policy: str, marked: str = "", most: int = 0, *, named: bool = True
+) -> tuple[int, Cloud]:
+    """Picodollars of all calls, or of so many. `named`: their client says which session they are of."""
     with tempfile.TemporaryDirectory() as folder:
         sky = cloud(Path(folder), policy)
         start, output = sky.clock.now_us, 0
         for call in islice(calls(trace, marked=marked), most or None):
             sky.clock.now_us = start + call.at_us // SECOND * SECOND
-            sky.send(call.body, model=MODEL, session=call.session)
+            sky.send(call.body, model=MODEL, session=call.session if named else "")
             output += call.output
         sky.live.close()
         return sky.total._replace(output=output) @ RATES, sky
@@ -45,9 +47,11 @@ def main() -> None:
         "calls": trace.requests,
         **{name: round(picos / 1e12, 2) for name, picos in least.items()},
     }
-    for name, policy, marked in (("autopilot", ADAPTIVE, ""), ("own_5m", HEAD, "5m"), ("ttl_1h", TTL, "5m")):
+    for name, policy, marked in (
+        ("autopilot", ADAPTIVE, ""), ("nameless", ADAPTIVE, ""), ("own_5m", HEAD, "5m"), ("ttl_1h", TTL, "5m"),
+    ):  # fmt: skip
         began = time.perf_counter()
-        picos, sky = play(trace, policy, marked)
+        picos, sky = play(trace, policy, marked, named=name != "nameless")
         rows[name] = round(picos / 1e12, 2)
         rows[f"{name}_over"] = round(picos / least["bound"] - 1, 4)
         rows[f"{name}_ms"] = round((time.perf_counter() - began) * 1000 / trace.requests, 1)
