@@ -60,9 +60,20 @@ class Shown(NamedTuple):
 @pytest.fixture(scope="module")
 def day(tmp_path_factory) -> Shown:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    command = [sys.executable, "-m", "farthing", "demo", "live", "--out", str(folder), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "farthing",
+        "demo",
+        "live",
+        "--out",
+        "out",
+        "--json",
+    ]  # where it is asked for
     theirs = {**os.environ, "AWS_ACCESS_KEY_ID": "NOTOURS", "AWS_SECRET_ACCESS_KEY": "either"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=theirs)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=theirs, cwd=folder.parent
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return Shown(folder, json.loads(done.stdout))
 

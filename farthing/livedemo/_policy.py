@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 
 from farthing.cells import Question
 from farthing.config import load as load_config
@@ -74,11 +73,6 @@ def apply(folder: Path, ledger: Ledger, asked: Question) -> None:
     from farthing.optimise import savings
 
     config = load_config(folder / "farthing.toml")
-    workloads = {
-        name: msgspec.structs.replace(made, gate=str(folder / made.gate)) if made.gate else made
-        for name, made in config.workloads.items()
-    }
-    config = msgspec.structs.replace(config, workloads=workloads)
     plan = savings(ledger, replace(asked, config=config), bodies=_logs(folder / "off"), key=b"farthing demo")
     write(
         [advice for advice in plan.advice if advice.counts], folder / NAME, APPROVER, EXPIRES, now=DAY,
