@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-
 from farthing.cells import Question
 from farthing.config import load as load_config
 from farthing.ledger import Ledger
