@@ -1,8 +1,8 @@
 """What hooks add to a call in the caller's process: `python bench/hook_work.py CALLS`. Its last line is JSON.
 
 botocore does all that it does, but for the network: an answer is there at once. Clients with and without hooks take
-turns, call by call, and the median of each pair's difference counts. What settles afterwards, in a thread of ours, is
-waited for between the calls and told apart (`behind`).
+turns, call by call, and the median of each pair's difference counts (`added`); settling goes on meanwhile, in a thread of
+ours. `whole` is what all threads work more for a call, settling included, as processor time.
 """
 
 from __future__ import annotations
@@ -103,26 +103,30 @@ def streamed(client: Client) -> None:
 
 
 def added(call: Call, kind: str, chunks: list[bytes], calls: int, hook: Hook) -> dict[str, float]:
-    """Microseconds: the call as it is, what hooks add while the caller waits, and what is settled behind."""
-    plain, hooked = client(kind, chunks, None), client(kind, chunks, hook)
+    """Microseconds: the call as it is, what hooks add while the caller waits, and what all threads work more."""
+    clients = {False: client(kind, chunks, None), True: client(kind, chunks, hook)}
     times: dict[bool, list[int]] = {False: [], True: []}
-    behind = []
     for number in range(calls + 20):
         for ours in (False, True) if number % 2 else (True, False):
             start = time.perf_counter_ns()
-            call(hooked if ours else plain)
-            end = time.perf_counter_ns()
-            hook.flush()
+            call(clients[ours])
             if number >= 20:
-                times[ours].append(end - start)
-                if ours:
-                    behind.append(time.perf_counter_ns() - end)
-    differences = [one - other for one, other in zip(times[True], times[False], strict=True)]
-    return {
-        "call": median(times[False]) / 1000,
-        "added": median(differences) / 1000,
-        "behind": median(behind) / 1000,
-    }
+                times[ours].append(time.perf_counter_ns() - start)
+    work: dict[bool, list[int]] = {False: [], True: []}
+    for turn in range(10):
+        for ours in (False, True) if turn % 2 else (True, False):
+            hook.flush()
+            start = time.process_time_ns()
+            for _ in range(calls // 10):
+                call(clients[ours])
+            hook.flush()
+            work[ours].append((time.process_time_ns() - start) // (calls // 10))
+    return {"call": median(times[False]) / 1000, "added": _more(times), "whole": _more(work)}
+
+
+def _more(taken: dict[bool, list[int]]) -> float:
+    """Microseconds, of nanoseconds without (False) and with hooks."""
+    return median([one - other for one, other in zip(taken[True], taken[False], strict=True)]) / 1000
 
 
 def main(calls: int) -> dict[str, Any]:

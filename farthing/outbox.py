@@ -128,13 +128,16 @@ class _Version(msgspec.Struct):
 
 Record = Intent | Result
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_encode = msgspec.json.Encoder().encode
 
 
 def encode(record: Record) -> bytes:
     """Its line, newline included. Rejected if a reader would not have the same record of it."""
     try:
-        line = msgspec.json.encode(record)
-        if decode(line) == record:
+        line = _encode(record)
+        back = _decoder.decode(line)
+        if back == record and record.v == VERSION:
+            _check(back)
             return line + b"\n"
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise Rejected(str(error)) from None
@@ -147,13 +150,18 @@ def decode(line: bytes) -> Record:
     if version != VERSION:
         raise Rejected(f"an outbox line of version {version}; this farthing reads {VERSION}: update it")
     record = _decoder.decode(line)
+    _check(record)
+    return record
+
+
+def _check(record: Record) -> None:
+    """Rejected, if the record cannot be."""
     if record.platform and record.platform not in PLATFORMS:
         raise Rejected(f"unknown platform {record.platform[:20]!r} (there are {', '.join(PLATFORMS)})")
     if isinstance(record, Result) and record.prefixes is not None:
         apportioned = sum(block.tokens for block in record.prefixes.blocks)
         if apportioned != record.tokens.prompt:
             raise Rejected(f"prefixes sum to {apportioned} tokens; the prompt has {record.tokens.prompt}")
-    return record
 
 
 def apportion(sizes: Sequence[int], tokens: int) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 
 import farthing
 from farthing.config import Budget, Config, ConfigError
-from farthing.gateway import hooks
+from farthing.gateway import _attempt, hooks
 from farthing.gateway._outbox import Outbox
 from farthing.gateway.budgets import StoreError, open_budgets
 from farthing.gateway.hooks import Hook, attach, open_hook
@@ -87,23 +87,14 @@ def test_so_may_what_the_application_gives_us(up, tmp_path, settings):
 
 def test_every_step_of_an_attempt_may_fail(up, tmp_path, monkeypatch):
     """Also those that only our own code calls: each is made to raise, one after the other."""
-    for name in (
-        "Answers",
-        "skimmed",
-        "hashed",
-        "prefixes",
-        "metadata_of",
-        "told",
-        "bytes_of",
-        "ask",
-        "_route",
-    ):
+    ours = ("hashed", "prefixes", "metadata_of", "told", "bytes_of", "ask", "route_of")
+    for module, name in [(_attempt, "Answers"), (_attempt, "skimmed"), *((hooks, name) for name in ours)]:
         with monkeypatch.context() as patched:
 
             def broken(*_: Any, **__: Any) -> Any:
                 raise Injected
 
-            patched.setattr(hooks, name, broken)
+            patched.setattr(module, name, broken)
             (tmp_path / "key").write_bytes(b"0123456789abcdef")
             hook = open_hook(outbox=tmp_path / name, key=tmp_path / "key", settle="now", tags=TAGS)
             client = bedrock(up.url)

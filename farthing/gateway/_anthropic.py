@@ -123,10 +123,11 @@ class SyncStream(httpx2.SyncByteStream):
         return getattr(self._body, name)
 
     def __iter__(self) -> Iterator[bytes]:
-        watch = self._watch
+        watch, skips = self._watch, self._watch.skips
         try:
             for chunk in self._body:
-                watch.feed(chunk)
+                if not skips(chunk):
+                    watch.feed(chunk)
                 yield chunk
         except Exception:
             watch.end()
@@ -148,10 +149,11 @@ class AsyncStream(httpx2.AsyncByteStream):
         return getattr(self._body, name)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        watch = self._watch
+        watch, skips = self._watch, self._watch.skips
         try:
             async for chunk in self._body:
-                watch.feed(chunk)
+                if not skips(chunk):
+                    watch.feed(chunk)
                 yield chunk
         except Exception:
             watch.left()

@@ -21,28 +21,34 @@ class Boto:
         self.hook = hook
 
     def created(self, request: Any, **_: Any) -> None:
-        found = self.hook.guarded(self._url, request)
+        found = self.hook.guarded(self._asked, request)
         if found:
-            url, at = found
+            url, at, said = found
             region = str(request.context.get("client_region") or "")
-            attempt = self.hook.begin(url[at:], request.data, request.headers, region)
+            attempt = self.hook.begin(url[at:], request.data, said, region)
             if attempt is not None:
-                self.hook.guarded(self._dressed, request, attempt, url[:at])
+                self.hook.guarded(self._dressed, request, attempt, url[:at], said)
 
-    def _url(self, request: Any) -> tuple[str, int] | None:
+    def _asked(self, request: Any) -> tuple[str, int, dict[str, str]] | None:
+        """Its address, where the path begins in it, and those headers that say what is asked for."""
         request.context.pop(UNIQUE, None)  # of the attempt before, which was settled when its answer came
         url = request.url
         at = url.find("/model/", url.find("://") + 3)
-        return (url, at) if at >= 0 and request.method == "POST" else None
+        if at < 0 or request.method != "POST":
+            return None
+        headers = request.headers  # a search in them goes through all of them
+        said = {name.lower(): headers[name] for name in headers if name[:7].lower() == "x-amzn-"}
+        return url, at, said
 
-    def _dressed(self, request: Any, attempt: Any, base: str) -> None:
+    def _dressed(self, request: Any, attempt: Any, base: str, said: Mapping[str, str]) -> None:
         request.context[UNIQUE] = attempt
         if attempt.changed:
             request.data = attempt.body
         if attempt.model:
             request.url = base + attempt.path
         if attempt.metadata:
-            del request.headers[METADATA_HEADER]
+            if METADATA_HEADER.lower() in said:
+                del request.headers[METADATA_HEADER]
             request.headers[METADATA_HEADER] = attempt.metadata
 
     def received(self, context: Any, **answer: Any) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from farthing.book import Book, Card, Resolved, Unpriced
 from farthing.meters import Vector
+from farthing.usage import Sku
 
 WINDOW = 1_000_000  # the largest there is
 _SHORT_WINDOW = 200_000
@@ -144,7 +145,17 @@ def _on(meter: str, prompt: int, output: int) -> Vector:
 def _limits(book: Book, resolved: Resolved | Unpriced) -> _Limits:
     if isinstance(resolved, Unpriced):
         return _Limits(WINDOW, max(IMAGE.values()), MOST_PAGES[True], MOST_OUTPUT)
-    sku, data = resolved.sku, book.models[resolved.sku.model].data
+    sku = resolved.sku
+    key = book.digest, sku.model, sku.platform, sku.mode
+    if key not in _known:
+        _known[key] = _limits_of(sku, book.models[sku.model].data)
+    return _known[key]
+
+
+_known: dict[tuple[str, ...], _Limits] = {}  # of the few models that are called
+
+
+def _limits_of(sku: Sku, data: Mapping[str, Any]) -> _Limits:
     window = int(data["context_tokens"])
     if any(band["over"] >= window for row in data["price"] for band in row.get("bands", ())):
         window = WINDOW  # prices beyond the window: a beta lets prompts be longer

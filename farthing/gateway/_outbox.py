@@ -85,13 +85,18 @@ class Outbox:
 
     def result(self, record: Record) -> None:
         """Write it, or keep it until there is room."""
-        line = encode(record)
-        with self._lock:
-            try:
-                self._write(line)
-            except OSError:
-                self.failures += 1
-                self.waiting.append(line)
+        self.results((record,))
+
+    def results(self, records: Iterable[Record]) -> None:
+        """The same with several, in one write."""
+        lines = [encode(record) for record in records]
+        if lines:
+            with self._lock:
+                try:
+                    self._write(b"".join(lines))
+                except OSError:
+                    self.failures += len(lines)
+                    self.waiting.extend(lines)
 
     def _write(self, line: bytes) -> None:
         if self._closed:

@@ -7,7 +7,8 @@ known for certain is passed on to be read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from struct import Struct
+from typing import Any, Protocol
 
 _FIRST_BYTES = 200  # of a frame: its headers, and the beginning of its payload
 _LEAST_BYTES, _MOST_BYTES = 16, 16 * 1024 * 1024 + 16
@@ -15,17 +16,34 @@ _DELTA = {  # in an event that only has text: its name, or the base64 of '{"type
     "ConverseStream": b"contentBlockDelta",
     "InvokeModelWithResponseStream": b'"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIs',
 }
+_size = Struct(">I").unpack_from
 _SSE_DELTA = b"event: content_block_delta\n"
 
 
-def skimmed(operation: str, answers: Any) -> Callable[[bytes], None]:
-    """The `feed` of a farthing.wire.Answers, without what it needs not see."""
-    packed = answers.headers.get("content-encoding", "") not in ("", "identity")
-    if packed or not answers.streamed:
-        return answers.feed  # type: ignore[no-any-return]
+class Reader(Protocol):
+    def skips(self, chunk: bytes) -> bool:
+        """Whether it is known at a glance that `feed` would do nothing with it: what a stream mostly has."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+
+def skimmed(operation: str, answers: Any) -> Reader:
+    """What reads for a farthing.wire.Answers, without what it needs not see."""
+    if not answers.streamed or answers.headers.get("content-encoding", "") not in ("", "identity"):
+        return All(answers.feed)
     if needle := _DELTA.get(operation):
-        return Frames(needle, answers.feed).feed
-    return Events(answers.feed).feed
+        return Frames(needle, answers.feed)
+    return Events(answers.feed)
+
+
+class All:
+    """Of what is no stream, or packed."""
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self.feed = feed
+
+    def skips(self, _: bytes) -> bool:
+        return False
 
 
 class Frames:
@@ -35,6 +53,15 @@ class Frames:
         self._needle, self._feed = needle, feed
         self._rest = b""
         self._broken = False
+        self._at = 0  # of the needle in the frame before: it is there again
+
+    def skips(self, chunk: bytes) -> bool:
+        return (
+            chunk.startswith(self._needle, self._at)
+            and not self._rest
+            and not self._broken
+            and _size(chunk)[0] == len(chunk) <= _MOST_BYTES
+        )
 
     def feed(self, chunk: bytes) -> None:
         data = self._rest + chunk if self._rest else chunk
@@ -51,10 +78,11 @@ class Frames:
                 return
             if end > size:
                 break
-            if data.find(self._needle, at, min(end, at + _FIRST_BYTES)) >= 0:
+            found = data.find(self._needle, at, min(end, at + _FIRST_BYTES))
+            if found >= 0:
                 if kept < at:
                     self._feed(data[kept:at])
-                kept = end
+                kept, self._at = end, found - at
             at = end
         if kept < at:
             self._feed(data[kept:at])
@@ -68,9 +96,10 @@ class Events:
         self._feed = feed
         self._between = True  # what came so far is whole events
 
+    def skips(self, chunk: bytes) -> bool:
+        return self._between and chunk.startswith(_SSE_DELTA) and chunk.find(b"\n\n") == len(chunk) - 2
+
     def feed(self, chunk: bytes) -> None:
-        ended = chunk.endswith(b"\n\n")
-        if self._between and ended and chunk.startswith(_SSE_DELTA) and chunk.find(b"\n\n") == len(chunk) - 2:
-            return
-        self._between = ended
-        self._feed(chunk)
+        if not self.skips(chunk):
+            self._between = chunk.endswith(b"\n\n")
+            self._feed(chunk)

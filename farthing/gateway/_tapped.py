@@ -13,6 +13,9 @@ from typing import Any, Protocol, Self
 class Watch(Protocol):
     """Who reads along. No method raises."""
 
+    def skips(self, chunk: bytes) -> bool:
+        """Whether it need not be fed."""
+
     def feed(self, chunk: bytes) -> None: ...
 
     def end(self) -> None:
@@ -83,10 +86,11 @@ class Tapped:
         return self._chunks(iter(self._raw))
 
     def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        watch = self._watch
+        watch, skips = self._watch, self._watch.skips
         try:
             for chunk in chunks:
-                watch.feed(chunk)
+                if not skips(chunk):
+                    watch.feed(chunk)
                 yield chunk
         except Exception:
             watch.end()

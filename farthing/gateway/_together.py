@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from farthing.gateway._outbox import OutboxError
-from farthing.gateway.budgets import Held
 from farthing.gateway.live import Call, Live, Over, Ready, Refused, Settled
 from farthing.wire import Answer
 
@@ -74,7 +73,7 @@ class Together:
         self._last = len(asked)
         begun: list[tuple[Call, asyncio.Future[Any]]] = []
         try:
-            told = self._told([each for each, _ in asked])
+            told = self.live.told([each for each, _ in asked])
         except Exception as fault:  # noqa: BLE001 - it is each waiter's to tell
             for _, future in asked:
                 _answer(future, fault)
@@ -94,13 +93,6 @@ class Together:
                 begun.append((call, future))
         if begun:
             self._sync(begun)
-
-    def _told(self, asked: Sequence[Ready | Over]) -> list[Any]:
-        """What the budgets answer, to each."""
-        wanted = [each.holding if isinstance(each, Ready) else each.settling for each in asked]
-        budgets = self.live.budgets
-        answers = iter(budgets.together([each for each in wanted if each is not None]) if budgets else ())
-        return [Held() if each is None else next(answers) for each in wanted]
 
     def _sync(self, begun: list[tuple[Call, asyncio.Future[Any]]]) -> None:
         outbox = self.live.outbox

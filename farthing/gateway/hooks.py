@@ -10,43 +10,45 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
 from farthing.book import Book, default_book
 from farthing.config import Config, load
+from farthing.gateway._attempt import ACTIONS, Attempt, route_of
 from farthing.gateway._autopilot_apply import Applied, apply
 from farthing.gateway._autopilot_crew import Autopilots
 from farthing.gateway._boto import UNIQUE, Boto
 from farthing.gateway._metadata import bytes_of, metadata_of, told
 from farthing.gateway._outbox import Fsync, Outbox
 from farthing.gateway._prefixes import Key, hashed, key_of, prefixes
-from farthing.gateway._skim import skimmed
 from farthing.gateway.budgets import Budgets, Denied, Notice, open_budgets
-from farthing.gateway.live import Call, Live, Refused, Settled, Who
+from farthing.gateway.live import Live, Over, Refused, Settled, Who
+from farthing.outbox import Result
 from farthing.policy import default_path
 from farthing.usage import Rejected
-from farthing.wire import Answer, Answers, Asked, Route, ask, route
+from farthing.wire import Asked, Route, ask
 
 Tags = Mapping[str, str] | Callable[[], Mapping[str, str]]
 T = TypeVar("T")
 
 WARN_SECONDS = 60.0
 _NO_BATCH = "not applied: hooks cannot batch"
+_POLL_S = 0.02  # between two looks at what is to be settled, as long as calls come
+_PATIENCE = 250  # looks in vain, after which the next call has to wake who settles
+_AT_ONCE = 100  # settled in one go
 _KNOWN = ("key", "team", "project", "run", "session")  # tags that budgets and policies know by name
 _MOST_TAG = 300  # characters, as the outbox takes them
-_REGION = re.compile(r"(?:bedrock-runtime|bedrock-mantle)(?:-fips)?\.([a-z]{2}[a-z-]*-\d)\.")
 _log = logging.getLogger("farthing.hooks")
 
 
@@ -75,135 +77,6 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-
-
-@lru_cache(maxsize=512)  # few models are called again and again
-def _route(path: str) -> Route | None:
-    return route("POST", path)
-
-
-# --- an attempt ------------------------------------------------------------------------------------------------------
-
-
-class Attempt:
-    """One request on its way, and its answer as it is read. Its methods never raise.
-
-    `path`, `body` and `metadata` (the header of InvokeModel) are what to send; `model` is "" unless it is another.
-    """
-
-    settled = False
-
-    def __init__(self, hook: Hook, call: Call, asked: Route, body: bytes, model: str) -> None:
-        self.hook = hook
-        self.call = call
-        self.route = asked
-        self.body = body
-        self.changed = False
-        self.model = model
-        self.metadata = ""
-        self._answers: Answers | None = None
-        self._said: Answer | None = None
-        self._started = time.monotonic()
-        self._first_ms: int | None = None
-        self.sent = True
-        self._read: Callable[[bytes], None] = _unread
-        self._once = iter((True,))  # next() on it is one step: of threads that settle, one does
-        self.process = hook.process
-
-    @property
-    def path(self) -> str:
-        return f"/model/{quote(self.route.model, safe='')}/{_ACTIONS[self.route.operation]}"
-
-    def answered(self, status: int, headers: Mapping[str, str], url: str = "", region: str = "") -> None:
-        """Its answer begins. The headers do not mind how their names are written."""
-        try:
-            if url:
-                self._place(url, region)
-            self._answers = Answers(self.route, status, headers)
-            self._read = skimmed(self.call.intent.operation, self._answers)
-        except Exception as fault:  # noqa: BLE001 - the caller's call goes on
-            self.hook.fault(fault)
-
-    def _place(self, url: str, region: str) -> None:
-        """The address tells the region, and which API it is, to who did not know."""
-        host, _, path = url.partition("://")[2].partition("/")
-        found = _REGION.match(host)
-        taken = _route("/" + path.partition("?")[0])
-        told: dict[str, str] = {}
-        if found or region:
-            told = {
-                "platform": "bedrock",
-                "region": self.call.intent.region or region or (found[1] if found else ""),
-            }
-        if taken:
-            told["operation"] = taken.operation
-        self.call.intent = msgspec.structs.replace(self.call.intent, **told)
-
-    def feed(self, chunk: bytes) -> None:
-        try:
-            if self._first_ms is None:
-                self._first_ms = round((time.monotonic() - self._started) * 1000)
-            self._read(chunk)
-            if self.call.holds:
-                self.hook.live.renew(self.call)
-        except Exception as fault:  # noqa: BLE001
-            self.hook.fault(fault)
-
-    def said(self, answer: Answer) -> None:
-        """It is over, and this is what it came to."""
-        self._said = answer
-        self.end()
-
-    def failed(self, *, sent: bool) -> None:
-        """No answer came; `sent`: the request may have arrived all the same."""
-        self.sent = sent
-        self.end()
-
-    def end(self) -> None:
-        """It is over: settle. The first time counts."""
-        if next(self._once, False):
-            self.settled = True
-            if self.hook.settle_now:
-                self.hook.settle(self)
-            else:
-                self.hook.later(self)
-
-    def left(self) -> None:
-        """The same from where nothing may wait: an event loop, or the garbage collector, which may be anywhere."""
-        if next(self._once, False):
-            self.settled = True
-            self.hook.later(self)
-
-    def __del__(self) -> None:
-        if not self.settled:
-            try:  # noqa: SIM105 - the interpreter may be going down, and contextlib with it
-                self.left()
-            except Exception:  # noqa: BLE001, S110
-                pass
-
-    def answer(self) -> Answer:
-        answers = self._answers
-        if self._said is not None or answers is None:
-            return self._said or Answer(0)
-        if self._first_ms is None and not answers.streamed:
-            answers.feed(b"{}")  # nobody read it: the headers tell the counts
-        return answers.done()
-
-    @property
-    def first_token_ms(self) -> int | None:
-        return self._first_ms if self.call.intent.stream else None
-
-
-def _unread(_: bytes) -> None:
-    """Before it is known what is answered."""
-
-
-_ACTIONS = {
-    "InvokeModel": "invoke",
-    "InvokeModelWithResponseStream": "invoke-with-response-stream",
-    "Converse": "converse",
-    "ConverseStream": "converse-stream",
-}
 
 
 # --- what all hooks do -----------------------------------------------------------------------------------------------
@@ -237,6 +110,7 @@ class Hook:
         self.faults = 0
         self._warned = -WARN_SECONDS
         self._queue: SimpleQueue[Attempt | threading.Event] = SimpleQueue()
+        self._hurry, self._settling = threading.Event(), threading.Lock()
         self.process = _forks
         self._thread: threading.Thread | None = None
         self._whos: dict[tuple[str, str], Who] = {}
@@ -278,7 +152,7 @@ class Hook:
         held: bool,
         rewrites: bool,
     ) -> Attempt | None:
-        asked_for = _route(path)
+        asked_for = route_of(path)
         if asked_for is None or not asked_for.billed:
             return None
         try:
@@ -295,6 +169,8 @@ class Hook:
             asked = asked._replace(model=model)
             asked_for = asked_for._replace(model=model) if asked_for.model else asked_for
         live = self.live if held else replace(self.live, budgets=None)
+        if live.budgets is not None and not live.budgets.waits and self._queue.qsize():
+            self._settle_queued([])  # what is free of its ceiling may let this call pass
         call = live.begin(who, asked_for, asked, new, done.decisions, flight=done.flight)
         if isinstance(call, Refused):
             if call.denied is None:
@@ -340,7 +216,7 @@ class Hook:
     def _dress(self, attempt: Attempt, asked: Asked, who: Who) -> None:
         """Tags and the call's id, by which the invocation log is joined."""
         operation = attempt.route.operation
-        if operation not in _ACTIONS:
+        if operation not in ACTIONS:
             return
         metadata = metadata_of(asked.metadata, who.tags, attempt.call.id)
         if not metadata:
@@ -365,36 +241,48 @@ class Hook:
             self.fault(fault)
             return None
 
-    def settle(self, attempt: Attempt) -> None:
-        if attempt.process != _forks:
-            return  # a parent's, which settles it
-        try:
-            answer = attempt.answer()
-            tokens = answer.parts[0].tokens.prompt if self.key and answer.parts else 0
-            made = hashed(attempt.body, self.key) if self.key and tokens else None
-            settled = self.live.settle(
-                attempt.call,
-                answer,
-                sent=attempt.sent,
-                first_token_ms=attempt.first_token_ms,
-                prefixes=prefixes(made, tokens) if made else None,
-            )
-            _tell(settled.warnings)
-            if self.on_settled is not None:
-                self.on_settled(attempt.call.id, settled)
-        except Exception as fault:  # noqa: BLE001
-            self.fault(fault)
+    def settle(self, *attempts: Attempt) -> None:
+        """All in one transaction of the budgets and one write of the outbox."""
+        ended = [self.guarded(self._ended, attempt) for attempt in attempts if attempt.process == _forks]
+        self.guarded(self._settled, [over for over in ended if over is not None])
+
+    def _ended(self, attempt: Attempt) -> Over:
+        answer = attempt.answer()
+        tokens = answer.parts[0].tokens.prompt if self.key and answer.parts else 0
+        made = hashed(attempt.body, self.key) if self.key and tokens else None
+        return self.live.ended(
+            attempt.call,
+            answer,
+            sent=attempt.sent,
+            first_token_ms=attempt.first_token_ms,
+            prefixes=prefixes(made, tokens) if made else None,
+        )
+
+    def _settled(self, ended: list[Over]) -> None:
+        results: list[Result] = []
+        done = []
+        for over, warnings in zip(ended, self.live.told(ended), strict=True):
+            done.append(self.guarded(self.live.settled, over, warnings, results.append))
+            _tell(warnings)
+        self.live.outbox.results(results)
+        if self.on_settled is not None:
+            for over, settled in zip(ended, done, strict=True):
+                if settled is not None:
+                    self.guarded(self.on_settled, over.call.id, settled)
 
     def later(self, attempt: Attempt) -> None:
         """Settled by our own thread: putting it here is safe wherever the caller stands."""
         self._queue.put(attempt)
+        if attempt.call.holds and self.live.budgets is not None and self.live.budgets.waits:
+            self._hurry.set()
 
     def _start(self) -> None:
         """The thread that settles what was left; and after a fork, what cannot be shared with the parent."""
         if self.process != _forks:
             self.process, self._thread = _forks, None
             self._whos.clear()
-            self._queue = SimpleQueue()  # what a parent left is the parent's
+            self._queue, self._hurry = SimpleQueue(), threading.Event()  # what a parent left is the parent's
+            self._settling = threading.Lock()
             self.live.autopilots = Autopilots()  # a thread of the parent may have held its lock
             if self.reopen is not None:
                 _INHERITED.append(self.live.budgets)
@@ -404,20 +292,33 @@ class Hook:
             self._thread.start()
 
     def _settle_left(self) -> None:
-        queue = self._queue
+        """While calls come, none has to wake it, which would cost the caller as much as metering does."""
+        queue, hurry, looks = self._queue, self._hurry, 0
         while True:
-            left = queue.get()
-            if isinstance(left, threading.Event):
-                left.set()
-            else:
-                self.settle(left)
-            del left
+            done = self._settle_queued([queue.get()] if looks >= _PATIENCE else [])
+            looks = 0 if done else looks + 1
+            if done < _AT_ONCE:
+                hurry.wait(_POLL_S)
+                hurry.clear()
+
+    def _settle_queued(self, left: list[Attempt | threading.Event]) -> int:
+        """These, and what is in the queue; how many they were."""
+        with self._settling:
+            with suppress(Empty):
+                while len(left) < _AT_ONCE:
+                    left.append(self._queue.get_nowait())
+            self.settle(*(each for each in left if isinstance(each, Attempt)))
+            for each in left:
+                if isinstance(each, threading.Event):
+                    each.set()
+        return len(left)
 
     def flush(self, seconds: float = 5.0) -> None:
         """Return when all that was left before is settled."""
         if self._thread is not None and self.process == _forks:
             done = threading.Event()
             self._queue.put(done)
+            self._hurry.set()
             done.wait(seconds)
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -291,27 +292,34 @@ class Live:
         reading = answer.reading()
         event = outcome(answer.status, sent=sent, final=answer.final and reading is not None)
         call.state, effect = step(call.state, event)
-        over = Over(call, answer, effect, reading, None, "", self.clock_us(), first_token_ms, prefixes, None)
-        if parts := over.parts:
-            picos, unpriced = self.price(call, parts)
-            over = over._replace(picos=picos, unpriced=unpriced)
-        return over._replace(settling=self._settling(over))
+        parts = reading.parts if reading is not None and effect is Effect.POST else ()
+        picos, unpriced = self.price(call, parts) if parts else (None, "")
+        over = Over(
+            call, answer, effect, reading, picos, unpriced, self.clock_us(), first_token_ms, prefixes, None
+        )
+        if self.budgets is None or not call.holds or effect is Effect.NONE:
+            return over
+        return over._replace(settling=_settling(over))
 
-    def _settling(self, over: Over) -> Settling | None:
-        """What has no price, or no usage, counts as the ceiling."""
-        if self.budgets is None or not over.call.holds or over.effect is Effect.NONE:
-            return None
-        posts = over.effect is not Effect.VOID
-        tokens = sum(sum(part.tokens) for part in over.parts) if over.parts else None
-        return Settling(over.call.id, posts, over.picos, over.now_us, tokens)
+    def told(self, asked: Sequence[Ready | Over]) -> list[Any]:
+        """What the budgets answer to each, in one transaction if that can be."""
+        wanted = [each.holding if isinstance(each, Ready) else each.settling for each in asked]
+        some = [each for each in wanted if each is not None]
+        told = iter(self.budgets.together(some) if self.budgets is not None and some else ())
+        return [
+            next(told) if want is not None else Held() if isinstance(each, Ready) else ()
+            for each, want in zip(asked, wanted, strict=True)
+        ]
 
-    def settled(self, over: Over, warnings: tuple[Notice, ...]) -> Settled:
+    def settled(
+        self, over: Over, warnings: tuple[Notice, ...], write: Callable[[Result], None] | None = None
+    ) -> Settled:
         """Its result written. `warnings` are what the budgets answered."""
         call, effect = over.call, over.effect
         if effect is Effect.NONE:
             return Settled(call.state)
         if effect is not Effect.POST_CEILING and call.metered:
-            self.outbox.result(_result(over))
+            (write or self.outbox.result)(_result(over))
         self._learn(call, over.answer, over.reading if over.parts else None, over.now_us)
         return Settled(
             call.state, 0 if effect is Effect.VOID else over.picos, over.parts, over.unpriced, warnings
@@ -402,18 +410,25 @@ def _intent(
     )
 
 
+def _settling(over: Over) -> Settling:
+    """What has no price, or no usage, counts as the ceiling."""
+    posts, parts = over.effect is not Effect.VOID, over.parts
+    tokens = sum(sum(part.tokens) for part in parts) if parts else None
+    return Settling(over.call.id, posts, over.picos, over.now_us, tokens)
+
+
 def _result(over: Over) -> Result:
     """Its usage stands there if the call is posted."""
-    call, answer, posted = over.call, over.answer, over.effect is Effect.POST
-    said = {name: getattr(call.intent, name) for name in _REPEATED}
-    own = over.parts[0] if over.parts else None
+    call, answer, posted, parts = over.call, over.answer, over.effect is Effect.POST, over.parts
+    said = dict(zip(_REPEATED, _repeated(call.intent), strict=True))
+    own = parts[0] if parts else None
     return Result(
         **said,
         request_id=answer.request_id,
         message_id=answer.message_id,
         served_model=answer.model,
         tokens=Tokens(*own.tokens) if own else Tokens(),
-        passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in over.parts[1:]),
+        passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[1:]),
         web_searches=_searches(answer) if own else 0,
         status="" if posted else answer.error or "void",
         assumed=",".join(over.reading.assumed) if posted and over.reading else "",
@@ -424,6 +439,7 @@ def _result(over: Over) -> Result:
 
 
 _REPEATED = tuple(name for name in Intent.__struct_fields__ if name in Result.__struct_fields__)
+_repeated = attrgetter(*_REPEATED)
 
 
 def _fits(prefixes: Prefixes, own: Part) -> bool:
@@ -462,4 +478,4 @@ def _tags(who: Who, asked: Asked) -> dict[str, str]:
 
 
 def _instant(at_us: int) -> datetime:
-    return datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)
+    return _EPOCH + timedelta(microseconds=at_us)

@@ -94,9 +94,11 @@ _chunk = msgspec.json.Decoder(_Chunk)
 
 
 class _Reader(Protocol):
-    def feed(self, chunk: bytes) -> None: ...
+    """It does not keep the answer: the two would be a cycle, which only the garbage collector ends."""
 
-    def end(self) -> None: ...
+    def feed(self, answer: Answers, chunk: bytes) -> None: ...
+
+    def end(self, answer: Answers) -> None: ...
 
 
 class Answers:
@@ -115,10 +117,10 @@ class Answers:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         self._unpack = _unpacker(headers.get("content-encoding", ""))
         self._reader: _Reader = (
-            _Failed(self) if status >= _ERRORS
-            else _Framed(self) if kind == EVENT_STREAM
-            else _Sent(self) if kind == SSE
-            else _Whole(self) if route.billed
+            _Failed() if status >= _ERRORS
+            else _Framed() if kind == EVENT_STREAM
+            else _Sent() if kind == SSE
+            else _Whole() if route.billed
             else _Unread()
         )  # fmt: skip
         self.streamed = isinstance(self._reader, _Framed | _Sent)
@@ -127,14 +129,14 @@ class Answers:
         """Bytes of the body as the upstream sent them."""
         if not self.fault:
             try:
-                self._reader.feed(self._unpack(chunk))
+                self._reader.feed(self, self._unpack(chunk))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the answer is passed on
                 self.fault = str(error)[:200] or type(error).__name__
 
     def done(self) -> Answer:
         if not self.fault:
             try:
-                self._reader.end()
+                self._reader.end(self)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the answer is passed on
                 self.fault = str(error)[:200] or type(error).__name__
         request_id = self.headers.get("x-amzn-requestid") or self.headers.get("request-id") or ""
@@ -193,18 +195,19 @@ def _same(chunk: bytes) -> bytes:
 class _Unread:
     """An operation that is not billed."""
 
-    def feed(self, chunk: bytes) -> None: ...
+    def feed(self, answer: Answers, chunk: bytes) -> None: ...
 
-    def end(self) -> None: ...
+    def end(self, answer: Answers) -> None: ...
 
 
 class _Collected:
     most = MOST_BODY
 
-    def __init__(self, answer: Answers) -> None:
-        self.answer, self.chunks, self.size = answer, list[bytes](), 0
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.size = 0
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, answer: Answers, chunk: bytes) -> None:
         self.size += len(chunk)
         if self.size > self.most:
             self.chunks.clear()
@@ -215,11 +218,10 @@ class _Collected:
 class _Whole(_Collected):
     """An answer that is one JSON document."""
 
-    def end(self) -> None:
+    def end(self, answer: Answers) -> None:
         body, self.chunks = b"".join(self.chunks), []
         if not body:
             return
-        answer = self.answer
         try:
             message = _message.decode(body)
             answer.said(message)
@@ -239,8 +241,7 @@ class _Failed(_Collected):
 
     most = MOST_ERROR
 
-    def end(self) -> None:
-        answer = self.answer
+    def end(self, answer: Answers) -> None:
         answer.error = (
             answer.headers.get("x-amzn-errortype", "").partition(":")[0][:100] or f"http_{answer.status}"
         )
@@ -253,39 +254,40 @@ class _Failed(_Collected):
 class _Sent:
     """Anthropic's events over SSE."""
 
-    def __init__(self, answer: Answers) -> None:
-        self.answer, self.events = answer, Events()
+    def __init__(self) -> None:
+        self.events = Events()
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, answer: Answers, chunk: bytes) -> None:
         for data in self.events.feed(chunk):
-            _anthropic(self.answer, data)
+            _anthropic(answer, data)
 
-    def end(self) -> None:
+    def end(self, answer: Answers) -> None:
         """A cut event is no event."""
 
 
 class _Framed:
     """AWS's event stream, of Converse or with Anthropic's events in chunks."""
 
-    def __init__(self, answer: Answers) -> None:
-        self.answer, self.frames = answer, Frames()
+    def __init__(self) -> None:
+        self.frames = Frames()
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, answer: Answers, chunk: bytes) -> None:
         for frame in self.frames.feed(chunk):
-            self._read(frame)
+            _read(answer, frame)
 
-    def end(self) -> None:
+    def end(self, answer: Answers) -> None:
         """A cut frame is no frame."""
 
-    def _read(self, frame: Frame) -> None:
-        headers, answer = frame.headers, self.answer
-        kind = headers.get(":event-type", "")
-        if kind == "chunk":
-            _anthropic(answer, b64decode(_chunk.decode(frame.payload).bytes))
-        elif kind == "metadata":
-            answer.used(_message.decode(frame.payload).usage, final=True)
-        elif headers.get(":message-type") in ("exception", "error"):
-            answer.error = (headers.get(":exception-type") or headers.get(":error-code") or "error")[:100]
+
+def _read(answer: Answers, frame: Frame) -> None:
+    headers = frame.headers
+    kind = headers.get(":event-type", "")
+    if kind == "chunk":
+        _anthropic(answer, b64decode(_chunk.decode(frame.payload).bytes))
+    elif kind == "metadata":
+        answer.used(_message.decode(frame.payload).usage, final=True)
+    elif headers.get(":message-type") in ("exception", "error"):
+        answer.error = (headers.get(":exception-type") or headers.get(":error-code") or "error")[:100]
 
 
 def _anthropic(answer: Answers, data: bytes) -> None:
