@@ -1,8 +1,8 @@
 """What hooks add to a call in the caller's process: `python bench/hook_work.py CALLS`. Its last line is JSON.
 
 botocore does all that it does, but for the network: an answer is there at once. Clients with and without hooks take
-turns, call by call, and the median of each pair's difference counts (`added`); settling goes on meanwhile, in a thread of
-ours. `whole` is what all threads work more for a call, settling included, as processor time.
+turns, call by call, and the median of each pair's difference counts (`added`); settling goes on meanwhile, in a thread
+of ours. `whole` is what all threads work more for a call, settling included, as processor time.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ USAGE = {
 }
 ASK = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 800}
 STREAM = "application/vnd.amazon.eventstream"
+WARM = 300  # calls that do not count: memory, caches and files are as in a program that runs
 FEW, MANY = 10, 310  # text events of a stream; the difference between the two tells what one costs
 
 Client = Any
@@ -106,11 +107,11 @@ def added(call: Call, kind: str, chunks: list[bytes], calls: int, hook: Hook) ->
     """Microseconds: the call as it is, what hooks add while the caller waits, and what all threads work more."""
     clients = {False: client(kind, chunks, None), True: client(kind, chunks, hook)}
     times: dict[bool, list[int]] = {False: [], True: []}
-    for number in range(calls + 20):
+    for number in range(calls + WARM):
         for ours in (False, True) if number % 2 else (True, False):
             start = time.perf_counter_ns()
             call(clients[ours])
-            if number >= 20:
+            if number >= WARM:
                 times[ours].append(time.perf_counter_ns() - start)
     work: dict[bool, list[int]] = {False: [], True: []}
     for turn in range(10):
