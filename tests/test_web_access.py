@@ -311,6 +311,18 @@ def test_a_forged_request_changes_nothing(guarded: Site):
     assert guarded.get("/session.json").status == 200
 
 
+def test_a_program_applies_with_its_key_alone(guarded: Site):
+    """What no page of another site can send needs no token; what a viewer may not, its key may not either."""
+    advice = guarded.get("/savings.json", authorization=f"Bearer {guarded.tokens['admin']}").json["tables"][
+        "advice"
+    ]
+    names = [row["name"] for row in advice["rows"] if row["counts"] and row["lever"] == "endpoint"][:1]
+    for name, status in (("viewer", 403), ("search", 403), ("admin", 200)):
+        bearer = f"Bearer {guarded.tokens[name]}"
+        assert guarded.post("/savings/apply", {"names": names}, authorization=bearer).status == status
+        assert guarded.books.policy.exists() == (status == 200)
+
+
 def test_loopback_needs_the_token_too(place, tmp_path):
     with site(place / "ledger", policy=tmp_path / "policy.toml") as made:
         assert made.post("/savings/undo").status == 403

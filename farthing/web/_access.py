@@ -137,8 +137,11 @@ class Access:
             self._sessions.pop(cookie, None)
 
     def forged(self, who: Who, token: str) -> bool:
-        """Whether what would change something comes without the token of the session."""
-        return not (who.csrf and hmac.compare_digest(who.csrf.encode(), token.encode()))
+        """Whether what would change something comes without the token of the session.
+
+        Who sends a key in a header has no session and needs none: no other site's page can make a browser do that.
+        """
+        return bool(who.csrf) and not hmac.compare_digest(who.csrf.encode(), token.encode())
 
     # --- guessing
 
