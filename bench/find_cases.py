@@ -34,7 +34,7 @@ def cache_bound(sizes: Sizes) -> Result:
             raise Failed(f"cache_bound: {ours} and {theirs} differ")
     seconds = {name: middle(runs, "seconds") for name, runs in taken.items()}
     result = Result(
-        "cache_bound", "s", seconds["farthing"], {"DuckDB SQL": seconds["DuckDB SQL"]}, seconds["floor"],
+        "cache_bound", "s", seconds["farthing"], {"DuckDB SQL": seconds["DuckDB SQL"]}, floor=seconds["floor"],
         rounds=sizes.few_rounds, others=taken.others, size=told,
     )  # fmt: skip
     result.peak_mb = {name: highest(runs, "memory_mb") for name, runs in taken.items() if name != "floor"}
@@ -56,22 +56,25 @@ def cache_machine(sizes: Sizes) -> Result:
     """Block accesses a second of the billing machine, over a trace of growing conversations, two breakpoints each.
 
     The rival is a plain Python loop over dicts, which knows this one case only: its bills of the first
-    requests must be ours.
+    requests must be ours. The floor is one compiled pass over the same arrays, which adds up each prompt's tokens
+    and remembers nothing. So far above it because each access also asks when its node expires, writes when it will,
+    and looks back for what can be read, as the rules say: three walks of a path, over six times a node, 35 MB in all.
     """
     accesses, alike = str(sizes.accesses), str(sizes.accesses // 5_000)
     runners: dict[str, Callable[[], Any]] = {
         "farthing": lambda: work("machine", accesses, alike),
         "Python loop": lambda: work("machine_python", accesses, alike),
+        "floor": lambda: work("machine_sum", accesses),
     }
     runners["farthing"]()  # which compiles it, once
     taken = take_turns(sizes.few_rounds, runners, sizes.tries)
-    if len({run["digest"] for runs in taken.values() for run in runs}) != 1:
+    if len({run["digest"] for name, runs in taken.items() if name != "floor" for run in runs}) != 1:
         raise Failed("cache_machine: the loop bills other tokens")
     first = taken["farthing"][0]
     speed = middle(taken["farthing"], "per_s")
     result = Result(
         "cache_machine", "accesses/s", speed, {"Python loop": middle(taken["Python loop"], "per_s")},
-        rounds=sizes.few_rounds, others=taken.others,
+        floor=middle(taken["floor"], "per_s"), rounds=sizes.few_rounds, others=taken.others,
         size={"accesses": first["accesses"], "requests": first["requests"]},
     )  # fmt: skip
     result.peak_mb = {"farthing": highest(taken["farthing"], "memory_mb")}
@@ -88,15 +91,17 @@ def cache_machine(sizes: Sizes) -> Result:
 def whatif_64(sizes: Sizes) -> Result:
     """64 scenarios, every set of six levers, over a ledger of 100 million rows, from opening it to the dollars.
 
-    The floor is one pass: the same ledger summed and priced as it is.
+    One pass is ours, too: the same ledger summed and priced as it is. The floor reads and adds up the five token
+    columns, once.
     """
     folder, told = made("ledger", sizes.many_rows)
     runners: dict[str, Callable[[], Any]] = {
         "farthing": lambda: work("scenarios", folder),
-        "floor": lambda: work("one_pass", folder),
+        "one pass": lambda: work("one_pass", folder),
+        "floor": lambda: work("scan", folder),
     }
     taken = take_turns(sizes.few_rounds, runners, sizes.tries)
-    if len({run["picos"] for runs in taken.values() for run in runs}) != 1:
+    if len({run["picos"] for name in ("farthing", "one pass") for run in taken[name]}) != 1:
         raise Failed("whatif_64: the scenario that changes nothing costs something else than the ledger")
     seconds = {name: middle(runs, "seconds") for name, runs in taken.items()}
     result = Result(
@@ -104,14 +109,20 @@ def whatif_64(sizes: Sizes) -> Result:
         others=taken.others, size=told | {"scenarios": taken["farthing"][0]["scenarios"]},
     )  # fmt: skip
     result.peak_mb = {"farthing": highest(taken["farthing"], "memory_mb")}
-    result.targets = [Target("at most 1.3 times one pass", seconds["farthing"] / seconds["floor"], 1.3)]
-    result.notes = ["The scenario without a lever costs what the ledger does, to the last picodollar."]
+    result.targets = [Target("at most 1.3 times one pass", seconds["farthing"] / seconds["one pass"], 1.3)]
+    result.notes = [
+        f"One pass: {seconds['one pass']:.2f} s.",
+        "The scenario without a lever costs what the ledger does, to the last picodollar.",
+    ]
     return result
 
 
 @case
 def reconcile_10m(sizes: Sizes) -> Result:
-    """`farthing reconcile` of a month's CUR 2.0 of 10 million lines in Parquet with the ledger it is of."""
+    """`farthing reconcile` of a month's CUR 2.0 of 10 million lines in Parquet with the ledger it is of, as a command.
+
+    The floor reads each line's day, account and type with DuckDB, and adds up its amount and cost.
+    """
     folder, told = made("bill", sizes.lines)
 
     def compare() -> Ran:
@@ -126,9 +137,16 @@ def reconcile_10m(sizes: Sizes) -> Result:
             raise Failed(f"reconcile_10m: not equal: {ran.out[:2_000]}")
         return ran
 
-    taken = take_turns(sizes.few_rounds, {"farthing": compare}, sizes.tries)
+    runners: dict[str, Callable[[], Any]] = {
+        "farthing": compare,
+        "floor": lambda: work("bill_scan", folder / "bill"),
+    }
+    taken = take_turns(sizes.few_rounds, runners, sizes.tries)
     ours = middle(taken["farthing"], "seconds")
-    result = Result("reconcile_10m", "s", ours, rounds=sizes.few_rounds, others=taken.others, size=told)
+    result = Result(
+        "reconcile_10m", "s", ours, floor=middle(taken["floor"], "seconds"), rounds=sizes.few_rounds,
+        others=taken.others, size=told,
+    )  # fmt: skip
     result.peak_mb = memory(taken, "farthing")
     result.targets = [
         Target("at most 60 s", ours, 60),

@@ -117,6 +117,31 @@ def machine_python(accesses: str, alike: str) -> dict[str, Any]:
     return {"per_s": sum(map(len, paths)) / seconds, "digest": _digest(bills)}
 
 
+def machine_sum(accesses: str) -> dict[str, Any]:
+    """The floor: one pass in the order of the requests, compiled too, that adds up the tokens of each prompt."""
+    import numba
+    import numpy as np
+
+    from bench.find_data import growing_trace
+
+    @numba.njit
+    def prompts(starts: Any, nodes: Any, sizes: Any, sums: Any) -> None:
+        for i in range(len(sums)):
+            for access in range(starts[i], starts[i + 1]):
+                sums[i] += sizes[nodes[access]]
+
+    trace = growing_trace(int(accesses))
+    sums = np.zeros(trace.requests, np.int64)
+    prompts(trace.starts[:2], trace.nodes, trace.sizes, sums[:1])  # which compiles it
+    sums[:] = 0
+    start = time.perf_counter()
+    prompts(trace.starts, trace.nodes, trace.sizes, sums)
+    seconds = time.perf_counter() - start
+    if (sums + trace.plain != trace.prompt).any():
+        raise ValueError("the sums are not those of the prompts")
+    return {"per_s": trace.accesses / seconds}
+
+
 def naive(
     times: list[int], paths: list[list[int]], system: list[int], sizes: list[int]
 ) -> list[tuple[int, int]]:
@@ -148,6 +173,23 @@ def naive(
 
 def _digest(bills: list[tuple[int, int]]) -> str:
     return hashlib.sha256(repr(bills).encode()).hexdigest()
+
+
+# --- a bill --------------------------------------------------------------------------------------------------------
+
+
+def bill_scan(folder: str) -> dict[str, Any]:
+    """The floor of reconciling: read what tells a line's day, account and type, and add up the amounts."""
+    import duckdb
+
+    start = time.perf_counter()
+    keys = ("line_item_usage_start_date", "line_item_usage_account_id", "line_item_usage_type")
+    read = [f"max({name})" for name in keys] + [
+        "sum(line_item_usage_amount)",
+        "sum(line_item_unblended_cost)",
+    ]
+    duckdb.connect().execute(f"SELECT {', '.join(read)} FROM '{folder}/*.parquet'").fetchall()
+    return {"seconds": time.perf_counter() - start}
 
 
 # --- what-ifs ------------------------------------------------------------------------------------------------------
@@ -199,5 +241,15 @@ def scenarios(folder: str) -> dict[str, Any]:
 
 PARTS = {
     part.__name__: part
-    for part in (bound, bound_sql, bound_scan, machine, machine_python, one_pass, scenarios)
+    for part in (
+        bill_scan,
+        bound,
+        bound_sql,
+        bound_scan,
+        machine,
+        machine_python,
+        machine_sum,
+        one_pass,
+        scenarios,
+    )
 }

@@ -150,7 +150,7 @@ def _markdown(lines: list[tuple[str, ...]]) -> str:
     return "\n".join([head, "|" + "---|" * len(HEAD), *body, ""])
 
 
-def _tally(entries: Iterable[Mapping[str, Any]]) -> str:
+def _tally(entries: Sequence[Mapping[str, Any]]) -> str:
     targets = [(entry["name"], target) for entry in entries for target in entry["targets"]]
     missed = [f"{name} ({target['says']})" for name, target in targets if target["met"] is False]
     lost = [
@@ -162,6 +162,11 @@ def _tally(entries: Iterable[Mapping[str, Any]]) -> str:
     met = sum(target["met"] is True for _, target in targets)
     lines = [f"Targets met: {met} of {len(targets)}." + (f" Missed: {'; '.join(missed)}." if missed else "")]
     lines.append(f"Slower than a rival: {'; '.join(lost)}." if lost else "Slower than a rival: nowhere.")
+    far = sorted(
+        (entry for entry in entries if entry["ratio_to_floor"]), key=lambda one: -one["ratio_to_floor"]
+    )
+    said = ", ".join(f"{entry['name']} ({_plain(entry['ratio_to_floor'])} x)" for entry in far[:3])
+    lines.append(f"Furthest from the floor: {said}. Below each says why.")
     return "\n\n".join(lines) + "\n"
 
 

@@ -56,8 +56,9 @@ def statusline(sizes: Sizes) -> Result:
         size = {"calls": copy.read_bytes().count(b'"usage"'), "bytes": copy.stat().st_size}
     ms = {name: 1_000 * middle(runs, "seconds") for name, runs in taken.items()}
     cpu_ms = 1_000 * middle(taken["farthing"], "cpu_s")
-    result = Result("statusline", "ms", ms["farthing"], rounds=sizes.starts, others=taken.others, size=size)
-    result.floor = ms["floor"]
+    result = Result(
+        "statusline", "ms", ms["farthing"], floor=ms["floor"], rounds=sizes.starts, others=taken.others, size=size
+    )  # fmt: skip
     result.peers = {name: ms[name] for name in ms if name == "ccusage"}
     result.targets = [Target("at most 50 ms", ms["farthing"], 50)]
     result.notes = [

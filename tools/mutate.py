@@ -37,6 +37,9 @@ TESTS = {
     "farthing/gateway/protocol.py": "farthing/gateway/protocol.py tests/test_protocol.py",
     "farthing/cache/_machine.py": "farthing/cache/_machine.py tests/test_cache_machine.py tests/test_cache_brute.py",
     "farthing/cache/_engine.py": "tests/test_cache_machine.py tests/test_cache_brute.py",
+    "farthing/cache/_player.py": "tests/test_cache_player.py tests/test_cache_player_choices.py"
+    " tests/test_cache_policies.py::test_fixed_policies_mark_what_they_say"
+    " tests/test_cache_policies.py::test_a_ping_reads_what_is_cached_and_keeps_it_alive",
 }
 WITHIN = 5, 20  # so many times the processor seconds of the module's tests, and so many more
 MEMORY = 3 * 2**30  # a loop that never ends may also never stop to append

@@ -44,8 +44,11 @@ class Trace(NamedTuple):
     @property
     def prompt(self) -> Ints:
         """The prompt of each request, in tokens."""
-        walked = np.concatenate([[0], np.cumsum(self.sizes[self.nodes])]).astype(np.int64)
-        return walked[self.starts[1:]] - walked[self.starts[:-1]] + self.plain
+        walked = self.sizes[self.nodes]
+        np.cumsum(walked, out=walked)  # in place: a trace may have many millions
+        before, some = np.zeros_like(self.starts), self.starts > 0
+        before[some] = walked[self.starts[some] - 1]
+        return np.diff(before) + self.plain
 
 
 def faults(trace: Trace) -> list[str]:
