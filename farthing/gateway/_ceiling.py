@@ -57,6 +57,7 @@ _NAMES = re.compile(
 )
 _ENDLESS = {b'mcp_servers"', b'fallbacks"', b'container"'}  # they may take further passes, or other models
 _MORE_OUTPUT = {b'additionalModelRequestFields"', b'max_tokens"'}  # Converse may be told there once more
+_OF_TEXT = {b'max_tokens"', b'1h"'}  # what a request of text alone may have
 _TOOLED = {b'tools"', b'toolConfig"', b'tool_addition"', b'edits"'}
 _TYPE = re.compile(rb'"type"\s*:\s*"(?:([a-z_]+)_20\d{6}|(tool_search_tool)_(?:bm25|regex))"')
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
@@ -94,6 +95,24 @@ def ceiling(asked: _Limited, body: bytes, book: Book, resolved: Resolved | Unpri
     output = limits.output
     plain = body if b"\\u00" not in body else _plain(body)
     names = set(_NAMES.findall(plain))
+    reasons: list[str] = []
+    prompt, endless, write = len(body), "", ""
+    if not names <= _OF_TEXT:
+        prompt, endless, reasons, write = _weighed(body, plain, names, limits)
+    if asked.max_tokens is None or names >= _MORE_OUTPUT:
+        reasons.append(f"no certain max_tokens: {output:,}, which is the most there is")
+    else:
+        output = min(asked.max_tokens, max(limits.window, MOST_BATCH_OUTPUT))
+    prompt = min(prompt, limits.window)
+    if isinstance(resolved, Unpriced):
+        return Ceiling(_on(write or "input", prompt, output), None, (resolved.reason,))
+    return _priced(book, resolved, at, prompt, output, write, endless, reasons)
+
+
+def _weighed(
+    body: bytes, plain: bytes, names: set[bytes], limits: _Limits
+) -> tuple[int, str, list[str], str]:
+    """(tokens of the prompt, why there is no ceiling, what went into it, the meter of what may be cached)."""
     prompt, reasons = len(body), []
     if b'image"' in names or b'document"' in names:
         prompt, media = _media(body, plain, limits)
@@ -102,16 +121,9 @@ def ceiling(asked: _Limited, body: bytes, book: Book, resolved: Resolved | Unpri
     if names & _TOOLED:
         tools, runs = _tools(plain)
         prompt, endless = prompt + tools, endless or runs
-    if asked.max_tokens is None or names >= _MORE_OUTPUT:
-        reasons.append(f"no certain max_tokens: {output:,}, which is the most there is")
-    else:
-        output = min(asked.max_tokens, max(limits.window, MOST_BATCH_OUTPUT))
-    prompt = min(prompt, limits.window)
     marked = b'cache_control"' in names or b'cachePoint"' in names
     write = "" if not marked else "cache_write_1h" if b'1h"' in names else "cache_write_5m"
-    if isinstance(resolved, Unpriced):
-        return Ceiling(_on(write or "input", prompt, output), None, (resolved.reason,))
-    return _priced(book, resolved, at, prompt, output, write, endless, reasons)
+    return prompt, endless, reasons, write
 
 
 def _priced(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,10 +22,14 @@ def metadata_of(given: Mapping[str, str], tags: Mapping[str, str], call_id: str)
         return {}
     made = {**given, METADATA_KEY: call_id}
     for name, value in tags.items():
-        takes = _METADATA.fullmatch(name) and _METADATA.fullmatch(value)
-        if takes and len(made) < MOST_METADATA and name not in made:
+        if len(made) < MOST_METADATA and name not in made and _takes(name, value):
             made[name] = value
     return made
+
+
+@lru_cache(maxsize=512)  # the same tags again and again
+def _takes(name: str, value: str) -> bool:
+    return bool(_METADATA.fullmatch(name) and _METADATA.fullmatch(value))
 
 
 def told(body: bytes, metadata: Mapping[str, str]) -> bytes:

@@ -470,8 +470,9 @@ def _mode(asked: Asked) -> str:
 
 def _tags(who: Who, asked: Asked) -> dict[str, str]:
     """The key's tags stand over what a caller says of itself: those it cannot choose."""
-    if not asked.metadata and not who.team and not who.run:
-        return dict(who.tags)
+    own = who.tags
+    if not asked.metadata and who.team == own.get("team", "") and who.run == own.get("run", ""):
+        return dict(own)
     told = {name[:_LONGEST_TAG]: value[:_LONGEST_TAG] for name, value in asked.metadata.items()}
     known = {"team": who.team, "run": who.run}
     return told | {name: value for name, value in known.items() if value} | dict(who.tags)
