@@ -76,13 +76,15 @@ def import_paths(
     access: Access = Access(),  # noqa: B008 - it cannot change
     full: bool = False,
     engine: Any = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Imported:
     """Import files, folders, globs and s3:// prefixes ("-" is stdin). What is in the ledger already adds nothing.
 
     A file that has not changed since it was read without fault is not read again. Interrupted, an import
     loses nothing: what had been committed stays, and the rest is read by the next. `access` is how to reach the
     buckets; `full` lists them from their beginning, and not from some hours before what was read last.
-    `engine` is a SparkSession, whose executors parse; what they found is added here.
+    `engine` is a SparkSession, whose executors parse; what they found is added here. `meanwhile` is called once,
+    while other processes parse.
     """
     done = Imported()
     read_until = {} if full or forced else ledger.read_until()
@@ -115,6 +117,7 @@ def import_paths(
         access=access,
         read_until=read_until,
         engine=engine,
+        meanwhile=meanwhile,
     )
     for batch in batches:
         _add(ledger, batch, done, prices, now)
@@ -139,8 +142,12 @@ def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: dat
     done.read += batch.read
     done.skipped += batch.skipped
     done.imported += len(added.fresh)
-    done.superseded += batch.superseded + added.superseded
+    done.superseded += added.superseded
     done.duplicates += batch.duplicates + added.duplicates
+    if added.fresh or added.superseded:
+        done.superseded += batch.superseded
+    else:  # a copy gave way to a better one, but the ledger had that one already
+        done.duplicates += batch.superseded
     done.rejected += batch.rejected
     done.unpriced += sum(map(prices.lacks, added.fresh))
     for file in batch.files:

@@ -36,6 +36,7 @@ CLAIMED = ("team", "workload")  # who claims a call: by its tags, else by what i
 KEYS = (*SKU_KEYS, "routing", "profile", *CLAIMED, *FACT_KEYS)  # what `where` takes
 TIME_KEYS = ("day", "week", "month")
 _RESOLVING = ("platform", "model_id", "served_model", "region", "mode", "inference_geo")
+_SUMMED = ("at", "day", "calls", "ctx", "tags", *METERS)  # all that is looked at, but by flags
 _BELONGING = (
     "model_id",
     "principal",
@@ -427,7 +428,7 @@ def _sum(
     import narwhals.stable.v2 as nw  # where no frame is asked, it is not loaded
 
     coded, meanings = contexts.coded([key for key in keys if key in KEYS])
-    frame = nw.from_native(ledger.rows_to_sum(*span))
+    frame = nw.from_native(ledger.rows_to_sum(*span, () if flags else _SUMMED))
     if question.since or question.until:
         frame = frame.filter(nw.col("at") >= nw.lit(span[0]), nw.col("at") < nw.lit(span[1]))
     frame = frame.join(nw.from_native(ledger.lifted(coded)), on="ctx")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from farthing.api import import_paths
-from farthing.importers import _reading, read_paths
+from farthing.importers import _begin, _reading, begin, read_paths
 from farthing.ledger import Ledger, _own
 from farthing.outbox import Intent, Tokens, encode
 from farthing.usage import EPOCH, Facts, Usage
@@ -83,6 +83,29 @@ def test_what_another_writer_wrote_meanwhile_is_looked_for(tmp_path):
     assert ours.append([call(1), call(2)]) == ([], 0, 2)
 
 
+def test_only_records_that_share_an_id_are_looked_for(tmp_path, asked):
+    """Two records of one call in a batch are compared with each other, not with the ledger."""
+    ledger = Ledger(tmp_path / "ledger")
+    ledger.append([call(n) for n in range(10)])
+    again = [call(3, 20), call(11), call(12), call(12, 20), *(call(n) for n in range(20, 30))]
+    added = ledger.append(again)
+    assert asked == [1]
+    assert (added.imported, added.superseded, added.duplicates) == (12, 2, 0)
+    assert ledger.rows().aggregate("sum(calls), sum(output)").fetchall() == [(22, 22 * 10 + 2 * 10)]
+
+
+def test_copies_of_known_calls_are_known_however_often_a_file_is_read(tmp_path):
+    """A file with a rejected line is read at each import. Of the copies in it one is the best, and known as well."""
+    grown = log(1).replace(b'"outputTokenCount": 20', b'"outputTokenCount": 30')
+    (tmp_path / "log.jsonl").write_bytes(log(1) + grown + b'{"schemaType": "ModelInvocationLog"}\n')
+    ledger = Ledger(tmp_path / "ledger")
+    counts = []
+    for _ in range(2):
+        done = import_paths(ledger, [tmp_path / "log.jsonl"], now=NOW)
+        counts.append((done.imported, done.superseded, done.duplicates, done.rejected))
+    assert counts == [(1, 1, 0, 1), (0, 0, 2, 1)]
+
+
 def test_beyond_so_many_ids_the_ledger_is_asked(tmp_path, asked, monkeypatch):
     monkeypatch.setattr(_own, "MOST_IDS", 3)
     ledger = Ledger(tmp_path / "ledger")
@@ -136,3 +159,43 @@ def test_once_all_work_is_given_out_batches_are_small(tmp_path, monkeypatch):
         assert sum(sizes) == 60
         assert max(sizes) <= most
         assert (len(sizes) == 1) == (most == 60)
+
+
+# --- workers, and what is done while they work -----------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder that is worth two workers."""
+    (tmp_path / "log.jsonl").write_bytes(b"".join(map(log, range(20))))
+    monkeypatch.setattr(_reading, "SMALL_BYTES", 1)
+    monkeypatch.setattr(_begin, "WORTH_BYTES", 1)
+    monkeypatch.setattr(_begin, "usual_count", lambda: 2)
+    return str(tmp_path)
+
+
+def test_workers_begun_ahead_read_the_next_import(folder, monkeypatch):
+    begin([folder])
+    begun = list(_begin._ahead)
+    assert [worker.poll() for worker in begun] == [None, None]
+    monkeypatch.setattr(_begin, "_started", lambda: pytest.fail("there are workers already"))
+    told = []
+    batches = read_paths([folder], now=NOW, workers=2, meanwhile=lambda: told.append(begun[0].poll()))
+    assert sum(len(batch.usages) for batch in batches) == 20
+    assert told == [None], "once, while they work"
+    assert not _begin._ahead
+    assert None not in [worker.returncode for worker in begun]
+
+
+def test_workers_begun_in_vain_end_with_the_program(folder):
+    begin([folder])
+    begun = list(_begin._ahead)
+    _begin._end_ahead()
+    assert [worker.returncode for worker in begun] == [-9, -9]
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/logs", "--json", "-", "nothing/here", "{}/log.jsonl"])
+def test_none_are_begun_where_too_little_is_to_be_seen(folder, path, monkeypatch):
+    monkeypatch.setattr(_begin, "WORTH_BYTES", 1 << 20)
+    begin([path.format(folder)])
+    assert not _begin._ahead

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.ledger import RANK, Calls, Ledger
+from farthing.ledger._own import ids_of, parted
 from farthing.usage import Facts, Usage
 
 NOON_US = 1_790_000_000_000_000
@@ -262,6 +263,25 @@ def test_any_order_and_any_split_give_the_same_calls(worlds, cuts):
 @given(worlds_in_two_orders, several_cuts)
 def test_any_order_and_any_split_give_the_same_calls_at_length(worlds, cuts):
     check_the_law(worlds, cuts)
+
+
+@settings(max_examples=100)
+@given(worlds_in_two_orders, several_cuts)
+def test_the_law_holds_where_only_what_shares_an_id_is_compared(worlds, cuts):
+    """As in an import into a ledger whose only writer knows every id in it."""
+    (records, *_), order = worlds
+    kept: list[Usage] = []
+    own: set[int] = set()
+    for batch in cut(order, cuts):
+        ids = ids_of(batch)
+        shared, alone = parted(batch, (own & ids.every) | ids.repeated)
+        asked = {name for usage in parted(shared, own & ids.every)[0] for name in usage.ids}
+        known = [call for call in kept if not asked.isdisjoint(call.ids)]
+        calls = Calls(known)
+        calls.extend(shared)
+        kept = [call for call in kept if call not in known] + calls.best + list(alone)
+        own |= ids.every
+    assert law(kept) == law(gathered(records))
 
 
 @settings(max_examples=12)

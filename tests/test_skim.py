@@ -59,8 +59,13 @@ def test_most_of_it_is_skipped(operation):
     fed: list[bytes] = []
     setattr(answers, "feed", fed.append)  # noqa: B010 - in its place
     reader = skimmed(operation, answers)
-    glances = [reader.skips(event) or reader.feed(event) for event in events]
-    assert glances.count(True) >= 11  # once its place is known
+    glances = 0
+    for event in events:
+        if reader.skips(event):
+            glances += 1
+        else:
+            reader.feed(event)
+    assert glances >= 11  # once its place is known
     first = 1 if operation == "ConverseStream" else 2
     assert b"".join(fed) == b"".join(events[:first] + events[first + 12 :])
 

@@ -1,10 +1,16 @@
 """What Spark's executors read is what this machine reads: the same calls, files, rejects and lines."""
 
 import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from farthing.api import import_paths
+from farthing.cli._app import BadInput
+from farthing.cli._engine import spark_session
 from farthing.importers import _reading
 from farthing.importers._pool import here as in_this_process
 from farthing.ledger import Ledger
@@ -55,3 +61,29 @@ def test_executors_read_what_is_read_here(logs, tmp_path, spark, monkeypatch):
     assert there == here
     assert here[0]["imported"] == 430 + 100
     assert [error.startswith(f"{logs / 'long.jsonl'}:134: not JSON") for error in here[1]] == [True]
+
+
+def test_what_executors_lack_is_told_in_one_line(spark):
+    with (
+        pytest.raises(
+            BadInput, match=r"^Spark's executors have no absent: install farthing\[spark,aws\] there"
+        ),
+        spark_session() as there,
+    ):
+        there.sparkContext.parallelize([1], 1).map(lambda _: __import__("absent")).collect()
+
+
+@pytest.mark.spark_long
+def test_a_command_alone_runs_on_its_own_python(logs, tmp_path, spark):
+    """Whichever comes first on the path; and Spark's own log does not drown what it says."""
+    imported(logs, tmp_path / "ledger", workers=0)
+    command = [sys.executable, "-m", "farthing", "duplicates", "--ledger", str(tmp_path / "ledger"), "--json"]
+    alone = {name: value for name, value in os.environ.items() if name != "PYSPARK_PYTHON"}
+    mine = Path(sys.executable).parent
+    alone["PATH"] = os.pathsep.join(name for name in os.get_exec_path() if Path(name) != mine)
+    here, there = (
+        subprocess.run([*command, *more], capture_output=True, text=True, check=True, env=alone, timeout=300)
+        for more in ((), ("--engine", "spark"))
+    )
+    assert there.stdout == here.stdout
+    assert "FutureWarning" not in there.stderr

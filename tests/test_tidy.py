@@ -47,7 +47,7 @@ FOLDERS = {
         {"protocol"},
         {"policy", "budgets"},
         {"live"},
-        {"_autopilot_apply", "_together"},
+        {"_autopilot_apply", "_together", "_attempt"},
         {"_plan", "_callers", "_spans", "_batch_sender"},
         {"proxy", "hooks", "batch"},
         {"_written", "_shadow"},

@@ -134,7 +134,7 @@ EXTRAS = {
     "aws": "farthing.importers._s3",
     "gateway": "farthing.web._serve",
     "mcp": "farthing.cli._mcp",
-    "spark": "pyspark",
+    "spark": "pyspark, pandas, pyarrow",
 }
 
 

@@ -20,6 +20,10 @@ if sys.argv[1:] == ["--version"]:  # asked by installers and scripts: nothing is
     os._exit(0)
 end_cleanly(sys.argv[1:])
 answer_quickly(sys.argv[1:])
+if sys.argv[1:2] == ["import"]:
+    from farthing.importers import begin
+
+    begin(sys.argv[2:])  # options are no paths, or do no harm: what is started in vain ends with this process
 
 from farthing.cli import _app  # noqa: E402 - cyclopts takes its time
 from farthing.cli._app import BadInput  # noqa: E402

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     from farthing.ledger import LedgerError
 
     gc.set_threshold(
-        200_000, 50, 50
+        1_000_000, 50, 50
     )  # records hold no cycles, and looking for some takes a fifth of the time
     words = list(argv)
     try:

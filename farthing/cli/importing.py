@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json as json_
 import sys
 import tempfile
@@ -104,8 +105,6 @@ def profiles(
 @app.default
 def bare() -> int:
     """The bill of this machine's Claude Code transcripts; elsewhere, what to do."""
-    from farthing.reports import REPORTS
-
     folders = transcript_folders()
     if not folders:
         print("farthing: no ledger and no Claude Code transcripts here. To start:\n"
@@ -115,10 +114,28 @@ def bare() -> int:
               "  farthing --help               everything else")  # fmt: skip
         return 0
     print(f"pricing the transcripts in {', '.join(map(str, folders))}", file=sys.stderr)
+    from farthing.importers import begin
+
+    begin([str(folder) for folder in folders])
     from farthing.ledger import Ledger
 
     with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
         ledger = Ledger(Path(temporary) / "ledger")
-        done = run_import(ledger, [str(folder) for folder in folders])
+        done = run_import(ledger, [str(folder) for folder in folders], meanwhile=_load_bill)
+        from farthing.reports import REPORTS
+
         Asked().answer(REPORTS["bill"].make(ledger, Asked().question()))
     return 2 if done.errors or done.rejected else 0
+
+
+def _load_bill() -> None:
+    """While transcripts are read: what makes the bill and prints it, or the ledger will need."""
+    for name in (
+        "deltalake",
+        "duckdb",
+        "narwhals.stable.v2",
+        "rich.table",
+        "farthing.reports",
+        "farthing.render",
+    ):
+        importlib.import_module(name)

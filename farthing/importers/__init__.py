@@ -16,7 +16,7 @@ from typing import Any
 from farthing.aws import Access
 from farthing.importers._batch import Batch, File, Reject
 
-__all__ = ["Batch", "File", "Reject", "formats", "holds", "read_paths"]
+__all__ = ["Batch", "File", "Reject", "begin", "formats", "holds", "read_paths"]
 
 
 def formats() -> dict[str, str]:
@@ -33,6 +33,15 @@ def holds(path: str, digest: str) -> bool:
     return _open.holds(path, digest)
 
 
+def begin(paths: Sequence[str]) -> None:
+    """An import of these paths will follow: start its processes, if they are local and hold enough, while the rest is
+    loaded. It is no promise.
+    """
+    from farthing.importers import _begin
+
+    _begin.begin(paths)
+
+
 def read_paths(
     paths: Sequence[str],
     *,
@@ -44,6 +53,7 @@ def read_paths(
     access: Access = Access(),  # noqa: B008 - it cannot change
     read_until: Mapping[str, str] | None = None,
     engine: Any = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Generator[Batch, None, None]:
     """The usage in files, folders, patterns, s3:// prefixes and standard input ("-"), in batches of bounded size.
 
@@ -55,9 +65,12 @@ def read_paths(
 
     `access` is how to reach buckets. `read_until` is what the last batch of an earlier import told: of series of
     objects that go by the hour, only what is newer than that is listed, with some hours before it.
-    `engine` is a SparkSession: its executors parse, if there is much to parse.
+    `engine` is a SparkSession: its executors parse, if there is much to parse. `meanwhile` is called when other
+    processes have begun to: for what this one has to do anyhow.
     """
     from farthing.importers import _reading  # when it is used: `farthing --help` needs none of it
 
-    asked = _reading.Asked(list(paths), format, now, known, progress, access, read_until or {}, engine)
+    asked = _reading.Asked(
+        list(paths), format, now, known, progress, access, read_until or {}, engine, meanwhile
+    )
     return _reading.read(asked, workers)

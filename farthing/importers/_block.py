@@ -9,7 +9,6 @@ to the same results. A block that lists its passes, which are priced one by one,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -74,8 +73,9 @@ def counts(block: Block) -> tuple[Tokens, bool]:
         if split is not None:
             short = split.ephemeral_5m_input_tokens or 0
             long = split.ephemeral_1h_input_tokens or 0
-        if block.cache_creation_input_tokens:
-            short, long, untold = split_writes(block.cache_creation_input_tokens, short, long)
+        written = block.cache_creation_input_tokens or 0
+        if written > short + long:
+            short, long, untold = split_writes(written, short, long)
         cached = block.cache_read_input_tokens or 0
         return (block.input_tokens or 0, block.output_tokens or 0, cached, short, long), untold
     if block.input_tokens_details is None and (
@@ -145,13 +145,11 @@ def update(old: Block | None, new: Block) -> Block:
     """`old` with what `new` says: the events of a stream, whose counts are cumulative."""
     if old is None:
         return new
-    for name, value in zip(Block.__struct_fields__, _values(new), strict=True):
+    for name in Block.__struct_fields__:
+        value = getattr(new, name)
         if value is not None:
             setattr(old, name, value)
     return old
-
-
-_values = attrgetter(*Block.__struct_fields__)
 
 
 def geography(block: Block | None) -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from farthing.importers._batch import Reject
 from farthing.importers._open import MAX_LINE_BYTES, UNREADABLE
-from farthing.importers._read import Lines, keys_at, reason, whole
+from farthing.importers._read import Lines, keys_at, keys_of, reason, whole
 
 T = TypeVar("T")
 Fields = dict[str, msgspec.Raw]  # of a record: each is decoded when it is wanted
@@ -39,7 +39,9 @@ def first_keys(head: bytes) -> dict[str, str]:
         text = text[1:].lstrip()
     if not text.startswith(b"{"):
         return {}
-    keys = keys_at(text, 0)
+    keys = keys_of(text.partition(b"\n")[0], 0)
+    if keys is None:  # it goes on in the next line, or beyond the head
+        keys = keys_at(text, 0)
     page = _PAGE.match(text)
     return keys_at(text, text.find(b"{", page.end())) if page and b"{" in text[page.end() :] else keys
 

@@ -7,15 +7,13 @@ threads. Callbacks and walking stay in the caller's thread; a thread of ours per
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
+from farthing.importers._begin import end, start
 from farthing.importers._task import End, Frame, Task, run
 from farthing.importers._wire import HELLO, pack_task, receive, send, unpack_frame
 
@@ -47,17 +45,18 @@ def here(tasks: Iterator[Task]) -> Iterator[Done]:
         yield Done(task, NOTHING, last=True)
 
 
-def in_workers(tasks: Iterator[Task], count: int) -> Iterator[Done]:
-    """Run the tasks in `count` processes; in this one if they cannot be started."""
+def in_workers(
+    tasks: Iterator[Task], count: int, meanwhile: Callable[[], None] | None = None
+) -> Iterator[Done]:
+    """Run the tasks in `count` processes; in this one if they cannot be started.
+
+    `meanwhile` is called once the workers have something to do.
+    """
     pool = _Pool(count)
     try:
-        yield from pool.run(tasks) if pool.places else here(tasks)
+        yield from pool.run(tasks, meanwhile) if pool.places else here(tasks)
     finally:
         pool.close()
-
-
-# For glibc: memory of the size of a chunk is kept for the next one, and not given back and asked for each time.
-_ROOM = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 
 
 class _Pool:
@@ -65,13 +64,13 @@ class _Pool:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._answers: queue.Queue[_Answer] = queue.Queue(FRAMES_WAITING)
         self._closed = threading.Event()
-        self._workers = [worker for worker in [_start() for _ in range(count)] if worker]  # all start at once
+        self._workers = [worker for worker in [start() for _ in range(count)] if worker]  # all start at once
         self.places = [place for place, worker in enumerate(self._workers) if _greets(worker)]
         self._threads = [threading.Thread(target=self._serve, args=(at,), daemon=True) for at in self.places]
         for thread in self._threads:
             thread.start()
 
-    def run(self, tasks: Iterator[Task]) -> Iterator[Done]:
+    def run(self, tasks: Iterator[Task], meanwhile: Callable[[], None] | None) -> Iterator[Done]:
         """Keep every worker busy, and some tasks waiting for it."""
         under_way = 0
         more = True
@@ -84,6 +83,9 @@ class _Pool:
                 else:
                     self._tasks.put(task)
                     under_way += 1
+            if meanwhile:
+                meanwhile()
+                meanwhile = None
             if under_way:
                 task, data, status = self._answers.get()
                 if data:
@@ -104,11 +106,11 @@ class _Pool:
             for worker in list(self._workers):
                 worker.kill()
             try:
-                self._answers.get(timeout=0.01)  # a thread may be waiting to put
+                self._answers.get(timeout=0.001)  # a thread may be waiting to put
             except queue.Empty:
                 continue
         for worker in self._workers:
-            _end(worker)
+            end(worker)
 
     def _serve(self, place: int) -> None:
         """Frames of one worker after the other: one that dies is replaced, and the files it was at say so."""
@@ -128,9 +130,9 @@ class _Pool:
                 continue
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(timeout=1)  # for its status
-            _end(worker)
+            end(worker)
             self._answers.put(_Answer(task, status=worker.returncode))
-            fresh = None if self._closed.is_set() else _start()
+            fresh = None if self._closed.is_set() else start()
             if fresh:
                 self._workers[place] = fresh
             alive = fresh is not None and _greets(fresh)
@@ -146,35 +148,9 @@ def _failed(task: Task, ended: set[int], status: int) -> Frame:
     return NOTHING._replace(ends=ends)
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    worker.kill()
-    worker.wait()
-    for pipe in (worker.stdin, worker.stdout):
-        if pipe:
-            with contextlib.suppress(OSError):  # what could not be written matters no longer
-                pipe.close()
-
-
 def _greets(worker: subprocess.Popen[bytes]) -> bool:
     return receive(_out(worker)) == HELLO
 
 
 def _out(worker: subprocess.Popen[bytes]) -> BinaryIO:
     return cast("BinaryIO", worker.stdout)
-
-
-def _start() -> subprocess.Popen[bytes] | None:
-    """A worker that finds modules where this process does."""
-    if not sys.executable or getattr(sys, "frozen", False):
-        return None
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "farthing.importers._worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**_ROOM, **os.environ, "PYTHONPATH": path},
-        )
-    except OSError:
-        return None

@@ -13,7 +13,7 @@ import msgspec
 
 from farthing.importers._batch import Reject
 from farthing.importers._open import UNREADABLE
-from farthing.usage import EPOCH, Entry, Rejected, Total, Usage
+from farthing.usage import EPOCH, Entry, Facts, Rejected, Total, Usage
 
 Lines = Iterable[tuple[int, bytes]]  # numbered from 1; blank lines are left out
 
@@ -63,8 +63,9 @@ def digest(line: bytes) -> str:
     return "line:" + hashlib.blake2b(line.strip(), digest_size=16).hexdigest()
 
 
-# A Usage of all its fields in their order, without the function that a NamedTuple puts in front of tuple's own.
+# Of all fields in their order, without the function that a NamedTuple puts in front of tuple's own.
 record_of: Callable[[tuple[Any, ...]], Usage] = partial(tuple.__new__, Usage)
+facts_of: Callable[[tuple[str, ...]], Facts] = partial(tuple.__new__, Facts)
 
 _MALFORMED = "JSON is malformed: "
 _MISTYPED = re.compile(r"Expected `([^`]*)`(?: (>= 0))?(?:, got `([^`]*)`)?(?: - at `\$\.?(.*)`)?")
@@ -113,19 +114,25 @@ def objects(head: bytes) -> Iterator[dict[str, str]]:
     [{'a': '{', 'c': '[', 'd': '"'}]
     """
     found = False
-    for line in head.split(b"\n", 8)[:8]:
+    end = -1
+    for _ in range(8):  # most often the first one tells, and no more are asked for
+        begin, end = end + 1, head.find(b"\n", end + 1)
+        line = head[begin:] if end < 0 else head[begin:end]
         start = line.find(b"{")
         if start >= 0 and _BEFORE.fullmatch(line, 0, start):
-            keys = _keys_of(line, start)
+            keys = keys_of(line, start)
             if keys is None and not found:  # most likely the last: the head ends in it
                 keys = keys_at(line, start)
             if keys is not None:
                 found = True
                 yield keys
+        if end < 0:
+            return
 
 
 @lru_cache(maxsize=8)  # each format asks of the same lines
-def _keys_of(line: bytes, start: int) -> dict[str, str] | None:
+def keys_of(line: bytes, start: int) -> dict[str, str] | None:
+    """The keys of the object that the line ends with, with the first character of their values; None if it is none."""
     try:
         return {name: chr(memoryview(value)[0]) for name, value in _OBJECT.decode(line[start:]).items()}
     except UNREADABLE:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from farthing.aws import Access, AwsError, Keys, is_s3, keys, split
 from farthing.importers._batch import Batch, File, Reject
+from farthing.importers._begin import WORTH_BYTES, usual_count
 from farthing.importers._find import Fault, Found, find, hour_of
 from farthing.importers._open import RANGE_BYTES, Source, digest_of, in_lines
 from farthing.importers._pool import Done, here, in_workers
@@ -23,11 +24,10 @@ from farthing.usage import EPOCH
 
 BATCH_RECORDS = 25_000  # a batch is handed over when it has as many; a frame may add 20,000
 LAST_RECORDS = 8_000  # once all work is given out: what there is can be written while that is done
-SMALL_BYTES = 8 << 20  # less than this is read sooner than a worker has started
+SMALL_BYTES = WORTH_BYTES
 TASK_BYTES = 4 << 20
 TASK_FILES = 256
 SPLIT_BYTES = 32 << 20  # files beyond this are read in ranges, if they are not packed
-MOST_WORKERS = 8
 MOST_ALIKE = 3  # files of a prefix that fail for the same reason are told one by one; the others are counted
 SKEW = timedelta(days=1)  # how far clocks may be ahead of `now`
 
@@ -47,6 +47,7 @@ class Asked(NamedTuple):
     access: Access = Access()
     read_until: Mapping[str, str] = {}
     engine: Any = None
+    meanwhile: Callable[[], None] | None = None
 
 
 def read(asked: Asked, workers: int | None) -> Generator[Batch, None, None]:
@@ -54,12 +55,8 @@ def read(asked: Asked, workers: int | None) -> Generator[Batch, None, None]:
     if asked.form and asked.form not in formats():
         raise ValueError(f"no such format: {asked.form} (there are {', '.join(formats())})")
     if workers is None:
-        workers = min(len(_processors()), MOST_WORKERS)
+        workers = usual_count()
     return _Reading(asked).batches(workers)
-
-
-def _processors() -> Sequence[int] | set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 def _shown(path: str) -> str:
@@ -170,7 +167,7 @@ class _Reading:
         elif workers < 2 or ahead_bytes < SMALL_BYTES:
             yield from here(rest)
         else:
-            yield from in_workers(rest, workers)
+            yield from in_workers(rest, workers, self._asked.meanwhile)
         for found in self._streams:
             yield from here(iter([self._task([(Range(found.path, named=True), _Open(found))])]))
 

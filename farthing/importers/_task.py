@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import repeat
 from pathlib import Path
@@ -80,14 +80,29 @@ class Frame(NamedTuple):
     taken: int  # bytes read from disk
 
 
+class _Formats(Mapping[str, Format]):
+    """The files of this folder without an underscore in front, each loaded when it is first asked for."""
+
+    def __init__(self) -> None:
+        here = [str(Path(__file__).parent)]
+        self._names = sorted(found.name for found in pkgutil.iter_modules(here) if found.name[0] != "_")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> Format:
+        if name not in self._names:
+            raise KeyError(name)
+        return cast("Format", importlib.import_module(f"{__package__ or 'farthing.importers'}.{name}"))
+
+
 @cache
-def formats() -> dict[str, Format]:
-    """Every format by its name: the files of this folder without an underscore in front."""
-    package = __package__ or "farthing.importers"
-    names = sorted(
-        found.name for found in pkgutil.iter_modules([str(Path(__file__).parent)]) if found.name[0] != "_"
-    )
-    return {name: cast("Format", importlib.import_module(f"{package}.{name}")) for name in names}
+def formats() -> Mapping[str, Format]:
+    """Every format by its name. Most imports need few of them."""
+    return _Formats()
 
 
 def recognise(head: bytes, forced: str = "", like: str = "") -> str:

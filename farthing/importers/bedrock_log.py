@@ -33,7 +33,7 @@ from farthing.importers._block import (
     update,
 )
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
-from farthing.importers._read import Item, Lines, digest, instant, objects, reason, record_of, whole
+from farthing.importers._read import Item, Lines, digest, facts_of, instant, objects, reason, record_of, whole
 from farthing.outbox import METADATA_KEY
 from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
 
@@ -328,9 +328,7 @@ class _Reader:
                 called = served = model
             where = ("bedrock_log", "bedrock", called, served, region, account, arn)
             said = (sent, geo, session, "", operation, status, assumed)
-            facts = self._facts[key] = Facts(
-                *where, *said
-            )  # by place: by name takes as long as all else here
+            facts = self._facts[key] = facts_of((*where, *said))  # by name takes as long as all else here
         return facts
 
     def _body(self, output: _Output | _OutputAlone | None) -> _Body:

@@ -18,7 +18,7 @@ import msgspec
 from farthing.importers._batch import Reject
 from farthing.importers._block import ZERO, Block, Tokens, counts, five, geography, mode, passes, searches
 from farthing.importers._open import UNREADABLE, Bad, Numbered
-from farthing.importers._read import Item, Lines, digest, instant, objects, reason, whole
+from farthing.importers._read import Item, Lines, digest, instant, objects, reason, record_of, whole
 from farthing.usage import Facts, Rejected, Usage
 
 SYNTHETIC = "<synthetic>"  # the model of texts that Claude Code wrote itself
@@ -81,16 +81,23 @@ def read(lines: Lines, path: str = "") -> Iterator[Item]:
                 continue
         else:
             record = found
-        if isinstance(record.data, _Data):
-            record = _embedded(record, record.data)
+        data = record.data
+        if data.__class__ is _Data and data.message is not None:
+            record = _embedded(record, data)
         message = record.message
-        if isinstance(message, _Message) and message.usage is not None and message.model != SYNTHETIC:
-            try:
-                usage = reader.usage(record, message, message.usage)
-                yield usage
-                yield from searches(message.usage, usage)
-            except Rejected as error:
-                yield Reject(lines.number, reason(error))
+        if message.__class__ is not _Message:
+            continue
+        block = message.usage
+        if block is None or message.model == SYNTHETIC:
+            continue
+        try:
+            usage = reader.usage(record, message, block)
+        except Rejected as error:
+            yield Reject(lines.number, reason(error))
+            continue
+        yield usage
+        if block.server_tool_use is not None:
+            yield from searches(block, usage)
 
 
 def _embedded(record: _Line, data: _Data) -> _Line:
@@ -129,7 +136,7 @@ class _Reader:
 
     def __init__(self, path: str, lines: Numbered) -> None:
         self._lines = lines
-        self._folder = _folder(path)
+        self._path = path
         self._facts: dict[tuple[object, ...], Facts] = {}
         self._last_key: tuple[object, ...] = ()  # most records are like the one before them
         self._last = Facts("")
@@ -149,7 +156,7 @@ class _Reader:
                 tokens, untold, status = ZERO, False, "refusal"  # counts are reported, not billed
             facts = self._fact(record, message, block, message.model, "ttl" if untold else "", status)
             parts = ((facts, tokens),)
-        return Usage(at_us, request_id, message_id, parts, (), None, record.isSidechain is True)
+        return record_of((at_us, request_id, message_id, parts, (), None, record.isSidechain is True, "", ()))
 
     def _passes(self, record: _Line, message: _Message, block: Block) -> tuple[tuple[Facts, Tokens], ...]:
         """One part a sampling pass: the counts of the whole leave out compaction and advisors."""
@@ -192,7 +199,7 @@ class _Reader:
                 mode=mode(block),
                 inference_geo=geography(block),
                 session=record.sessionId or "",
-                project=record.cwd or self._folder,
+                project=record.cwd or _folder(self._path),
                 status=status,
                 assumed=assumed,
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 from farthing.ledger._forget import HOMES, KEY, NAME, SOMEBODYS_HOME
 from farthing.ledger._link import link
 from farthing.ledger._store import FORMAT, LedgerError
-from farthing.ledger._tables import TABLES, WRITER, arrow, statistics, transposed
+from farthing.ledger._tables import TABLES, WRITER, arrow, statistics, transposed, written
 from farthing.usage import EPOCH, Facts
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _change(ledger: Ledger, name: str, act: Callable[[Any, Any], None], attempts
 
 def _rewrite(ledger: Ledger, name: str, query: str, month: str = "", attempts: int = _ATTEMPTS) -> bool:
     """Put what `query` makes of `old_rows` in place of all of a table's rows, or of those of a month."""
-    from deltalake import WriterProperties, write_deltalake
+    from deltalake import write_deltalake
 
     columns = [column for column in TABLES[name] if column != "month"]
     said = ", ".join([f"'{month}' AS month"] * bool(month) + [f'"{column}"' for column in columns])
@@ -162,7 +162,7 @@ def _rewrite(ledger: Ledger, name: str, query: str, month: str = "", attempts: i
             mode="overwrite",
             predicate=f"month = '{month}'" if month else None,
             target_file_size=TARGET_BYTES,
-            writer_properties=WriterProperties(compression="ZSTD"),
+            writer_properties=written(name),
             commit_properties=properties,
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from farthing.ledger import _spark
 from farthing.ledger._calls import Calls
 from farthing.ledger._forget import KEY, Forgotten
-from farthing.ledger._own import Own, ids_of
+from farthing.ledger._own import Own, ids_of, parted
 from farthing.ledger._store import LedgerError, Store
 from farthing.ledger._tables import (
     BETWEEN_IDS,
@@ -104,13 +104,14 @@ class Ledger(Store):
         """From now on usage is summed and sifted by this SparkSession."""
         self.engine = _spark.own_session(engine)
 
-    def rows_to_sum(self, since: datetime, until: datetime) -> Any:
-        """Usage as a frame of the engine: all of [since, until), and it may be more."""
+    def rows_to_sum(self, since: datetime, until: datetime, columns: Sequence[str] = ()) -> Any:
+        """Usage as a frame of the engine: all of [since, until), these columns of it at least; it may be more."""
         if not self.engine:
             return self.rows()
+        delta, opened = self.delta("usage"), self.place.opened("usage")
         try:
-            return _spark.rows(self.engine, self.delta("usage"), since, until)
-        except ValueError as error:
+            return _spark.rows(self.engine, delta, since, until, columns, opened)
+        except (ValueError, OSError) as error:
             raise LedgerError(f"{self.folder}: cannot read usage: {error}") from error
 
     def lifted(self, relation: duckdb.DuckDBPyRelation) -> Any:
@@ -119,7 +120,12 @@ class Ledger(Store):
 
     def fetched(self, frame: Any) -> list[tuple[Any, ...]]:
         """The rows of a small frame of the engine."""
-        return [tuple(row) for row in frame.collect()] if self.engine else frame.fetchall()
+        if not self.engine:
+            return list(frame.fetchall())
+        try:
+            return _spark.fetched(frame)
+        except OSError as error:
+            raise LedgerError(f"{self.folder}: cannot read usage: {error}") from error
 
     def sift(
         self,
@@ -138,14 +144,19 @@ class Ledger(Store):
         con, used = self.connection, self.days()
         since, until = (max(span[0], used[0]), min(span[1], used[1])) if used else (EPOCH, EPOCH)
         within = f"\"at\" >= TIMESTAMPTZ '{since.isoformat()}' AND \"at\" < TIMESTAMPTZ '{until.isoformat()}'"
-        rows = self.rows().filter(within).project(", ".join(f'"{column}"' for column in columns))
+        rows = self.none("usage") if self.engine else self.rows()  # a bucket's would be fetched for nothing
+        rows = rows.filter(within).project(", ".join(f'"{column}"' for column in columns))
         for view, relation in {**beside, name: rows}.items():
             con.register(view, relation)
         found = con.sql(query)
         if not self.engine or since >= until:
             return found
-        usage = _spark.between(self.rows_to_sum(since, until), since, until).select(*columns)
-        return con.from_arrow(_spark.sifted(usage, name, query, together, beside, found))
+        read = dict.fromkeys((*columns, "at"))
+        usage = _spark.between(self.rows_to_sum(since, until, tuple(read)), since, until).select(*columns)
+        try:
+            return con.from_arrow(_spark.sifted(usage, name, query, together, beside, found))
+        except OSError as error:
+            raise LedgerError(f"{self.folder}: cannot read usage: {error}") from error
 
     def mapped(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """What `map` gives; on Spark its executors make it, an item a task."""
@@ -171,7 +182,10 @@ class Ledger(Store):
                     QUALIFY row_number() OVER (PARTITION BY path ORDER BY "at" DESC) = 1 ORDER BY path"""
         self.connection.register("files", self.table("files"))
         rows = self.connection.execute(query, values).fetchall()
-        return [SourceFile._make((*row[:6], tuple(json.loads(row[6])), row[7])) for row in rows]
+        return [
+            SourceFile._make((*row[:6], () if row[6] == "[]" else tuple(json.loads(row[6])), row[7]))
+            for row in rows
+        ]
 
     def read_until(self) -> dict[str, str]:
         """By series of objects that go by the hour: the hour before which all of it has been read."""
@@ -269,11 +283,15 @@ class Ledger(Store):
         told = self.forgotten().usages(usages)  # asked for after the tables were looked at: see forget
         delta, _, transaction = seen["usage"]
         ids = ids_of(told)
-        known = [] if self._own.lacks(ids, transaction) else list(self.known(told))
+        met = self._own.met(ids.every, transaction)
+        # What shares no id with any other is a call of its own: it need be neither compared nor looked for.
+        shared, alone = (told, ()) if met is None else parted(told, met | ids.repeated)
+        asked = told if met is None else parted(shared, met)[0]
+        known = list(self.known(asked)) if asked else []
         calls = Calls(known)
-        calls.extend(told)
+        calls.extend(shared)
         replaced = [(old, new) for old, new in zip(known, calls.kept, strict=False) if old != new]
-        fresh = [usage for usage in calls.kept[len(known) :] if usage is not None]
+        fresh = [*alone, *(usage for usage in calls.kept[len(known) :] if usage is not None)]
         if not fresh and not replaced:
             return Added([], 0, calls.duplicates)
         rows = Rows()
@@ -281,7 +299,7 @@ class Ledger(Store):
         rows.extend([new for _, new in replaced if new is not None])
         rows.extend(fresh)
         if self._add_dimensions(rows, seen) and self.commit("usage", rows.columns, delta, transaction + 1):
-            self._own.note(ids, rows.contexts, transaction)
+            self._own.note(ids.every, rows.contexts, transaction)
             return Added(fresh, calls.superseded, calls.duplicates)
         return None
 

@@ -51,6 +51,9 @@ class Place(Protocol):
     def files(self, table: str, delta: Any) -> list[str]:
         """The table's data, as files on this machine."""
 
+    def opened(self, table: str) -> tuple[Keys, str] | None:
+        """What opens a table's objects for other machines, and how their keys begin; None where all see a folder."""
+
     def sizes(self, table: str) -> dict[str, int]:
         """What lies in a table's folder, with its size in bytes."""
 
@@ -124,6 +127,9 @@ class Folder:
 
     def files(self, table: str, delta: Any) -> list[str]:
         return [unquote(uri) for uri in delta.file_uris()]
+
+    def opened(self, table: str) -> tuple[Keys, str] | None:
+        return None
 
     def sizes(self, table: str) -> dict[str, int]:
         folder = self._path / table
@@ -247,6 +253,9 @@ class Bucket:
                 list(threads.map(lambda name, path: _copy(held, name, copies[path]), names, missing))
             _prune(folder, set(copies.values()))
         return [str(copy) for copy in copies.values()]
+
+    def opened(self, table: str) -> tuple[Keys, str] | None:
+        return self._keys(), f"{self._prefix}{table}/"
 
     def sizes(self, table: str) -> dict[str, int]:
         prefix = f"{self._prefix}{table}/"

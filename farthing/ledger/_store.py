@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from farthing.aws import is_s3
 from farthing.ledger._limits import memory_for_rows, too_little_memory
 from farthing.ledger._place import MARKER, os_reason, place
-from farthing.ledger._tables import DUCK, TABLES, arrow, statistics
+from farthing.ledger._tables import DUCK, TABLES, arrow, statistics, written
 from farthing.ledger._upgrade import UPGRADED, add_columns, filled, late_columns
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ class Store:
 
     def table(self, name: str, delta: Any = None, month: str = "") -> duckdb.DuckDBPyRelation:
         """A table as it stands, or as it was in `delta`, or a month of it; empty where nothing was written yet."""
-        columns = TABLES[name]
         delta = delta or self.delta(name)
         try:
             paths = self.place.files(name, delta) if delta else []
@@ -91,9 +90,7 @@ class Store:
         except OSError as error:
             raise LedgerError(f"{self.folder}: cannot read {name}: {os_reason(error)}") from error
         if not paths:
-            columns = {column: kind for column, kind in columns.items() if column != "month"}
-            empty = ", ".join(f'CAST(NULL AS {DUCK[kind]}) AS "{column}"' for column, kind in columns.items())
-            return self.connection.sql(f"SELECT {empty} LIMIT 0")
+            return self.none(name)
         import duckdb
 
         try:
@@ -103,9 +100,15 @@ class Store:
         except duckdb.Error as error:
             raise LedgerError(f"{self.folder}: cannot read {name}: {os_reason(error)}") from error
 
+    def none(self, name: str) -> duckdb.DuckDBPyRelation:
+        """No row of a table."""
+        columns = {column: kind for column, kind in TABLES[name].items() if column != "month"}
+        empty = ", ".join(f'CAST(NULL AS {DUCK[kind]}) AS "{column}"' for column, kind in columns.items())
+        return self.connection.sql(f"SELECT {empty} LIMIT 0")
+
     def commit(self, name: str, columns: dict[str, Any], delta: Any = None, version: int = 0) -> bool:
         """Append columns to a table. With a version: False if another commit took it since `delta` was read."""
-        from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
+        from deltalake import CommitProperties, Transaction, write_deltalake
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         transactions = [Transaction("farthing", version)] if version else None
@@ -119,7 +122,7 @@ class Store:
                 self.delta(name, make=True) if delta is None else delta,
                 data,
                 mode="append",
-                writer_properties=WriterProperties(compression="ZSTD"),
+                writer_properties=written(name),
                 commit_properties=CommitProperties(app_transactions=transactions),
             )
         except (DeltaError, OSError) as error:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from farthing.api import _Prices
 from farthing.importers import Reject, _task, bedrock_log, claude_code, formats
 from farthing.importers._block import Block, counts, says_something
+from farthing.importers._documents import first_keys
 from farthing.importers._open import Numbered, Source
-from farthing.importers._read import instant, objects, whole
+from farthing.importers._read import instant, keys_at, objects, whole
 from farthing.importers._wire import pack_frame, unpack_frame
 from farthing.usage import Entry, Facts, Rejected, Total, Usage, read_usage
 
@@ -202,6 +203,20 @@ def test_no_line_can_stop_a_format(lines, form):
 def test_whole_only_mends_halves_of_pairs(data):
     assert whole(data) == data or b"\\u" in data
     assert all(isinstance(keys, dict) for keys in objects(data))
+
+
+VALUES = (
+    st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3)) | st.just({"id": "}"})
+)
+NAMES = st.sampled_from(["id", "usage", "a b", "{", "é"])
+
+
+@given(st.dictionaries(NAMES, VALUES), st.sampled_from([None, 2, "\t"]))
+def test_the_first_keys_are_the_same_however_they_are_found(record, indent):
+    """An object that ends in its line is decoded; any other is gone through as far as it goes."""
+    text = json.dumps(record, indent=indent, ensure_ascii=False).encode()
+    assert first_keys(text + b'\n{"next": 1}') == keys_at(text, 0)
+    assert first_keys(text).keys() == record.keys()
 
 
 def test_whole_keeps_pairs():
