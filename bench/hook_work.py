@@ -148,7 +148,7 @@ def main(calls: int) -> dict[str, Any]:
             "100 kB": added(invoke(100_000), kind, ANSWER, calls // 4, metered),
             "100 kB, prefixes hashed": added(invoke(100_000), kind, ANSWER, calls // 4, hashed),
             "short stream": added(streamed, STREAM, events(FEW), calls // 4, metered),
-            "long stream": added(streamed, STREAM, events(MANY), calls // 10, metered),
+            "long stream": added(streamed, STREAM, events(MANY), calls // 4, metered),
         }
         faults = metered.faults + held.faults + hashed.faults
         for hook in (metered, held, hashed):

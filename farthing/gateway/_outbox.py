@@ -22,6 +22,7 @@ from typing import Literal
 
 from farthing.gateway._aio import Syncs, syncs
 from farthing.outbox import Record, encode
+from farthing.usage import Rejected
 
 Fsync = Literal["call", "second", "os"]
 MOST_BYTES = 64 * 1024 * 1024  # of a file, before the next one is begun
@@ -88,8 +89,13 @@ class Outbox:
         self.results((record,))
 
     def results(self, records: Iterable[Record]) -> None:
-        """The same with several, in one write."""
-        lines = [encode(record) for record in records]
+        """The same with several, in one write. Rejected, if one is no record, when the others are written."""
+        lines, wrong = [], None
+        for record in records:
+            try:
+                lines.append(encode(record))
+            except Rejected as error:
+                wrong = error
         if lines:
             with self._lock:
                 try:
@@ -97,6 +103,8 @@ class Outbox:
                 except OSError:
                     self.failures += len(lines)
                     self.waiting.extend(lines)
+        if wrong is not None:
+            raise wrong
 
     def _write(self, line: bytes) -> None:
         if self._closed:

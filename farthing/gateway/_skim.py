@@ -53,17 +53,18 @@ class Frames:
         self._needle, self._feed = needle, feed
         self._rest = b""
         self._broken = False
-        self._at = 0  # of the needle in the frame before: it is there again
+        # What a frame of text begins with, and where: as in the one before. Nothing at all within a frame.
+        self._mark: bytes | tuple[()] = ()
+        self._at = 0
 
     def skips(self, chunk: bytes) -> bool:
-        return (
-            chunk.startswith(self._needle, self._at)
-            and not self._rest
-            and not self._broken
-            and _size(chunk)[0] == len(chunk) <= _MOST_BYTES
-        )
+        return chunk.startswith(self._mark, self._at) and _size(chunk)[0] == len(chunk) <= _MOST_BYTES
 
     def feed(self, chunk: bytes) -> None:
+        self._read(chunk)
+        self._mark = () if self._rest or self._broken else self._needle
+
+    def _read(self, chunk: bytes) -> None:
         data = self._rest + chunk if self._rest else chunk
         if self._broken:
             self._feed(chunk)

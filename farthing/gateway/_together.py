@@ -13,6 +13,8 @@ from typing import Any
 
 from farthing.gateway._outbox import OutboxError
 from farthing.gateway.live import Call, Live, Over, Ready, Refused, Settled
+from farthing.outbox import Result
+from farthing.usage import Rejected
 from farthing.wire import Answer
 
 MANY, GATHER_S = 2, 0.002  # from so many at once on, the next are waited for
@@ -72,6 +74,8 @@ class Together:
         asked, self._asked = self._asked, []
         self._last = len(asked)
         begun: list[tuple[Call, asyncio.Future[Any]]] = []
+        ended: list[tuple[asyncio.Future[Any], Settled]] = []
+        results: list[Result] = []
         try:
             told = self.live.told([each for each, _ in asked])
         except Exception as fault:  # noqa: BLE001 - it is each waiter's to tell
@@ -81,7 +85,7 @@ class Together:
         for (each, future), answer in zip(asked, told, strict=True):
             try:
                 if isinstance(each, Over):
-                    _answer(future, self.live.settled(each, answer))
+                    ended.append((future, self.live.settled(each, answer, results.append)))
                     continue
                 call = self.live.granted(each, answer)
             except Exception as fault:  # noqa: BLE001
@@ -91,8 +95,18 @@ class Together:
                 _answer(future, call)
             else:
                 begun.append((call, future))
+        if ended:
+            self._written(results)
+            for future, settled in ended:
+                _answer(future, settled)
         if begun:
             self._sync(begun)
+
+    def _written(self, results: Sequence[Result]) -> None:
+        try:
+            self.live.outbox.results(results)
+        except Rejected as fault:  # its intent remains, as of a call that was never settled
+            log.error("a call's result is no record: %s", type(fault).__name__)  # noqa: TRY400
 
     def _sync(self, begun: list[tuple[Call, asyncio.Future[Any]]]) -> None:
         outbox = self.live.outbox

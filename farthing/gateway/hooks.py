@@ -44,8 +44,8 @@ T = TypeVar("T")
 
 WARN_SECONDS = 60.0
 _NO_BATCH = "not applied: hooks cannot batch"
-_POLL_S = 0.02  # between two looks at what is to be settled, as long as calls come
-_PATIENCE = 250  # looks in vain, after which the next call has to wake who settles
+_POLL_S = 0.1  # between two looks at what is to be settled, as long as calls come
+_PATIENCE = 50  # looks in vain, after which the next call has to wake who settles
 _AT_ONCE = 100  # settled in one go
 _KNOWN = ("key", "team", "project", "run", "session")  # tags that budgets and policies know by name
 _MOST_TAG = 300  # characters, as the outbox takes them
