@@ -149,7 +149,7 @@ def _add(ledger: Ledger, batch: Batch, done: Imported, prices: _Prices, now: dat
     else:  # a copy gave way to a better one, but the ledger had that one already
         done.duplicates += batch.superseded
     done.rejected += batch.rejected
-    done.unpriced += sum(map(prices.lacks, added.fresh))
+    done.unpriced += prices.lacking(added.fresh)
     for file in batch.files:
         done.files += bool(file.format)
         done.errors += _errors(file)
@@ -177,24 +177,28 @@ def _errors(file: File) -> list[str]:
 
 
 class _Prices:
-    """Whether records have a price: asked for once a day, for what a price depends on."""
+    """Which records have no price: asked for once a day, for what a price depends on."""
 
     def __init__(self, profiles: Mapping[str, str], book: Book | None = None) -> None:
         self._book = book or default_book()
         self._profiles = profiles
-        self._lacking: dict[tuple[object, int, bool], bool] = {}
+        self._known: dict[tuple[object, object, int, bool], bool] = {}
 
-    def lacks(self, usage: Usage) -> bool:
-        day = usage.at_us // DAY_US
-        for facts, tokens in usage.parts:
-            said = facts[1:6], facts[7:9]  # what Book.place looks at: calls have many more Facts than prices
-            box = (said, day, tokens[2] + tokens[3] + tokens[4] > 0)
-            lacking = self._lacking.get(box)
-            if lacking is None:
-                lacking = self._lacking[box] = self._ask(facts, usage, tokens)
-            if lacking:
-                return True
-        return False
+    def lacking(self, usages: Sequence[Usage]) -> int:
+        """How many of these have none."""
+        known, count = self._known, 0
+        for usage in usages:
+            day = usage.at_us // DAY_US
+            for facts, tokens in usage.parts:
+                # What Book.place looks at: calls have many more Facts than that.
+                box = facts[1:6], facts[7:9], day, tokens[2] + tokens[3] + tokens[4] > 0
+                lacks = known.get(box)
+                if lacks is None:
+                    lacks = known[box] = self._ask(facts, usage, tokens)
+                if lacks:
+                    count += 1
+                    break
+        return count
 
     def _ask(self, facts: Facts, usage: Usage, tokens: Sequence[int]) -> bool:
         resolved = self._book.place(facts, self._profiles)

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from farthing import __version__
-from farthing.cli._ending import end_cleanly
+from farthing.cli._ending import end_cleanly, leave
 from farthing.cli._statusline import answer_quickly
 
 if sys.argv[1:] == ["--version"]:  # asked by installers and scripts: nothing is loaded for it
@@ -44,8 +44,14 @@ _ALONE = {"": "importing", "import": "importing"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     words = sys.argv[1:] if argv is None else argv
-    _load(_ALONE.get(words[0] if words else "", "") if argv is None else "")
-    _app.main(words)
+    alone = _ALONE.get(words[0] if words else "", "") if argv is None else ""
+    _load(alone)
+    try:
+        _app.main(words)
+    except SystemExit as ended:
+        if alone and isinstance(ended.code, int):
+            leave(ended.code)
+        raise
 
 
 def _load(alone: str = "") -> None:

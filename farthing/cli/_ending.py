@@ -1,9 +1,11 @@
-"""A server that is told to end before it listens ends as it would later: with exit code 0."""
+"""How commands end: a server as it would later, an import without taking itself apart first."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Sequence
 
 
@@ -15,3 +17,14 @@ def end_cleanly(argv: Sequence[str]) -> None:
     serves = argv[:1] in (["gateway"], ["web"]) and (argv[1:2] == [] or argv[1].startswith("-"))
     if argv[:1] == ["emulate"] or serves:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+
+def leave(code: int) -> None:
+    """End this process, but without giving back its memory piece by piece. Not where output cannot be written."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    atexit._run_exitfuncs()  # noqa: SLF001 - what Python itself calls
+    os._exit(code)
