@@ -325,7 +325,7 @@ def gateway_streams(sizes: Sizes) -> Result:
         many, pid = open_servers.enter_context(farthing_gateway(folder, slow))
         script("stream_client.py", f"http://127.0.0.1:{many}{path}", "20")
         before = resident(pid)
-        told, early, late = open_streams(f"http://127.0.0.1:{many}{path}", count, pid)
+        told, early, late = open_streams(f"http://127.0.0.1:{many}{path}", count, pid, before)
         if told["whole"] != count:
             raise Failed(f"{told['whole']} of {count} streams came whole")
         ms = {who: middle(runs, "first_ms") for who, runs in taken.items()}
@@ -345,8 +345,11 @@ def _streams(port: int, delay: float, events: int, gap: float) -> list[str | Pat
     return [sys.executable, ROOT / "bench" / "stream_upstream.py", *map(str, (port, delay, events, gap))]
 
 
-def open_streams(url: str, count: int, pid: int) -> tuple[dict[str, Any], float, float]:
-    """(what the client saw, memory a quarter into it, memory at its end) with so many streams open at once."""
+def open_streams(url: str, count: int, pid: int, before: float) -> tuple[dict[str, Any], float, float]:
+    """(what the client saw, memory in the first half and in the second) with so many streams open at once.
+
+    The client takes its time to begin: until the gateway has more than `before`, none is open.
+    """
     client = subprocess.Popen(
         [sys.executable, ROOT / "bench" / "stream_client.py", url, str(count)],
         stdout=subprocess.PIPE,
@@ -357,7 +360,9 @@ def open_streams(url: str, count: int, pid: int) -> tuple[dict[str, Any], float,
         seen.append(resident(pid))
         time.sleep(0.2)
     out = client.communicate()[0]
-    return json.loads(out.splitlines()[-1]), max(seen[: max(1, len(seen) // 2)]), max(seen[len(seen) // 2 :])
+    running = [megabytes for megabytes in seen if megabytes > before * 1.05] or seen
+    half = max(1, len(running) // 2)
+    return json.loads(out.splitlines()[-1]), max(running[:half]), max(running[half:] or running)
 
 
 def resident(pid: int) -> float:
