@@ -172,10 +172,11 @@ def test_what_lacks_a_price_is_found_whatever_came_before_it():
         for at_us in (1_700_000_000_000_000, 1_780_000_000_000_000)
         for tokens in ((1, 1, 0, 0, 0), (1, 1, 1, 0, 0))
     ]
-    alone = [_Prices({}).lacks(usage) for usage in usages]
+    alone = [_Prices({}).lacking([usage]) for usage in usages]
     prices = _Prices({})
-    assert [prices.lacks(usage) for usage in usages + usages[::-1]] == alone + alone[::-1]
-    assert {True, False} == set(alone)
+    assert [prices.lacking([usage]) for usage in usages + usages[::-1]] == alone + alone[::-1]
+    assert _Prices({}).lacking(usages) == sum(alone)
+    assert {1, 0} == set(alone)
 
 
 LINES = LOG.splitlines() + TRANSCRIPT.splitlines()
