@@ -467,3 +467,17 @@ def test_a_hold_and_a_post_take_microseconds(tmp_path):
         took.append(time.perf_counter_ns() - start)
     assert sorted(took)[2_500] < 80_000
     budgets.close()
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path):
+    """As a gateway's workers do."""
+    for number in range(10):
+        together = threading.Barrier(6)
+
+        def opened(together=together, file=tmp_path / f"{number}.sqlite"):
+            together.wait()
+            _budget_store.Sqlite(file).close()
+
+        with ThreadPoolExecutor(6) as threads:
+            for each in [threads.submit(opened) for _ in range(6)]:
+                each.result()

@@ -21,10 +21,10 @@ def end_cleanly(argv: Sequence[str]) -> None:
 
 def leave(code: int) -> None:
     """End this process, but without giving back its memory piece by piece. Not where output cannot be written."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - what Python itself calls
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError):
         return
-    atexit._run_exitfuncs()  # noqa: SLF001 - what Python itself calls
     os._exit(code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -246,10 +247,24 @@ class Sqlite:
             self._db = sqlite3.connect(
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
             )
-            self._prepare()
+            self._prepared()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: no budget store can be opened there: {error}") from error
         _open.add(self)
+
+    def _prepared(self) -> None:
+        """Who opens a new file together with others may find it locked at once: SQLite does not wait there."""
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                self._prepare()
+            except sqlite3.OperationalError as error:
+                self._undo()
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _prepare(self) -> None:
         do = self._db.execute
