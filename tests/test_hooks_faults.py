@@ -78,6 +78,22 @@ def _tags() -> dict[str, str]:
     raise Injected
 
 
+def test_a_denial_that_the_application_raises_ends_nothing(up, tmp_path):
+    """The thread that settles goes on: also the second call has its result."""
+
+    def denies(*_: Any) -> None:
+        raise hooks.BudgetExceeded(hooks._unasked())
+
+    client = bedrock(up.url)
+    hook = open_hook(outbox=tmp_path, on_settled=denies)
+    attach(client.meta.events, hook)
+    for _ in range(2):
+        assert CALLS["Converse"](client)
+        hook.flush()
+    assert hook.faults == 2
+    assert b"".join(file.read_bytes() for file in tmp_path.glob("*.jsonl")).count(b'"kind":"result"') == 2
+
+
 @pytest.mark.parametrize("settings", [{"tags": _tags}, {"on_settled": lambda *_: 1 / 0}, {"tags": lambda: {1: None}}],
                          ids=["tags", "on_settled", "odd tags"])  # fmt: skip
 def test_so_may_what_the_application_gives_us(up, tmp_path, settings):

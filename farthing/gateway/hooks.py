@@ -244,7 +244,10 @@ class Hook:
     def settle(self, *attempts: Attempt) -> None:
         """All in one transaction of the budgets and one write of the outbox."""
         ended = [self.guarded(self._ended, attempt) for attempt in attempts if attempt.process == _forks]
-        self.guarded(self._settled, [over for over in ended if over is not None])
+        try:
+            self._settled([over for over in ended if over is not None])
+        except Exception as fault:  # noqa: BLE001 - a denial too, if the application's own code raises one
+            self.fault(fault)
 
     def _ended(self, attempt: Attempt) -> Over:
         answer = attempt.answer()
