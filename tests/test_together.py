@@ -6,14 +6,19 @@ import asyncio
 import json
 import random
 import sqlite3
+import threading
+import time
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from farthing.book import default_book
 from farthing.config import Config
 from farthing.gateway._admin import _told
+from farthing.gateway._aio import Syncs
 from farthing.gateway._outbox import Outbox, OutboxError
 from farthing.gateway._together import Together
 from farthing.gateway._written import written
@@ -22,6 +27,7 @@ from farthing.gateway.live import Call, Live, Refused, Who
 from farthing.gateway.protocol import State
 from farthing.gateway.proxy import Recent
 from farthing.outbox import Intent, decode
+from farthing.usage import Rejected
 from farthing.wire import Answer, ask, route
 from tests.held import ADA, NOW, SOON, USD, hard, stands
 
@@ -170,28 +176,180 @@ def test_what_ended_is_settled_though_nobody_waits(live):
 
 
 def test_none_of_them_leaves_if_the_disk_refuses(live, monkeypatch):
-    async def refused(_position):
-        raise OutboxError("no space left on device")
+    def refused(positions):
+        futures = [asyncio.get_running_loop().create_future() for _ in positions]
+        for future in futures:
+            future.set_exception(OutboxError("no space left on device"))
+        return futures
 
-    monkeypatch.setattr(live.outbox, "durable", refused)
+    monkeypatch.setattr(live.outbox, "syncing", refused)
 
     async def run():
-        return await asyncio.gather(*(begun(together) for _ in range(5)))
+        together = Together(live)
+        calls = await asyncio.gather(*(begun(together) for _ in range(5)))
+        return await asyncio.gather(*(together.durable(call) for call in calls))
 
-    together = Together(live)
     found = asyncio.run(run())
     assert {type(each) for each in found} == {Refused}
     assert stands(live.budgets, live.clock_us()) == {"day": (0, 0)}
     assert [each.status for each in lines(live) if not isinstance(each, Intent)] == ["void"] * 5
 
 
-def test_a_call_alone_is_on_disk_without_a_thread(live):
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_call_alone_is_on_disk_without_a_thread(live, monkeypatch, kernel):
+    if not kernel:
+        monkeypatch.setattr("farthing.gateway._outbox.syncs", lambda _loop: None)
+
     async def run():
-        return await begun(Together(live, lambda: True))
+        together = Together(live, lambda: True)
+        return await together.durable(await begun(together))
 
     call = asyncio.run(run())
     assert live.outbox._synced >= call.position
     assert live.outbox._thread is None
+
+
+def test_intents_are_on_their_way_to_the_disk_before_budgets_answer(live, monkeypatch):
+    order: list[str] = []
+
+    def noted(name, function):
+        def noting(*args):
+            order.append(name)
+            return function(*args)
+
+        return noting
+
+    monkeypatch.setattr(live.outbox, "syncing", noted("sync", live.outbox.syncing))
+    monkeypatch.setattr(live, "told", noted("budgets", live.told))
+
+    async def run():
+        await begun(Together(live))
+
+    asyncio.run(run())
+    assert order == ["sync", "budgets"]
+
+
+def test_who_is_denied_has_its_intent_taken_back_and_then_writes_none(live):
+    async def run():
+        together = Together(live, lambda: True)
+        last = found = await begun(together)
+        while isinstance(found, Call):
+            last, found = found, await begun(together)
+        again = await begun(together)
+        assert isinstance(again, Refused)
+        settled = await together.settle(last, Answer(0), sent=False)
+        assert settled.state is State.VOIDED
+        return found, await begun(together)  # there is room for one again
+
+    refused, passed = asyncio.run(run())
+    assert (refused.denied.budget, type(passed)) == ("day", Call)
+    told = lines(live)
+    assert [each.status for each in told if not isinstance(each, Intent)] == ["void"]
+    intents = [each.gateway_id for each in told if isinstance(each, Intent)]
+    assert len(intents) == USD // passed.ceiling.picos + 1  # near its end the budget was asked first
+
+
+def test_a_budget_that_was_spent_elsewhere_denies_what_is_written_already(tmp_path, live):
+    async def run():
+        together = Together(live, lambda: True)
+        await together.settle(await begun(together), ANSWERED)
+        together.catch_up()
+        other = opened(tmp_path, hard(usd=1))
+        now = live.clock_us()
+        assert isinstance(other.hold("spender", ADA, USD * 998 // 1000, now, now + 10**9), Held)
+        other.close()
+        return await begun(together)
+
+    found = asyncio.run(run())
+    assert found.denied.budget == "day"
+    told = lines(live)
+    last = [each for each in told if isinstance(each, Intent)][-1]
+    assert [(each.gateway_id, each.status) for each in told if not isinstance(each, Intent)][-1] == (
+        last.gateway_id, "void",
+    )  # fmt: skip
+    assert len(told) == 4
+
+
+def test_an_intent_that_is_no_record_fails_alone(live, monkeypatch):
+    async def run():
+        together = Together(live)
+        good, bad = live.prepare(*asked), live.prepare(*asked)
+        bad.call.intent = replace_struct(bad.call.intent, gateway_id="")
+        return await asyncio.gather(together._in_turn(good), together._in_turn(bad), return_exceptions=True)
+
+    asked = Who(region="us-east-1"), WHERE, ask(WHERE, BODY), BODY
+    good, bad = asyncio.run(run())
+    assert (type(good), type(bad)) == (Call, Rejected)
+
+
+def test_budgets_hear_of_a_call_alone_after_its_answer(live, monkeypatch):
+    async def run():
+        together = Together(live, lambda: True)
+        call = await together.durable(await begun(together))
+        made = transactions(live, monkeypatch)
+        settled = await together.settle(call, ANSWERED)  # type: ignore[arg-type]
+        assert (settled.state, made) == (State.POSTED, [])
+        assert stands(live.budgets, live.clock_us())["day"][0] == 0
+        await asyncio.sleep(0.05)
+        assert made == [1]
+        return settled.picos
+
+    spent = asyncio.run(run())
+    assert stands(live.budgets, live.clock_us()) == {"day": (spent / USD, 0)}
+
+
+def test_none_is_denied_for_what_a_call_that_has_ended_still_holds(tmp_path):
+    first: Any = Live(default_book(), Outbox(tmp_path / "first"))
+    call = first.begin(Who(region="us-east-1"), WHERE, ask(WHERE, BODY), BODY)
+    enough = 20 * first.settle(call, ANSWERED).picos + call.ceiling.picos
+    budgets = opened(tmp_path, hard(usd=str(Decimal(enough) / USD)))
+    made: Any = Live(default_book(), Outbox(tmp_path / "outbox"), budgets)
+
+    async def run():
+        together = Together(made, lambda: True)
+        for _ in range(20):
+            call: Any = await begun(together)
+            assert isinstance(call, Call)
+            await together.durable(call)
+            call.near = False  # else the budget hears of it at once
+            await together.settle(call, ANSWERED)
+        together.close()
+
+    asyncio.run(run())
+    made.close()
+
+
+# --- the kernel's syncs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["linux_uring", "linux_aio"])
+def test_a_sync_that_is_done_at_once_is_told_when_its_caller_has_let_go(tmp_path, kind):
+    lock, said = threading.Lock(), []
+
+    def told(fault):
+        assert lock.acquire(blocking=False)
+        lock.release()
+        said.append(fault)
+        if len(said) == 3:
+            all_said.set()
+
+    async def run(file):
+        try:
+            made = Syncs(asyncio.get_running_loop(), kind)
+        except OSError as error:
+            pytest.skip(f"this machine allows no {kind}: {error}")
+        for _ in range(3):
+            file.write(b"x")
+            file.flush()
+            with lock:
+                made.begin(file.fileno(), told)
+                time.sleep(0.02)  # noqa: ASYNC251 - it is done: the next one's begin meets its answer
+        await all_said.wait()
+
+    all_said = asyncio.Event()
+    with (tmp_path / "file").open("wb") as file:
+        asyncio.run(asyncio.wait_for(run(file), 5))
+    assert said == ["", "", ""]
 
 
 def test_money_that_cannot_be_settled_is_settled_later(live, monkeypatch):

@@ -33,11 +33,13 @@ class Notice(NamedTuple):
 class Held(NamedTuple):
     """The call may be sent. `holds` name the budgets' windows, for the outbox; none where it falls under no budget.
 
-    `warnings`: marks that a budget has passed, and what was let pass unknown.
+    `warnings`: marks that a budget has passed, and what was let pass unknown. `near`: with all that is held a budget is
+    at its first mark, so that settling the call may have something to tell.
     """
 
     holds: tuple[str, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    near: bool = False
 
 
 class Denied(NamedTuple):

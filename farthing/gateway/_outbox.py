@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -75,10 +75,14 @@ class Outbox:
 
     def intent(self, record: Record) -> int:
         """Write it; the position that `durable` or `sync` waits for. OutboxError if there is no room."""
-        line = encode(record)
+        return self.intents((record,))
+
+    def intents(self, records: Iterable[Record]) -> int:
+        """The same with several, in one write: all of them or none."""
+        lines = b"".join(map(encode, records))
         with self._lock:
             try:
-                self._write(line)
+                self._write(lines)
             except OSError as error:
                 self.failures += 1
                 raise OutboxError(f"{self.folder}: {error.strerror or error}") from None
@@ -152,22 +156,37 @@ class Outbox:
 
     async def durable(self, position: int) -> None:
         """Return when all up to `position` is as durable as the policy says. OutboxError if the disk refuses."""
+        (waiting,) = self.syncing([position])
+        if waiting is not None:
+            await waiting
+
+    def syncing(self, positions: Sequence[int]) -> list[asyncio.Future[None] | None]:
+        """To wait for, as `durable` does: the sync has begun, one for all. None where there is nothing to wait for."""
         if self.fsync != "call":
-            return
+            return [None] * len(positions)
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
         with self._lock:
-            if self._synced >= position:
-                return
-            if self._served is not loop and (self._syncs is None or self._syncs.loop.is_closed()):
-                self._served, self._syncs = loop, syncs(loop)
-            if self._syncs is not None and self._syncs.loop is loop:
-                self._asked.append(future)
+            waiting = [None if self._synced >= position else loop.create_future() for position in positions]
+            asked = [(position, each) for position, each in zip(positions, waiting, strict=True) if each]
+            if self._kernel(loop) is not None:
+                self._asked += [each for _, each in asked]
                 self._begin_sync()
-            else:
-                self._waiters.append((position, loop, future))
+            elif asked:
+                self._waiters += [(position, loop, each) for position, each in asked]
                 self._wake()
-        await future
+        return waiting
+
+    def beside(self) -> bool:
+        """Whether a sync goes on while the running loop does other things, and takes no longer for it."""
+        with self._lock:
+            made = self._kernel(asyncio.get_running_loop())
+            return made is not None and made.beside
+
+    def _kernel(self, loop: asyncio.AbstractEventLoop) -> Syncs | None:
+        """What syncs for this loop without a thread; None: threads do."""
+        if self._served is not loop and (self._syncs is None or self._syncs.loop.is_closed()):
+            self._served, self._syncs = loop, syncs(loop)
+        return self._syncs if self._syncs is not None and self._syncs.loop is loop else None
 
     def _begin_sync(self) -> None:
         """By the kernel, for all who have asked; those who ask meanwhile share the next one."""

@@ -24,6 +24,7 @@ from farthing.book import Card
 from farthing.gateway._autopilot_crew import instant
 from farthing.gateway._ceiling import ceiling
 from farthing.gateway._plan import METADATA_HEADER, Plan
+from farthing.gateway._reply import Failure
 from farthing.gateway._shadow_said import asked, said
 from farthing.gateway._upstream import come_back
 from farthing.gateway.live import Call, Refused, Who, new_id
@@ -213,7 +214,7 @@ class Shadows:
             async for chunk in response.content.iter_any():
                 heard.feed(chunk)
             answer = heard.done()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, Failure) as error:
             answer = heard.done() if heard else Answer(0, error=type(error).__name__)
         finally:
             settled = await gateway.together.settle(call, answer, sent=x.sent)

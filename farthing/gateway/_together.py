@@ -1,56 +1,106 @@
 """Calls that begin or end at about the same time share a transaction of the budgets and a sync of the outbox.
 
 Each alone would pay for both, and they are most of what a call costs here. What is asked for in one turn of the event
-loop is done at its end; under load that waits a little, so that more come together.
+loop is done at its end; under load that waits a little, so that more come together. The disk syncs while budgets are
+asked and requests are signed: so an intent is written first, if its budgets are likely to agree.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from farthing.gateway._outbox import OutboxError
+from farthing.gateway.budgets import Denied, Scope
 from farthing.gateway.live import Call, Live, Over, Ready, Refused, Settled
 from farthing.outbox import Result
 from farthing.usage import Rejected
 from farthing.wire import Answer
 
-MANY, GATHER_S = 2, 0.002  # from so many at once on, the next are waited for
+MANY, GATHER_S = 16, 0.002  # from so many at once on, the next are waited for
+SOON_S = 0.002  # after which budgets hear of a call that has ended, if no other call begins before
+_MOST_NEAR = 10_000
 
 log = logging.getLogger("farthing.gateway")
 
 
 class Together:
-    """Of one process and its event loop. `alone` tells whether there is nobody to wait for, or to keep waiting."""
+    """Of one process and its event loop. `alone` tells whether there is nobody to wait for."""
 
     def __init__(self, live: Live, alone: Callable[[], bool] = lambda: False) -> None:
         self.live, self._alone = live, alone
         self._asked: list[tuple[Ready | Over, asyncio.Future[Any]]] = []
         self._last = 0
-        self._syncs: set[asyncio.Task[None]] = set()
+        self._near: set[Scope] = set()  # whose budgets come to their ends: they are asked first
+        self._syncs: dict[str, asyncio.Future[None]] = {}  # by call
+        self._ended: list[Over] = []  # of which budgets hear soon
+        self._soon: asyncio.TimerHandle | None = None
 
     async def begin(self, *args: Any, **more: Any) -> Call | Refused:
-        """As Live.begin, and the intent is durable. One that is cut off before its grant is given back."""
+        """As Live.begin. The request may leave after `durable`.
+
+        One that is cut off before its grant is given back.
+        """
         if self._waits:
             begun = await self.live.run(lambda: self.live.begin(*args, **more))
-            return await self._durable(begun) if isinstance(begun, Call) and begun.metered else begun
+            if isinstance(begun, Call) and begun.metered:
+                self._sync([begun])
+            return begun  # type: ignore[no-any-return]
         return await self._in_turn(self.live.prepare(*args, **more))  # type: ignore[no-any-return]
 
+    async def durable(self, call: Call) -> Call | Refused:
+        """The call, whose intent is on disk; or that the disk refuses."""
+        waiting = self._syncs.pop(call.id, None)
+        self.catch_up()  # while the disk syncs
+        if waiting is not None:
+            try:
+                await waiting
+            except OutboxError as error:
+                undone: Call | Refused = await self.live.run(self.live.undo, call, str(error))
+                return undone
+        return call
+
     async def settle(self, call: Call, answer: Answer, **more: Any) -> Settled:
-        """As Live.settle; it is done even if nobody waits for it any more."""
+        """As Live.settle; it is done even if nobody waits for it any more.
+
+        Budgets hear of it within SOON_S, unless they may have something to tell.
+        """
+        self._syncs.pop(call.id, None)
         if self._waits:
             return await self.live.run(lambda: self.live.settle(call, answer, **more))  # type: ignore[no-any-return]
         over = self.live.ended(call, answer, **more)
         if over.settling is None:
             return self.live.settled(over, ())
-        return await self._in_turn(over)  # type: ignore[no-any-return]
+        if call.near or not self._alone():
+            return await self._in_turn(over)  # type: ignore[no-any-return]
+        self._ended.append(over)
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_S, self.catch_up)
+        return self.live.settled(over, ())
+
+    def catch_up(self) -> None:
+        """Budgets hear of what has ended."""
+        if not self._ended:
+            return
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        ended, self._ended = self._ended, []
+        try:
+            for notices in self.live.told(ended):
+                for notice in notices:
+                    log.warning("%s", " ".join(notice.says.split()))
+        except Exception as fault:  # noqa: BLE001 - their leases run out, and they count as their ceilings
+            log.error("%d calls could not be settled: %s", len(ended), type(fault).__name__)  # noqa: TRY400
 
     def close(self) -> None:
         """What has ended and waits for its turn."""
         if self._asked:
             self._turn()
+        self.catch_up()
 
     @property
     def _waits(self) -> bool:
@@ -70,14 +120,15 @@ class Together:
         return future
 
     def _turn(self) -> None:
-        """All that was asked for: budgets first, then the lines of the outbox, then the answers."""
+        """All that was asked for: intents, budgets, other lines of the outbox, then the answers."""
         asked, self._asked = self._asked, []
         self._last = len(asked)
         begun: list[tuple[Call, asyncio.Future[Any]]] = []
         ended: list[tuple[asyncio.Future[Any], Settled]] = []
         results: list[Result] = []
         try:
-            told = self.live.told([each for each, _ in asked])
+            self._announce([each for each, _ in asked if isinstance(each, Ready)])
+            told = self._told([each for each, _ in asked])
         except Exception as fault:  # noqa: BLE001 - it is each waiter's to tell
             for _, future in asked:
                 _answer(future, fault)
@@ -92,6 +143,7 @@ class Together:
                 _answer(future, fault)
                 continue
             if isinstance(call, Refused) or not call.metered:
+                self._syncs.pop(each.call.id, None)
                 _answer(future, call)
             else:
                 begun.append((call, future))
@@ -99,8 +151,34 @@ class Together:
             self._written(results)
             for future, settled in ended:
                 _answer(future, settled)
-        if begun:
-            self._sync(begun)
+        if late := [call for call, _ in begun if call.id not in self._syncs]:
+            self._sync(late)
+        self._release(begun)
+
+    def _announce(self, begins: Sequence[Ready]) -> None:
+        """Intents that may be written already, on their way to the disk."""
+        likely = [each for each in begins if each.holding is None or each.holding.scope not in self._near]
+        if likely:
+            self.live.announced(likely)
+            self._sync([each.call for each in likely if each.call.position])
+
+    def _told(self, asked: Sequence[Ready | Over]) -> list[Any]:
+        """What the budgets answer. None is denied for want of what a call that has ended still holds."""
+        told = self.live.told(asked)
+        no = [at for at, each in enumerate(told) if isinstance(each, Denied)] if self._ended else []
+        if no:
+            self.catch_up()
+            for at, again in zip(no, self.live.told([asked[at] for at in no]), strict=True):
+                told[at] = again
+        for each, answer in zip(asked, told, strict=True):
+            if isinstance(each, Ready) and each.holding is not None:
+                if isinstance(answer, Denied) or answer.near:
+                    self._near.add(each.holding.scope)
+                else:
+                    self._near.discard(each.holding.scope)
+        if len(self._near) > _MOST_NEAR:
+            self._near.clear()
+        return told
 
     def _written(self, results: Sequence[Result]) -> None:
         try:
@@ -108,42 +186,21 @@ class Together:
         except Rejected as fault:  # its intent remains, as of a call that was never settled
             log.error("a call's result is no record: %s", type(fault).__name__)  # noqa: TRY400
 
-    def _sync(self, begun: list[tuple[Call, asyncio.Future[Any]]]) -> None:
+    def _sync(self, begun: Sequence[Call]) -> None:
         outbox = self.live.outbox
-        if outbox.fsync == "call" and not (len(begun) == 1 and self._alone()):
-            task = asyncio.get_running_loop().create_task(self._synced(begun))
-            self._syncs.add(task)
-            task.add_done_callback(self._syncs.discard)
-            return
-        try:
-            outbox.sync(max(call.position for call, _ in begun))
-        except OutboxError as error:
-            self._release([(self.live.undo(call, str(error)), future) for call, future in begun])
-        else:
-            self._release(begun)
+        if len(begun) == 1 and self._alone() and not outbox.beside():
+            with contextlib.suppress(OutboxError):  # then it is tried, and told, below
+                outbox.sync(begun[0].position)
+        waiting = outbox.syncing([call.position for call in begun])
+        self._syncs.update((call.id, each) for call, each in zip(begun, waiting, strict=True) if each)
 
-    async def _synced(self, begun: list[tuple[Call, asyncio.Future[Any]]]) -> None:
-        try:
-            await self.live.outbox.durable(max(call.position for call, _ in begun))
-        except OutboxError as error:
-            self._release([(self.live.undo(call, str(error)), future) for call, future in begun])
-        else:
-            self._release(begun)
-
-    def _release(self, begun: Sequence[tuple[Call | Refused, asyncio.Future[Any]]]) -> None:
+    def _release(self, begun: Sequence[tuple[Call, asyncio.Future[Any]]]) -> None:
         for call, future in begun:
             if not future.cancelled():
                 future.set_result(call)
-            elif isinstance(call, Call):
+            else:
+                self._syncs.pop(call.id, None)
                 self.live.settle(call, Answer(0), sent=False)
-
-    async def _durable(self, call: Call) -> Call | Refused:
-        try:
-            await self.live.outbox.durable(call.position)
-        except OutboxError as error:
-            undone: Call | Refused = await self.live.run(self.live.undo, call, str(error))
-            return undone
-        return call
 
 
 def _answer(future: asyncio.Future[Any], found: Any) -> None:

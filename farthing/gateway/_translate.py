@@ -52,6 +52,9 @@ _PLACES = (  # whose profile is meant where a region has one
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+Pair = tuple[bytes, bytes]  # a header of an answer
+
+
 class Translated(NamedTuple):
     """A call as Bedrock takes it."""
 
@@ -181,6 +184,28 @@ class Events:
         return event(kind, data.replace(b"\n", b" "))
 
 
+def stream_headers(headers: Sequence[Pair], told: Mapping[str, str]) -> list[Pair]:
+    """Of what was AWS's event stream and is one of Anthropic's. `told`: the answer's, by names in small letters."""
+    kept = [pair for pair in headers if pair[0].lower() not in (b"content-type", b"content-length")]
+    return [*kept, (b"content-type", b"text/event-stream; charset=utf-8"), _request_id(told)]
+
+
+def turned_back(
+    operation: str, status: int, headers: Sequence[Pair], told: Mapping[str, str], body: bytes
+) -> tuple[list[Pair], bytes]:
+    """Bedrock's answer as Anthropic's API would give it. A message is the same in both."""
+    if status >= 400:
+        body = error_body(status, told.get("x-amzn-errortype", ""), body, told.get("x-amzn-requestid", ""))
+    elif operation == "CountTokens":
+        body = _count_body(body)
+    kept = [pair for pair in headers if pair[0].lower() != b"content-length"]
+    return [*kept, (b"content-length", str(len(body)).encode()), _request_id(told)], body
+
+
+def _request_id(told: Mapping[str, str]) -> Pair:
+    return b"request-id", told.get("x-amzn-requestid", "").encode("latin-1")
+
+
 def error_body(status: int, errortype: str, body: bytes, request_id: str) -> bytes:
     """An error of Bedrock in Anthropic's shape; the status stays."""
     kind = _kind(errortype.partition(":")[0], status)
@@ -192,7 +217,7 @@ def error_body(status: int, errortype: str, body: bytes, request_id: str) -> byt
     return json.dumps(said, ensure_ascii=False).encode()
 
 
-def count_body(body: bytes) -> bytes:
+def _count_body(body: bytes) -> bytes:
     """CountTokens' answer as count_tokens'."""
     return json.dumps({"input_tokens": json.loads(body)["inputTokens"]}).encode()
 

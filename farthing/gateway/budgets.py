@@ -191,9 +191,17 @@ class Budgets:
         if isinstance(parts, Denied):
             return parts
         holds, warnings = parts
-        denied = self._take(work, asked, holds, warnings)
-        names = (f"{shown(hold.budget, hold.value)}@{hold.start_us}" for hold in holds)
-        return denied or Held(tuple(names), tuple(warnings))
+        near = self._take(work, asked, holds, warnings)
+        if isinstance(near, Denied):
+            return near
+        return Held(self.names(asked), tuple(warnings), near)
+
+    def names(self, asked: Holding) -> tuple[str, ...]:
+        """Of the windows in which it holds, if it is let."""
+        return tuple(
+            f"{shown(rule.name, value)}@{rule.window(asked.now_us).start_us}"
+            for rule, value in self.rules.of(asked.scope)
+        )
 
     def _parts(self, asked: Holding) -> Denied | tuple[list[Hold], list[Notice]]:
         """What it would hold, as far as that can be told without the store, and what is let pass unknown."""
@@ -207,16 +215,19 @@ class Budgets:
             holds.append(Hold(rule.name, value, rule.window(asked.now_us).start_us, rule.unit, amount or 0))
         return holds, warnings
 
-    def _take(self, work: Work, asked: Holding, holds: list[Hold], told: list[Notice]) -> Denied | None:
-        """Hold in every window, or nothing and the denial that lasts longest."""
+    def _take(self, work: Work, asked: Holding, holds: list[Hold], told: list[Notice]) -> Denied | bool:
+        """Hold in every window, and whether one is near; or hold nothing: the denial that lasts longest."""
         if not holds or not work.hold(asked.call_id, asked.until_us, holds):
-            return None
+            return False
+        near = False
         falls = self.rules.of(asked.scope)
         found = [work.sums(hold.part) for hold in holds]
         no: Denied | None = None
         for (rule, value), hold, sums in zip(falls, holds, found, strict=True):
             limit = self.limit(rule, value, asked.now_us)
-            if rule.hard and sums.spent + sums.held + hold.amount > limit:
+            most = sums.spent + sums.held + hold.amount
+            near = near or most * 100 >= MARKS[0] * limit
+            if rule.hard and most > limit:
                 denied = _denied(rule, value, hold.amount, limit, sums, asked.now_us)
                 if no is None or denied.reset_us > no.reset_us:
                     no = denied
@@ -226,7 +237,7 @@ class Budgets:
         for (rule, value), hold, sums in zip(falls, holds, found, strict=True):
             mark = self._mark(rule, value, sums, asked.now_us, told)
             work.set(hold.part, Sums(sums.spent, sums.held + hold.amount, mark))
-        return None
+        return near
 
     # --- after it
 

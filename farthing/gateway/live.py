@@ -7,6 +7,7 @@ for before the request may leave. Only budgets on a network make them wait: `Liv
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -29,7 +30,7 @@ from farthing.gateway.protocol import Effect, Event, State, outcome, step
 from farthing.outbox import Decision, Intent, Pass, Prefixes, Result, Tokens
 from farthing.policy import Loaded, reload
 from farthing.rating import find
-from farthing.usage import Part, Reading, Sku
+from farthing.usage import Part, Reading, Rejected, Sku
 from farthing.wire import Answer, Asked, Route
 
 LEASE_S = 900  # a hold lasts so long unless it is renewed
@@ -89,6 +90,7 @@ class Call:
     renewed_us: int = 0
     key: str = ""  # of the client, by its name
     flight: Flight | None = None  # of what the policy did with it
+    near: bool = False  # a budget is near a mark: settling it may have something to tell
 
     @property
     def sku(self) -> Sku | None:
@@ -211,14 +213,31 @@ class Live:
         call = Call(name, intent, at_us, resolved, most, renewed_us=at_us, key=who.key, flight=flight)
         return Ready(call, holding)
 
+    def announced(self, some: Sequence[Ready]) -> None:
+        """Their intents written before their budgets have answered, as those are likely to agree.
+
+        `granted` takes it back of those that are denied all the same, and writes it where that could not be done.
+        """
+        for call, holding in some:
+            if holding is not None and self.budgets is not None:
+                call.intent = msgspec.structs.replace(call.intent, holds=self.budgets.names(holding))
+        with contextlib.suppress(OutboxError, Rejected):
+            position = self.outbox.intents([call.intent for call, _ in some])
+            for call, _ in some:
+                call.position = position
+
     def granted(self, ready: Ready, held: Held | Denied) -> Call | Refused:
         """The call with its intent written, by what the budgets answered."""
         call = ready.call
         if isinstance(held, Denied):
+            if call.position:
+                self._void(call)
             return Refused(held.reason, held)
+        call.holds, call.warnings, call.near = held.holds, held.warnings, held.near
+        if call.position:
+            return call
         if held.holds:
             call.intent = msgspec.structs.replace(call.intent, holds=held.holds)
-        call.holds, call.warnings = held.holds, held.warnings
         try:
             call.position = self.outbox.intent(call.intent)
         except OutboxError as error:
@@ -232,9 +251,13 @@ class Live:
         """The outbox could not make the intent durable: if its line is there after all, it is void."""
         undone = self._unwritten(call, reason)
         if isinstance(undone, Refused):
-            void = Over(call, Answer(0), Effect.VOID, None, None, "", call.at_us, None, None, None)
-            self.outbox.result(_result(void))
+            self._void(call)
         return undone
+
+    def _void(self, call: Call) -> None:
+        """Its intent is taken back: the request never left."""
+        over = Over(call, Answer(0), Effect.VOID, None, None, "", call.at_us, None, None, None)
+        self.outbox.result(_result(over))
 
     def _unwritten(self, call: Call, reason: str) -> Call | Refused:
         if self.on_full == "pass":

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,7 +31,7 @@ from farthing.gateway._plan import Plan, again, is_ours, leveled, plan, tagged
 from farthing.gateway._reply import CALL_ID, Failure, Receive, Scope, Send, answer, dialect_of, failed
 from farthing.gateway._settings import Settings, Target, is_loopback
 from farthing.gateway._together import Together
-from farthing.gateway._translate import Events, count_body, error_body
+from farthing.gateway._translate import Events, stream_headers, turned_back
 from farthing.gateway._upstream import Pairs, arrived, caller_auth, come_back, retry_after_s, timeouts, url
 from farthing.gateway.budgets import Denied, Notice
 from farthing.gateway.live import RENEW_S, Call, Live, Refused, Settled, Who, new_id
@@ -48,6 +49,9 @@ _BACKOFF_S = 0.2
 _UNSAID = re.compile(r"[^ -~]")  # in a header
 
 log = logging.getLogger("farthing.gateway")
+
+
+_route = lru_cache(maxsize=512)(route)  # few models are called again and again
 
 
 class Recent(NamedTuple):
@@ -105,9 +109,10 @@ class Gateway:
             return
         path = scope["raw_path"].decode("ascii")
         if self.own is not None and (path in OWN or path.startswith(OWN_FOLDERS)):
+            self.together.catch_up()  # what it tells of budgets is of now
             await self.own(scope, receive, send)
             return
-        x = Exchange(scope, receive, send, route(scope["method"], path), time.perf_counter())
+        x = Exchange(scope, receive, send, _route(scope["method"], path), time.perf_counter())
         self.open.add(x)
         try:
             await self._answer(x, path)
@@ -248,7 +253,7 @@ class Gateway:
                 await self._again(_BACKOFF_S * 2**lost)
                 continue
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                await self._settle(x, Answer(0))
+                await self._settle(x, Answer(0), sent=x.sent)
                 raise self._no_answer(made, error) from error
             if is_ours(made, response.status) and x.who and x.key:
                 await self._give_up(x, made, response)
@@ -296,7 +301,7 @@ class Gateway:
         await self._settle(x, meter.done())
 
     async def _begin(self, x: Exchange, made: Plan) -> None:
-        """Money held and the intent on disk, or Failure. What is not billed has neither."""
+        """Money held and the intent written, or Failure. What is not billed has neither."""
         if made.asked is None or x.who is None:
             return
         begun = await self.together.begin(
@@ -305,9 +310,17 @@ class Gateway:
         if isinstance(begun, Refused):
             x.call = None
             raise _refusal(begun)
+        x.call, x.settled, x.sent = begun, None, False
+
+    async def _on_disk(self, x: Exchange, call: Call) -> None:
+        """When this returns the request may leave. Failure if it may not."""
+        begun = await self.together.durable(call)
+        if isinstance(begun, Refused):
+            x.call = None
+            raise _refusal(begun)
         if not begun.metered:
             self.metrics.add("farthing_unmetered_calls_total")
-        x.call, x.settled, x.sent = begun, None, False
+        x.sent = True
 
     async def send_on(self, x: Exchange, made: Plan, auth: Pairs) -> aiohttp.ClientResponse:
         assert self.http is not None
@@ -328,7 +341,15 @@ class Gateway:
             role,
             auth,
         )
-        x.sent = True
+
+        async def send(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            """The request was made ready while the disk took its intent."""
+            if x.call is not None:
+                await self._on_disk(x, x.call)
+            return await handler(request)
+
         return await self.http.request(
             made.method,
             url(made.target.base, made.path, made.query),
@@ -336,6 +357,7 @@ class Gateway:
             data=body if body or made.method in ("POST", "PUT") else None,
             allow_redirects=False,
             timeout=self.timeouts[made.streams],
+            middlewares=(send,),
         )
 
     # --- the answer
@@ -355,7 +377,7 @@ class Gateway:
                 await self._stream(x, made, response, meter, headers)
             elif meter.streamed:
                 if made.translated:
-                    headers = _sse(headers, told)
+                    headers = stream_headers(headers, told)
                 await self._stream(x, made, response, meter, headers)
             else:
                 await self._whole(x, made, response, meter, headers, told)
@@ -385,7 +407,7 @@ class Gateway:
             headers += _costs(x.call, settled, self.live.book.digest)
             headers += _warnings(settled.warnings if settled else ())
         if made.translated:
-            headers, body = _translated_back(made, response.status, headers, told, body)
+            headers, body = turned_back(made.spoken.operation, response.status, headers, told, body)
         x.begun = True
         with corked(x.send):
             await x.send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -454,7 +476,9 @@ class Gateway:
             where = f"{type(error).__name__} at {_where(error)}"
             log.error("call %s could not be settled: %s", call.id, where)  # noqa: TRY400
             x.settled = Settled(call.state)
-        self._count(x, call, x.settled, answer)
+        asyncio.get_running_loop().call_soon(
+            self._count, x, call, x.settled, answer
+        )  # when the answer is on its way
         return x.settled
 
     def _count(self, x: Exchange, call: Call, settled: Settled, answer: Answer) -> None:
@@ -560,30 +584,3 @@ def _costs(call: Call, settled: Settled | None, book: str) -> list[tuple[bytes, 
     if settled is not None and settled.picos is not None:
         told.append((b"x-farthing-cost-usd", usd(settled.picos).encode()))
     return told
-
-
-def _sse(headers: list[tuple[bytes, bytes]], told: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers of a stream that was an event stream."""
-    return [
-        *(
-            (name, value)
-            for name, value in headers
-            if name.lower() not in (b"content-type", b"content-length")
-        ),
-        (b"content-type", b"text/event-stream; charset=utf-8"),
-        (b"request-id", told.get("x-amzn-requestid", "").encode("latin-1")),
-    ]
-
-
-def _translated_back(
-    made: Plan, status: int, headers: list[tuple[bytes, bytes]], told: Mapping[str, str], body: bytes
-) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Bedrock's answer as Anthropic's API would give it. A message is the same in both."""
-    request_id = told.get("x-amzn-requestid", "")
-    if status >= 400:
-        body = error_body(status, told.get("x-amzn-errortype", ""), body, request_id)
-    elif made.spoken.operation == "CountTokens":
-        body = count_body(body)
-    kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
-    length = (b"content-length", str(len(body)).encode())
-    return [*kept, length, (b"request-id", request_id.encode("latin-1"))], body
