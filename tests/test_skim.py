@@ -16,8 +16,12 @@ STREAMS = {
 ERROR = frame("throttlingException", {"message": "slow"}, "exception")
 
 
+def reading(operation: str, kind: str) -> Answers:
+    return Answers(Route(operation, "bedrock", MODEL, streamed=True), 200, {"content-type": kind})
+
+
 def read(operation: str, kind: str, chunks: list[bytes], *, skim: bool) -> Answer:
-    answers = Answers(Route(operation, "bedrock", MODEL, streamed=True), 200, {"content-type": kind})
+    answers = reading(operation, kind)
     reader = skimmed(operation, answers)
     for chunk in chunks:
         if not skim:
@@ -25,6 +29,22 @@ def read(operation: str, kind: str, chunks: list[bytes], *, skim: bool) -> Answe
         elif not reader.skips(chunk):
             reader.feed(chunk)
     return answers.done()
+
+
+class Along:
+    """Reads as hooks do, while the caller reads."""
+
+    def __init__(self, operation: str, kind: str) -> None:
+        self.answers = reading(operation, kind)
+        self.reader = skimmed(operation, self.answers)
+        self.ended = 0
+
+    def feed(self, chunk: bytes) -> None:
+        assert not self.reader.skips(chunk)
+        self.reader.feed(chunk)
+
+    def end(self) -> None:
+        self.ended += 1
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -49,7 +69,11 @@ def test_the_answer_is_the_same(operation, sizes, end, fails):
     kind, events = STREAMS[operation]
     events = [*events[: end + 1], ERROR] if fails and kind == FRAMES else events[: end + 1]
     for chunks in (events, cut(b"".join(events), sizes)):
-        assert read(operation, kind, chunks, skim=True) == read(operation, kind, events, skim=False)
+        plain = read(operation, kind, events, skim=False)
+        assert read(operation, kind, chunks, skim=True) == plain
+        along = Along(operation, kind)
+        assert list(along.reader.along(iter(chunks), along)) == chunks
+        assert (along.answers.done(), along.ended) == (plain, 1)
 
 
 @pytest.mark.parametrize("operation", STREAMS)

@@ -123,16 +123,7 @@ class SyncStream(httpx2.SyncByteStream):
         return getattr(self._body, name)
 
     def __iter__(self) -> Iterator[bytes]:
-        watch, skips = self._watch, self._watch.skips
-        try:
-            for chunk in self._body:
-                if not skips(chunk):
-                    watch.feed(chunk)
-                yield chunk
-        except Exception:
-            watch.end()
-            raise
-        watch.end()
+        return self._watch.along(self._body)
 
     def close(self) -> None:
         try:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from farthing.gateway._skim import skimmed
+from farthing.gateway._skim import Reader, skimmed
 from farthing.gateway.live import Call
 from farthing.wire import Answer, Answers, Route, route
 
@@ -50,8 +50,7 @@ class Attempt:
         self._started = time.monotonic()
         self._first_ms: int | None = None
         self.sent = True
-        self._read: Callable[[bytes], None] = _unread
-        self.skips: Callable[[bytes], bool] = _skips_none
+        self._reader = self._seen = _UNREAD
         self._once = iter((True,))  # next() on it is one step: of threads that settle, one does
         self.process = hook.process
 
@@ -65,10 +64,9 @@ class Attempt:
             if url:
                 self._place(url, region)
             self._answers = Answers(self.route, status, headers)
-            reader = skimmed(self.call.intent.operation, self._answers)
-            self._read = reader.feed
+            self._reader = skimmed(self.call.intent.operation, self._answers)
             if not self.call.holds:  # else each chunk is a sign of life
-                self.skips = reader.skips
+                self._seen = self._reader
         except Exception as fault:  # noqa: BLE001 - the caller's call goes on
             self.hook.fault(fault)
 
@@ -87,11 +85,19 @@ class Attempt:
             told["operation"] = taken.operation
         self.call.intent = msgspec.structs.replace(self.call.intent, **told)
 
+    @property
+    def skips(self) -> Callable[[bytes], bool]:
+        """Of a chunk: whether it need not be fed. It is the same from when the answer begins."""
+        return self._seen.skips
+
+    def along(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        return self._seen.along(chunks, self)
+
     def feed(self, chunk: bytes) -> None:
         try:
             if self._first_ms is None:
                 self._first_ms = round((time.monotonic() - self._started) * 1000)
-            self._read(chunk)
+            self._reader.feed(chunk)
             if self.call.holds:
                 self.hook.live.renew(self.call)
         except Exception as fault:  # noqa: BLE001
@@ -142,9 +148,4 @@ class Attempt:
         return self._first_ms if self.call.intent.stream else None
 
 
-def _unread(_: bytes) -> None:
-    """Before it is known what is answered."""
-
-
-def _skips_none(_: bytes) -> bool:
-    return False
+_UNREAD = Reader(lambda _: None)  # before it is known what is answered

@@ -6,7 +6,7 @@ known for certain is passed on to be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any, Protocol
 
@@ -20,49 +20,76 @@ _size = Struct(">I").unpack_from
 _SSE_DELTA = b"event: content_block_delta\n"
 
 
-class Reader(Protocol):
-    def skips(self, chunk: bytes) -> bool:
-        """Whether it is known at a glance that `feed` would do nothing with it: what a stream mostly has."""
+class Watch(Protocol):
+    """Who reads along. No method raises."""
 
     def feed(self, chunk: bytes) -> None: ...
+
+    def end(self) -> None:
+        """The body is over, or broke."""
+
+
+class Reader:
+    """Of an answer. What `skips` need not be fed: it is known at a glance to be text alone, as most of a stream is."""
+
+    def __init__(self, feed: Callable[[bytes], None]) -> None:
+        self.feed = feed
+
+    def skips(self, chunk: bytes) -> bool:
+        return False
+
+    def along(self, chunks: Iterator[bytes], watch: Watch) -> Iterator[bytes]:
+        """The chunks, as `watch` sees them go by."""
+        skips = self.skips
+        try:
+            for chunk in chunks:
+                if not skips(chunk):
+                    watch.feed(chunk)
+                yield chunk
+        except Exception:
+            watch.end()
+            raise
+        watch.end()
 
 
 def skimmed(operation: str, answers: Any) -> Reader:
     """What reads for a farthing.wire.Answers, without what it needs not see."""
     if not answers.streamed or answers.headers.get("content-encoding", "") not in ("", "identity"):
-        return All(answers.feed)
+        return Reader(answers.feed)
     if needle := _DELTA.get(operation):
         return Frames(needle, answers.feed)
     return Events(answers.feed)
 
 
-class All:
-    """Of what is no stream, or packed."""
-
-    def __init__(self, feed: Callable[[bytes], None]) -> None:
-        self.feed = feed
-
-    def skips(self, _: bytes) -> bool:
-        return False
-
-
-class Frames:
+class Frames(Reader):
     """Of an AWS event stream."""
 
     def __init__(self, needle: bytes, feed: Callable[[bytes], None]) -> None:
         self._needle, self._feed = needle, feed
         self._rest = b""
         self._broken = False
-        # What a frame of text begins with, and where: as in the one before. Nothing at all within a frame.
-        self._mark: bytes | tuple[()] = ()
-        self._at = 0
+        # What a frame of text begins with, and where: as in the one before. None within a frame.
+        self._mark: bytes | None = None
+        self._where = slice(0, 0)
 
     def skips(self, chunk: bytes) -> bool:
-        return chunk.startswith(self._mark, self._at) and _size(chunk)[0] == len(chunk) <= _MOST_BYTES
+        return chunk[self._where] == self._mark and _size(chunk)[0] == len(chunk)
+
+    def along(self, chunks: Iterator[bytes], watch: Watch) -> Iterator[bytes]:
+        size = _size
+        try:
+            for chunk in chunks:  # `skips` is written out: a call of it takes as long as what it does
+                if chunk[self._where] != self._mark or size(chunk)[0] != len(chunk):
+                    watch.feed(chunk)
+                yield chunk
+        except Exception:
+            watch.end()
+            raise
+        watch.end()
 
     def feed(self, chunk: bytes) -> None:
         self._read(chunk)
-        self._mark = () if self._rest or self._broken else self._needle
+        self._mark = None if self._rest or self._broken else self._needle
 
     def _read(self, chunk: bytes) -> None:
         data = self._rest + chunk if self._rest else chunk
@@ -83,14 +110,14 @@ class Frames:
             if found >= 0:
                 if kept < at:
                     self._feed(data[kept:at])
-                kept, self._at = end, found - at
+                kept, self._where = end, slice(found - at, found - at + len(self._needle))
             at = end
         if kept < at:
             self._feed(data[kept:at])
         self._rest = data[at:]
 
 
-class Events:
+class Events(Reader):
     """Of server-sent events, which mostly come one by one: only such are left out."""
 
     def __init__(self, feed: Callable[[bytes], None]) -> None:

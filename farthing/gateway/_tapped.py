@@ -6,20 +6,19 @@ garbage collector, anywhere: it only says so (`Watch.left`), and another thread 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
+from farthing.gateway import _skim as skim
 
-class Watch(Protocol):
-    """Who reads along. No method raises."""
 
-    def skips(self, chunk: bytes) -> bool:
-        """Whether it need not be fed."""
+class Watch(skim.Watch, Protocol):
+    def along(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks, fed as they go by."""
 
-    def feed(self, chunk: bytes) -> None: ...
-
-    def end(self) -> None:
-        """The body is over, or broke."""
+    @property
+    def skips(self) -> Callable[[bytes], bool]:
+        """Whether a chunk need not be fed."""
 
     def left(self) -> None:
         """The reader went away, or must not wait."""
@@ -77,25 +76,13 @@ class Tapped:
         return lines
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
-        return self._chunks(self._raw.stream(*args, **kwargs))
+        return self._watch.along(self._raw.stream(*args, **kwargs))
 
     def read_chunked(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
-        return self._chunks(self._raw.read_chunked(*args, **kwargs))
+        return self._watch.along(self._raw.read_chunked(*args, **kwargs))
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._chunks(iter(self._raw))
-
-    def _chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        watch, skips = self._watch, self._watch.skips
-        try:
-            for chunk in chunks:
-                if not skips(chunk):
-                    watch.feed(chunk)
-                yield chunk
-        except Exception:
-            watch.end()
-            raise
-        watch.end()
+        return self._watch.along(iter(self._raw))
 
     def close(self) -> Any:
         try:
