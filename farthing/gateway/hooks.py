@@ -169,9 +169,11 @@ class Hook:
             asked = asked._replace(model=model)
             asked_for = asked_for._replace(model=model) if asked_for.model else asked_for
         live = self.live if held else replace(self.live, budgets=None)
-        if live.budgets is not None and not live.budgets.waits and self._queue.qsize():
-            self._settle_queued([])  # what is free of its ceiling may let this call pass
         call = live.begin(who, asked_for, asked, new, done.decisions, flight=done.flight)
+        if isinstance(call, Refused) and call.denied and self._queue.qsize():
+            while self._settle_queued([]):  # what has ended denies no call
+                pass
+            call = live.begin(who, asked_for, asked, new, done.decisions, flight=done.flight)
         if isinstance(call, Refused):
             if call.denied is None:
                 return None
