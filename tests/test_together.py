@@ -176,7 +176,7 @@ def test_what_ended_is_settled_though_nobody_waits(live):
 
 
 def test_none_of_them_leaves_if_the_disk_refuses(live, monkeypatch):
-    def refused(positions):
+    def refused(positions, **_how):
         futures = [asyncio.get_running_loop().create_future() for _ in positions]
         for future in futures:
             future.set_exception(OutboxError("no space left on device"))
@@ -213,9 +213,9 @@ def test_intents_are_on_their_way_to_the_disk_before_budgets_answer(live, monkey
     order: list[str] = []
 
     def noted(name, function):
-        def noting(*args):
+        def noting(*args, **how):
             order.append(name)
-            return function(*args)
+            return function(*args, **how)
 
         return noting
 

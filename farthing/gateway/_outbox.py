@@ -160,27 +160,28 @@ class Outbox:
         if waiting is not None:
             await waiting
 
-    def syncing(self, positions: Sequence[int]) -> list[asyncio.Future[None] | None]:
-        """To wait for, as `durable` does: the sync has begun, one for all. None where there is nothing to wait for."""
+    def syncing(self, positions: Sequence[int], *, alone: bool = False) -> list[asyncio.Future[None] | None]:
+        """To wait for, as `durable` does: the sync has begun, one for all. None where there is nothing to wait for.
+
+        `alone`: the loop has nothing else to do, so that it may wait here for a sync that cannot go on beside it.
+        """
         if self.fsync != "call":
             return [None] * len(positions)
         loop = asyncio.get_running_loop()
         with self._lock:
+            kernel = self._kernel(loop)
+            if alone and not (kernel and kernel.beside) and self._synced < max(positions):
+                with contextlib.suppress(OSError):  # then it is tried, and told, below
+                    self._sync_file(self._fd)
             waiting = [None if self._synced >= position else loop.create_future() for position in positions]
             asked = [(position, each) for position, each in zip(positions, waiting, strict=True) if each]
-            if self._kernel(loop) is not None:
+            if asked and kernel is not None:
                 self._asked += [each for _, each in asked]
                 self._begin_sync()
             elif asked:
                 self._waiters += [(position, loop, each) for position, each in asked]
                 self._wake()
         return waiting
-
-    def beside(self) -> bool:
-        """Whether a sync goes on while the running loop does other things, and takes no longer for it."""
-        with self._lock:
-            made = self._kernel(asyncio.get_running_loop())
-            return made is not None and made.beside
 
     def _kernel(self, loop: asyncio.AbstractEventLoop) -> Syncs | None:
         """What syncs for this loop without a thread; None: threads do."""

@@ -8,7 +8,6 @@ asked and requests are signed: so an intent is written first, if its budgets are
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -158,9 +157,8 @@ class Together:
     def _announce(self, begins: Sequence[Ready]) -> None:
         """Intents that may be written already, on their way to the disk."""
         likely = [each for each in begins if each.holding is None or each.holding.scope not in self._near]
-        if likely:
-            self.live.announced(likely)
-            self._sync([each.call for each in likely if each.call.position])
+        if likely and self.live.announced(likely):
+            self._sync([each.call for each in likely])
 
     def _told(self, asked: Sequence[Ready | Over]) -> list[Any]:
         """What the budgets answer. None is denied for want of what a call that has ended still holds."""
@@ -187,11 +185,8 @@ class Together:
             log.error("a call's result is no record: %s", type(fault).__name__)  # noqa: TRY400
 
     def _sync(self, begun: Sequence[Call]) -> None:
-        outbox = self.live.outbox
-        if len(begun) == 1 and self._alone() and not outbox.beside():
-            with contextlib.suppress(OutboxError):  # then it is tried, and told, below
-                outbox.sync(begun[0].position)
-        waiting = outbox.syncing([call.position for call in begun])
+        alone = len(begun) == 1 and self._alone()
+        waiting = self.live.outbox.syncing([call.position for call in begun], alone=alone)
         self._syncs.update((call.id, each) for call, each in zip(begun, waiting, strict=True) if each)
 
     def _release(self, begun: Sequence[tuple[Call, asyncio.Future[Any]]]) -> None:

@@ -7,7 +7,6 @@ for before the request may leave. Only budgets on a network make them wait: `Liv
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import time
@@ -213,18 +212,21 @@ class Live:
         call = Call(name, intent, at_us, resolved, most, renewed_us=at_us, key=who.key, flight=flight)
         return Ready(call, holding)
 
-    def announced(self, some: Sequence[Ready]) -> None:
-        """Their intents written before their budgets have answered, as those are likely to agree.
+    def announced(self, some: Sequence[Ready]) -> bool:
+        """Their intents written before their budgets have answered, as those are likely to agree. False: none is.
 
         `granted` takes it back of those that are denied all the same, and writes it where that could not be done.
         """
         for call, holding in some:
             if holding is not None and self.budgets is not None:
                 call.intent = msgspec.structs.replace(call.intent, holds=self.budgets.names(holding))
-        with contextlib.suppress(OutboxError, Rejected):
+        try:
             position = self.outbox.intents([call.intent for call, _ in some])
-            for call, _ in some:
-                call.position = position
+        except (OutboxError, Rejected):
+            return False
+        for call, _ in some:
+            call.position = position
+        return True
 
     def granted(self, ready: Ready, held: Held | Denied) -> Call | Refused:
         """The call with its intent written, by what the budgets answered."""
