@@ -7,18 +7,23 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import farthing
+from farthing.book import default_book
 from farthing.config import Budget, Config, ConfigError
 from farthing.gateway import _attempt, hooks
 from farthing.gateway._outbox import Outbox
 from farthing.gateway.budgets import StoreError, open_budgets
 from farthing.gateway.hooks import Hook, attach, open_hook
+from farthing.gateway.live import Live, Who
 from farthing.policy import load as load_policy
+from farthing.wire import Answer, ask, route
 from tests import hooked
 from tests.hooked import MODEL, bedrock, intents, results
 from tests.test_hooks import BODY, CALLS, TAGS, TURN
@@ -251,3 +256,66 @@ def test_an_answer_may_end_within_our_own_code(up, tmp_path):
     hook.flush()
     assert len(results(tmp_path)) == 2
     assert len(intents(tmp_path)) == 2
+
+
+# --- denials while others are settled ---------------------------------------------------------------------------------
+
+PATH, ASKED = f"/model/{MODEL}/invoke", BODY.encode()
+ANSWERED = Answer(200, {"input_tokens": 50, "output_tokens": 10}, "", "msg_1", "req-1", final=True)
+
+
+def hook_for(folder: Path, calls: str, **more: Any) -> Hook:
+    """With a budget in which so many calls fit at their ceiling."""
+    asked: Any = route("POST", PATH)
+    who = Who(region="us-east-1")
+    first: Any = Live(default_book(), Outbox(folder / "first")).begin(who, asked, ask(asked, ASKED), ASKED)
+    usd = Decimal(calls) * first.ceiling.picos / 10**12
+    budgets = open_budgets(
+        Config(budgets=(Budget("all", usd=usd, period="day", hold="hard"),)), str(folder / "b.sqlite")
+    )
+    return Hook(Live(default_book(), Outbox(folder / "out"), budgets), who=who, **more)
+
+
+def test_none_is_denied_by_a_call_that_is_being_settled(tmp_path, monkeypatch):
+    hook = hook_for(tmp_path, "1.5")
+    inside, goes_on, whole = threading.Event(), threading.Event(), hook.settle
+
+    def slow(*attempts):
+        if attempts:
+            inside.set()
+            goes_on.wait(5)
+        whole(*attempts)
+
+    monkeypatch.setattr(hook, "settle", slow)  # the thread has taken it from the queue
+    first: Any = hook.begin(PATH, ASKED, {})
+    first.said(ANSWERED)
+    assert inside.wait(5)
+    threading.Timer(0.1, goes_on.set).start()
+    second: Any = hook.begin(PATH, ASKED, {})
+    second.failed(sent=False)
+    hook.close()
+
+
+def test_an_application_that_calls_when_it_is_told_of_a_call_may_be_denied(tmp_path):
+    said: list[Any] = []
+
+    def on_settled(_call_id, _settled):
+        if not said:
+            said.append("called")
+            others[0].said(ANSWERED)
+            try:
+                while True:
+                    others.append(hook.begin(PATH, ASKED, {}))
+            except farthing.BudgetExceeded as denied:
+                said.append(denied)
+
+    hook = hook_for(tmp_path, "2.9", on_settled=on_settled)
+    one: Any = hook.begin(PATH, ASKED, {})
+    others: list[Any] = [hook.begin(PATH, ASKED, {})]
+    one.said(ANSWERED)
+    hook.flush()
+    assert [type(each).__name__ for each in said] == ["str", "BudgetExceeded"]
+    assert len(others) == 3  # what had ended denied none
+    for each in others[1:]:
+        each.failed(sent=False)
+    hook.close()

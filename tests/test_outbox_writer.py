@@ -29,6 +29,12 @@ def intent(name: str) -> Intent:
     )
 
 
+async def durable(outbox: Outbox, position: int) -> None:
+    (waiting,) = outbox.syncing([position])
+    if waiting is not None:
+        await waiting
+
+
 def result(name: str) -> Result:
     return Result(gateway_id=name, at=AT, model=MODEL, platform="bedrock", tokens=Tokens(input=9, output=3))
 
@@ -68,7 +74,7 @@ def test_many_who_wait_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     outbox = Outbox(tmp_path)
 
     async def call(number: int) -> None:
-        await outbox.durable(outbox.intent(intent(f"c{number}")))
+        await durable(outbox, outbox.intent(intent(f"c{number}")))
         assert synced
 
     async def calls() -> None:
@@ -102,9 +108,9 @@ def test_the_kernel_syncs_by_itself_for_all_who_wait(tmp_path: Path, monkeypatch
 
     async def calls() -> None:
         positions = [outbox.intent(intent(f"c{number}")) for number in range(50)]
-        await asyncio.gather(*map(outbox.durable, positions))
+        await asyncio.gather(*(durable(outbox, position) for position in positions))
         assert outbox._thread is None
-        await outbox.durable(outbox.intent(intent("one more")))
+        await durable(outbox, outbox.intent(intent("one more")))
 
     asyncio.run(calls())
     asyncio.run(calls())  # in another loop
@@ -122,18 +128,54 @@ def test_what_the_kernel_does_not_take_is_for_threads(
     outbox = Outbox(tmp_path)
 
     async def wait() -> None:
-        await outbox.durable(outbox.intent(intent("first")))
+        await durable(outbox, outbox.intent(intent("first")))
         position, file = outbox.intent(intent("second")), outbox._fd
         reads, outbox._fd = os.pipe()
         with pytest.raises(OutboxError, match="Invalid argument"):
-            await outbox.durable(position)
+            await durable(outbox, position)
         os.close(reads)
-        os.close(outbox._fd)
-        outbox._fd = file
-        await outbox.durable(position)
+        os.close(file)
+        await durable(outbox, outbox.intent(intent("third")))
 
     asyncio.run(wait())
     outbox.close()
+
+
+@pytest.mark.parametrize("way", ["alone", "thread", "waits"])
+def test_what_could_not_be_synced_once_is_not_taken_for_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Linux tells a fault of the disk to one sync, and the next of the same bytes succeeds."""
+    real, faults = os.fdatasync, iter([True])
+
+    def once_broken(fd: int) -> None:
+        if next(faults, False):
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(_outbox, "syncs", lambda _: None)
+    monkeypatch.setattr(os, "fdatasync", once_broken)
+    outbox = Outbox(tmp_path)
+    first, second = outbox.intent(intent("first")), outbox.intent(intent("second"))
+
+    async def wait() -> None:
+        (waiting,) = outbox.syncing([first], alone=way == "alone")
+        assert waiting is not None
+        with pytest.raises(OutboxError):
+            await waiting
+        with pytest.raises(OutboxError, match="a sync failed"):
+            await durable(outbox, second)
+        await durable(outbox, outbox.intent(intent("third")))
+
+    if way == "thread":
+        for position in (first, second):
+            with pytest.raises(OutboxError):
+                outbox.sync(position)
+        outbox.sync(outbox.intent(intent("third")))
+    else:
+        asyncio.run(wait())
+    outbox.close()
+    assert [len(file.read_bytes().splitlines()) for file in tmp_path.iterdir()] in ([2, 1], [1, 2])
 
 
 @pytest.mark.usefixtures("threads")
@@ -149,7 +191,7 @@ def test_a_disk_that_refuses_to_sync_is_told_to_all_who_wait(
 
     async def wait() -> None:
         with pytest.raises(OutboxError, match="Input/output error"):
-            await outbox.durable(outbox.intent(intent("second")))
+            await durable(outbox, outbox.intent(intent("second")))
 
     asyncio.run(wait())
     with pytest.raises(OutboxError, match="Input/output error"):

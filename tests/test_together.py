@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace as replace_struct
@@ -19,13 +22,15 @@ from farthing.book import default_book
 from farthing.config import Config
 from farthing.gateway._admin import _told
 from farthing.gateway._aio import Syncs
+from farthing.gateway._metrics import Metrics
 from farthing.gateway._outbox import Outbox, OutboxError
+from farthing.gateway._shadow import Shadows
 from farthing.gateway._together import Together
 from farthing.gateway._written import written
 from farthing.gateway.budgets import Denied, Held, Holding, Settling, StoreError, open_budgets
 from farthing.gateway.live import Call, Live, Refused, Who
 from farthing.gateway.protocol import State
-from farthing.gateway.proxy import Recent
+from farthing.gateway.proxy import Exchange, Gateway, Recent
 from farthing.outbox import Intent, decode
 from farthing.usage import Rejected
 from farthing.wire import Answer, ask, route
@@ -317,6 +322,152 @@ def test_none_is_denied_for_what_a_call_that_has_ended_still_holds(tmp_path):
 
     asyncio.run(run())
     made.close()
+
+
+# --- who is cut off, and disks that refuse ---------------------------------------------------------------------------
+
+
+def refusing(positions, **_how):
+    """In the place of Outbox.syncing: the disk says no a little later."""
+    loop = asyncio.get_running_loop()
+    futures = [loop.create_future() for _ in positions]
+    for future in futures:
+        loop.call_later(0.01, _refuse, future)
+    return futures
+
+
+def _refuse(future):
+    if not future.done():
+        future.set_exception(OutboxError("no space left on device"))
+
+
+def test_a_sync_that_nobody_waits_for_fails_in_silence(tmp_path, monkeypatch):
+    live: Any = Live(default_book(), Outbox(tmp_path / "outbox"), opened(tmp_path, hard(usd="0.01")))
+    monkeypatch.setattr(live.outbox, "syncing", refusing)
+    said: list[Any] = []
+
+    async def run():
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: said.append(told))
+        together = Together(live)
+        found = await asyncio.gather(*(begun(together) for _ in range(20)))
+        assert {type(each) for each in found} == {Call, Refused}
+        for each in found:
+            if isinstance(each, Call):
+                await together.settle(each, Answer(0), sent=False)
+        await asyncio.sleep(0.05)
+        gc.collect()
+        assert together._syncs == {}
+
+    asyncio.run(run())
+    gc.collect()
+    assert said == []
+
+
+def test_who_is_cut_off_in_the_very_turn_of_its_grant_gives_it_back(live):
+    async def run():
+        together = Together(live)
+        waiting = [asyncio.ensure_future(begun(together)) for _ in range(2)]
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(waiting[0].cancel)
+        cut, other = cast("list[Any]", await asyncio.gather(*waiting, return_exceptions=True))
+        assert (type(cut), type(other)) == (asyncio.CancelledError, Call)
+        assert together._syncs.keys() == {other.id}
+        return other.ceiling.picos
+
+    most = asyncio.run(run())
+    assert stands(live.budgets, live.clock_us()) == {"day": (0, most / USD)}
+    assert sorted(type(each).__name__ for each in lines(live)) == ["Intent", "Intent", "Result"]
+
+
+def test_who_is_cut_off_while_a_thread_asks_gives_it_back(live, monkeypatch):
+    """As with PostgreSQL."""
+    whole, begins = live.begin, threading.Event()
+
+    def slow(*args, **more):
+        begins.set()
+        time.sleep(0.05)
+        return whole(*args, **more)
+
+    monkeypatch.setattr(live.budgets, "waits", True)
+    monkeypatch.setattr(live.budgets, "_threads", ThreadPoolExecutor(1))
+    monkeypatch.setattr(live, "begin", slow)
+
+    async def run():
+        together = Together(live)
+        waiting = asyncio.ensure_future(begun(together))
+        await asyncio.to_thread(begins.wait)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.gather(*together._beside)
+
+    asyncio.run(run())
+    assert stands(live.budgets, live.clock_us()) == {"day": (0, 0)}
+    assert [type(each).__name__ for each in lines(live)] == ["Intent", "Result"]
+
+
+def test_budgets_that_fail_take_back_what_was_written(live, monkeypatch):
+    def fails(_asked):
+        raise RuntimeError("no answer")
+
+    async def run():
+        together = Together(live)
+        monkeypatch.setattr(live, "told", fails)
+        found = await asyncio.gather(*(begun(together) for _ in range(3)), return_exceptions=True)
+        assert [type(each) for each in found] == [RuntimeError] * 3
+        assert together._syncs == {}
+
+    asyncio.run(run())
+    assert [each.status for each in lines(live) if not isinstance(each, Intent)] == ["void"] * 3
+
+
+def test_a_budget_at_its_end_writes_nothing_for_those_it_denies_whoever_they_are(tmp_path):
+    live: Any = Live(default_book(), Outbox(tmp_path / "outbox"), opened(tmp_path, hard(usd="0.001")))
+    asked = ask(WHERE, BODY)
+
+    async def run():
+        together = Together(live, lambda: True)
+        for number in range(50):
+            told = asked._replace(metadata={"trace": str(number)})
+            assert isinstance(await together.begin(Who(region="us-east-1"), WHERE, told, BODY), Refused)
+
+    asyncio.run(run())
+    assert [type(each).__name__ for each in lines(live)] == ["Intent", "Result"]
+
+
+def test_a_call_that_passes_though_the_disk_refused_has_its_result(live, monkeypatch):
+    live.on_full = "pass"
+    monkeypatch.setattr(live.outbox, "syncing", refusing)
+
+    async def run():
+        together = Together(live)
+        call: Any = await together.durable(await begun(together))
+        assert not call.metered
+        await together.settle(call, ANSWERED)
+
+    asyncio.run(run())
+    assert [type(each).__name__ for each in lines(live)] == ["Intent", "Result"]
+
+
+def test_a_copy_that_the_disk_refuses_was_never_there(live, monkeypatch):
+    monkeypatch.setattr(live.outbox, "syncing", refusing)
+
+    async def run():
+        made: Any = SimpleNamespace(live=live, together=Together(live), metrics=Metrics())
+
+        async def send_on(x, *_):
+            await Gateway._on_disk(made, x, x.call)
+
+        made.send_on = send_on
+        nobody: Any = None
+        case: Any = SimpleNamespace(exchange=Exchange({}, nobody, nobody, WHERE, 0.0))
+        copied: Any = SimpleNamespace(route=WHERE, asked=ask(WHERE, BODY), body=BODY)
+        return await Shadows(made)._sent(case, copied, Who(region="us-east-1"), "fa-copy")
+
+    said, heard = asyncio.run(run())
+    assert (str(said).startswith("refused: "), heard) == (True, None)
+    assert stands(live.budgets, live.clock_us()) == {"day": (0, 0)}
+    assert [each.status for each in lines(live) if not isinstance(each, Intent)] == ["void"]
 
 
 # --- the kernel's syncs ----------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ def fault(answer: int) -> str:
 def syncs(loop: asyncio.AbstractEventLoop) -> Syncs | None:
     """None where threads have to do it: no Linux, an old kernel, a sandbox."""
     for kind in ("linux_uring", "linux_aio"):
-        with contextlib.suppress(OSError, NotImplementedError):  # a loop without readers (Windows)
+        # caio says SystemError where there are no more files; Windows' loops have no readers
+        with contextlib.suppress(OSError, SystemError, NotImplementedError):
             return Syncs(loop, kind)
     return None

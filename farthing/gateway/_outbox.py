@@ -39,7 +39,7 @@ class OutboxError(Exception):
 class Outbox:
     """The writer of one process. Safe to use from threads; a forked child begins a file of its own.
 
-    OutboxError is raised by `intent` alone. Results that cannot be written wait for room and are written with the
+    OutboxError is raised for intents alone. Results that cannot be written wait for room and are written with the
     next line that can be: until then the call counts as what its intent expected.
     """
 
@@ -48,7 +48,6 @@ class Outbox:
         self.fsync = fsync
         self.name = name
         self.waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
-        self.failures = 0  # lines that could not be written at once
         self._begin()
         begin = weakref.WeakMethod(self._begin)
         os.register_at_fork(after_in_child=lambda: (alive := begin()) and alive())
@@ -58,6 +57,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._fd = -1
         self._written = self._synced = 0  # bytes, over all files of the process
+        self._lost = (0, 0)  # from, to: what a sync that failed may not have brought to the disk
         self._opened_at = 0.0
         self._start = 0  # of the file that is open, in bytes over all files
         self._changed = threading.Condition(self._lock)
@@ -84,8 +84,7 @@ class Outbox:
             try:
                 self._write(lines)
             except OSError as error:
-                self.failures += 1
-                raise OutboxError(f"{self.folder}: {error.strerror or error}") from None
+                raise self._error(error) from None
             return self._written
 
     def result(self, record: Record) -> None:
@@ -105,7 +104,6 @@ class Outbox:
                 try:
                     self._write(b"".join(lines))
                 except OSError:
-                    self.failures += len(lines)
                     self.waiting.extend(lines)
         if wrong is not None:
             raise wrong
@@ -144,25 +142,21 @@ class Outbox:
         self.folder.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         file = self.folder / f"{self.name}-{stamp}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
-        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         if self._fd >= 0:
             self._sync_file(self._fd)
             os.close(self._fd)
-        self._fd, self._start, self._opened_at = opened, self._written, time.monotonic()
+            self._fd = -1
+        self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._start, self._opened_at = self._written, time.monotonic()
         if self.fsync != "os":
             _sync_folder(self.folder)
 
     # --- on disk
 
-    async def durable(self, position: int) -> None:
-        """Return when all up to `position` is as durable as the policy says. OutboxError if the disk refuses."""
-        (waiting,) = self.syncing([position])
-        if waiting is not None:
-            await waiting
-
     def syncing(self, positions: Sequence[int], *, alone: bool = False) -> list[asyncio.Future[None] | None]:
-        """To wait for, as `durable` does: the sync has begun, one for all. None where there is nothing to wait for.
+        """To wait for, each until all up to its position is as durable as the policy says: one sync for all has begun.
 
+        None where there is nothing to wait for. OutboxError from a future if the disk refuses.
         `alone`: the loop has nothing else to do, so that it may wait here for a sync that cannot go on beside it.
         """
         if self.fsync != "call":
@@ -171,17 +165,26 @@ class Outbox:
         with self._lock:
             kernel = self._kernel(loop)
             if alone and not (kernel and kernel.beside) and self._synced < max(positions):
-                with contextlib.suppress(OSError):  # then it is tried, and told, below
+                with contextlib.suppress(OSError):  # its bytes are lost then, as is told below
                     self._sync_file(self._fd)
-            waiting = [None if self._synced >= position else loop.create_future() for position in positions]
+            waiting = [None if self._is_synced(position) else loop.create_future() for position in positions]
             asked = [(position, each) for position, each in zip(positions, waiting, strict=True) if each]
+            lost = [each for position, each in asked if self._is_lost(position)]
+            asked = [(position, each) for position, each in asked if not self._is_lost(position)]
             if asked and kernel is not None:
                 self._asked += [each for _, each in asked]
                 self._begin_sync()
             elif asked:
                 self._waiters += [(position, loop, each) for position, each in asked]
                 self._wake()
+        _settle(lost, f"{self.folder}: a sync failed")
         return waiting
+
+    def _is_synced(self, position: int) -> bool:
+        return self._synced >= position and not self._is_lost(position)
+
+    def _is_lost(self, position: int) -> bool:
+        return self._lost[0] < position <= self._lost[1]
 
     def _kernel(self, loop: asyncio.AbstractEventLoop) -> Syncs | None:
         """What syncs for this loop without a thread; None: threads do."""
@@ -198,7 +201,11 @@ class Outbox:
 
         def told(fault: str) -> None:
             with self._lock:
-                if not fault:
+                if fault:
+                    asked.extend(self._asked)
+                    self._asked = []
+                    self._lose()
+                else:
                     self._synced = max(self._synced, upto)
                 self._begin_sync()
             _settle(asked, f"{self.folder}: {fault}" if fault else "")
@@ -215,17 +222,33 @@ class Outbox:
         if position and self.fsync != "call":
             return
         with self._lock:
+            if position and self._is_lost(position):
+                raise OutboxError(f"{self.folder}: a sync failed")
             if self._fd >= 0 and self._synced < (position or self._written):
                 try:
                     self._sync_file(self._fd)
                 except OSError as error:
-                    raise OutboxError(f"{self.folder}: {error.strerror or error}") from None
+                    raise self._error(error) from None
+
+    def _error(self, error: OSError) -> OutboxError:
+        return OutboxError(f"{self.folder}: {error.strerror or error}")
 
     def _sync_file(self, fd: int) -> None:
         if self.fsync != "os":
             upto = self._written
-            os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+            try:
+                os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
+            except OSError:
+                self._lose()
+                raise
             self._synced = max(self._synced, upto)
+
+    def _lose(self) -> None:
+        """A sync failed. Linux says so once, and the next one of the same bytes would succeed: they count as lost."""
+        self._lost = self._synced, self._written
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1  # what comes goes into a new file
 
     def _wake(self) -> None:
         if self._thread is None:
@@ -247,7 +270,10 @@ class Outbox:
                 upto, fd = self._written, os.dup(self._fd) if self._fd >= 0 else -1
             fault = _synced(fd)
             with self._lock:
-                if not fault:
+                if fault:
+                    waiters, self._waiters = waiters + self._waiters, []
+                    self._lose()
+                else:
                     self._synced = max(self._synced, upto)
             _tell(waiters, f"{self.folder}: {fault}" if fault else "")
             if self.fsync == "second":
@@ -269,8 +295,9 @@ class Outbox:
                         self.waiting.clear()
                     self._sync_file(self._fd)
                 except OSError:
-                    self.failures += 1
-                os.close(self._fd)
+                    pass  # what is not on disk stays open intents, or is in the log
+                if self._fd >= 0:
+                    os.close(self._fd)
                 self._fd = -1
             self._closed = True
             self._changed.notify_all()

@@ -214,10 +214,13 @@ class Shadows:
             async for chunk in response.content.iter_any():
                 heard.feed(chunk)
             answer = heard.done()
-        except (aiohttp.ClientError, OSError, TimeoutError, Failure) as error:
+        except Failure as refused:  # by the disk: it was not sent, and holds nothing any more
+            return f"refused: {refused}"[:200], None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             answer = heard.done() if heard else Answer(0, error=type(error).__name__)
         finally:
-            settled = await gateway.together.settle(call, answer, sent=x.sent)
+            if x.call is not None:
+                settled = await gateway.together.settle(call, answer, sent=x.sent)
         return call, (heard, answer, settled) if heard else None
 
     async def _told(

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from farthing.gateway._outbox import OutboxError
-from farthing.gateway.budgets import Denied, Scope
-from farthing.gateway.live import Call, Live, Over, Ready, Refused, Settled
+from farthing.gateway.budgets import Denied
+from farthing.gateway.live import Call, Live, Over, Ready, Refused, Settled, void
 from farthing.outbox import Result
 from farthing.usage import Rejected
 from farthing.wire import Answer
@@ -33,8 +33,9 @@ class Together:
         self.live, self._alone = live, alone
         self._asked: list[tuple[Ready | Over, asyncio.Future[Any]]] = []
         self._last = 0
-        self._near: set[Scope] = set()  # whose budgets come to their ends: they are asked first
+        self._near: set[str] = set()  # windows of budgets that come to their ends: they are asked first
         self._syncs: dict[str, asyncio.Future[None]] = {}  # by call
+        self._beside: set[asyncio.Future[None]] = set()
         self._ended: list[Over] = []  # of which budgets hear soon
         self._soon: asyncio.TimerHandle | None = None
 
@@ -44,11 +45,34 @@ class Together:
         One that is cut off before its grant is given back.
         """
         if self._waits:
-            begun = await self.live.run(lambda: self.live.begin(*args, **more))
-            if isinstance(begun, Call) and begun.metered:
-                self._sync([begun])
-            return begun  # type: ignore[no-any-return]
-        return await self._in_turn(self.live.prepare(*args, **more))  # type: ignore[no-any-return]
+            return await self._begin_afar(lambda: self.live.begin(*args, **more))
+        asked = self._in_turn(self.live.prepare(*args, **more))
+        try:
+            return await asked  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            if not asked.cancelled() and asked.exception() is None and isinstance(asked.result(), Call):
+                self._forget(asked.result().id)
+                self.live.settle(asked.result(), Answer(0), sent=False)
+            raise
+
+    async def _begin_afar(self, begin: Callable[[], Call | Refused]) -> Call | Refused:
+        """By a thread, which goes on if nobody waits for it any more."""
+        asked = asyncio.ensure_future(self.live.run(begin))
+        try:
+            begun: Call | Refused = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            back = asyncio.ensure_future(self._given_back(asked))
+            self._beside.add(back)
+            back.add_done_callback(self._beside.discard)
+            raise
+        if isinstance(begun, Call) and begun.metered:
+            self._sync([begun])
+        return begun
+
+    async def _given_back(self, asked: asyncio.Future[Any]) -> None:
+        begun = await asked
+        if isinstance(begun, Call):
+            await self.live.run(lambda: self.live.settle(begun, Answer(0), sent=False))
 
     async def durable(self, call: Call) -> Call | Refused:
         """The call, whose intent is on disk; or that the disk refuses."""
@@ -67,7 +91,7 @@ class Together:
 
         Budgets hear of it within SOON_S, unless they may have something to tell.
         """
-        self._syncs.pop(call.id, None)
+        self._forget(call.id)
         if self._waits:
             return await self.live.run(lambda: self.live.settle(call, answer, **more))  # type: ignore[no-any-return]
         over = self.live.ended(call, answer, **more)
@@ -123,12 +147,14 @@ class Together:
         asked, self._asked = self._asked, []
         self._last = len(asked)
         begun: list[tuple[Call, asyncio.Future[Any]]] = []
-        ended: list[tuple[asyncio.Future[Any], Settled]] = []
+        ended: list[tuple[asyncio.Future[Any], Any]] = []
         results: list[Result] = []
+        begins = [each for each, _ in asked if isinstance(each, Ready)]
         try:
-            self._announce([each for each, _ in asked if isinstance(each, Ready)])
+            announced = self._announced(begins)
             told = self._told([each for each, _ in asked])
         except Exception as fault:  # noqa: BLE001 - it is each waiter's to tell
+            self._taken_back([each.call for each in begins])
             for _, future in asked:
                 _answer(future, fault)
             return
@@ -137,28 +163,30 @@ class Together:
                 if isinstance(each, Over):
                     ended.append((future, self.live.settled(each, answer, results.append)))
                     continue
-                call = self.live.granted(each, answer)
+                call = self.live.granted(each, answer, results.append)
             except Exception as fault:  # noqa: BLE001
                 _answer(future, fault)
                 continue
             if isinstance(call, Refused) or not call.metered:
-                self._syncs.pop(each.call.id, None)
-                _answer(future, call)
+                self._forget(each.call.id)
+                ended.append((future, call))
             else:
                 begun.append((call, future))
-        if ended:
+        if results:
             self._written(results)
-            for future, settled in ended:
-                _answer(future, settled)
-        if late := [call for call, _ in begun if call.id not in self._syncs]:
+        for future, done in ended:
+            _answer(future, done)
+        if late := [call for call, _ in begun if call.id not in announced]:
             self._sync(late)
         self._release(begun)
 
-    def _announce(self, begins: Sequence[Ready]) -> None:
-        """Intents that may be written already, on their way to the disk."""
-        likely = [each for each in begins if each.holding is None or each.holding.scope not in self._near]
-        if likely and self.live.announced(likely):
-            self._sync([each.call for each in likely])
+    def _announced(self, begins: Sequence[Ready]) -> set[str]:
+        """Those whose intents may be written already, and are on their way to the disk."""
+        likely = [each for each in begins if self._near.isdisjoint(each.call.intent.holds)]
+        if not likely or not self.live.announced(likely):
+            return set()
+        self._sync([each.call for each in likely])
+        return {each.call.id for each in likely}
 
     def _told(self, asked: Sequence[Ready | Over]) -> list[Any]:
         """What the budgets answer. None is denied for want of what a call that has ended still holds."""
@@ -171,12 +199,17 @@ class Together:
         for each, answer in zip(asked, told, strict=True):
             if isinstance(each, Ready) and each.holding is not None:
                 if isinstance(answer, Denied) or answer.near:
-                    self._near.add(each.holding.scope)
+                    self._near.update(each.call.intent.holds)
                 else:
-                    self._near.discard(each.holding.scope)
+                    self._near.difference_update(each.call.intent.holds)
         if len(self._near) > _MOST_NEAR:
             self._near.clear()
         return told
+
+    def _taken_back(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            self._forget(call.id)
+        self._written([void(call) for call in calls if call.position])
 
     def _written(self, results: Sequence[Result]) -> None:
         try:
@@ -189,12 +222,18 @@ class Together:
         waiting = self.live.outbox.syncing([call.position for call in begun], alone=alone)
         self._syncs.update((call.id, each) for call, each in zip(begun, waiting, strict=True) if each)
 
+    def _forget(self, call_id: str) -> None:
+        """Nobody waits for its sync any more."""
+        waiting = self._syncs.pop(call_id, None)
+        if waiting is not None:
+            waiting.cancel()
+
     def _release(self, begun: Sequence[tuple[Call, asyncio.Future[Any]]]) -> None:
         for call, future in begun:
             if not future.cancelled():
                 future.set_result(call)
             else:
-                self._syncs.pop(call.id, None)
+                self._forget(call.id)
                 self.live.settle(call, Answer(0), sent=False)
 
 

@@ -110,7 +110,7 @@ class Hook:
         self.faults = 0
         self._warned = -WARN_SECONDS
         self._queue: SimpleQueue[Attempt | threading.Event] = SimpleQueue()
-        self._hurry, self._settling = threading.Event(), threading.Lock()
+        self._hurry, self._settling = threading.Event(), threading.RLock()
         self.process = _forks
         self._thread: threading.Thread | None = None
         self._whos: dict[tuple[str, str], Who] = {}
@@ -170,8 +170,8 @@ class Hook:
             asked_for = asked_for._replace(model=model) if asked_for.model else asked_for
         live = self.live if held else replace(self.live, budgets=None)
         call = live.begin(who, asked_for, asked, new, done.decisions, flight=done.flight)
-        if isinstance(call, Refused) and call.denied and self._queue.qsize():
-            while self._settle_queued([]):  # what has ended denies no call
+        if isinstance(call, Refused) and call.denied:
+            while self._settle_queued([]):  # what has ended denies no call, nor what the thread is settling
                 pass
             call = live.begin(who, asked_for, asked, new, done.decisions, flight=done.flight)
         if isinstance(call, Refused):
@@ -287,7 +287,7 @@ class Hook:
             self.process, self._thread = _forks, None
             self._whos.clear()
             self._queue, self._hurry = SimpleQueue(), threading.Event()  # what a parent left is the parent's
-            self._settling = threading.Lock()
+            self._settling = threading.RLock()
             self.live.autopilots = Autopilots()  # a thread of the parent may have held its lock
             if self.reopen is not None:
                 _INHERITED.append(self.live.budgets)

@@ -205,10 +205,12 @@ class Live:
         most = ceiling(asked, body, self.book, resolved, at)
         tags = _tags(who, asked)
         holding = None
+        holds: tuple[str, ...] = ()
         if self.budgets is not None and self.budgets.rules.all:
             scope, lease = _scope(who, resolved, asked, tags), at_us + lease_s * 1_000_000
             holding = Holding(name, scope, most.picos, at_us, lease, sum(most.tokens))
-        intent = _intent(name, who, route, asked, most, decisions, mode, at, tags)
+            holds = self.budgets.names(holding)
+        intent = _intent(name, who, route, asked, most, decisions, mode, at, tags, holds)
         call = Call(name, intent, at_us, resolved, most, renewed_us=at_us, key=who.key, flight=flight)
         return Ready(call, holding)
 
@@ -217,9 +219,6 @@ class Live:
 
         `granted` takes it back of those that are denied all the same, and writes it where that could not be done.
         """
-        for call, holding in some:
-            if holding is not None and self.budgets is not None:
-                call.intent = msgspec.structs.replace(call.intent, holds=self.budgets.names(holding))
         try:
             position = self.outbox.intents([call.intent for call, _ in some])
         except (OutboxError, Rejected):
@@ -228,17 +227,19 @@ class Live:
             call.position = position
         return True
 
-    def granted(self, ready: Ready, held: Held | Denied) -> Call | Refused:
-        """The call with its intent written, by what the budgets answered."""
+    def granted(
+        self, ready: Ready, held: Held | Denied, write: Callable[[Result], None] | None = None
+    ) -> Call | Refused:
+        """The call with its intent written, by what the budgets answered. `write` takes what takes one back."""
         call = ready.call
         if isinstance(held, Denied):
             if call.position:
-                self._void(call)
+                (write or self.outbox.result)(void(call))
             return Refused(held.reason, held)
         call.holds, call.warnings, call.near = held.holds, held.warnings, held.near
         if call.position:
             return call
-        if held.holds:
+        if held.holds != call.intent.holds:  # the store is down, and the call passes
             call.intent = msgspec.structs.replace(call.intent, holds=held.holds)
         try:
             call.position = self.outbox.intent(call.intent)
@@ -253,13 +254,8 @@ class Live:
         """The outbox could not make the intent durable: if its line is there after all, it is void."""
         undone = self._unwritten(call, reason)
         if isinstance(undone, Refused):
-            self._void(call)
+            self.outbox.result(void(call))
         return undone
-
-    def _void(self, call: Call) -> None:
-        """Its intent is taken back: the request never left."""
-        over = Over(call, Answer(0), Effect.VOID, None, None, "", call.at_us, None, None, None)
-        self.outbox.result(_result(over))
 
     def _unwritten(self, call: Call, reason: str) -> Call | Refused:
         if self.on_full == "pass":
@@ -343,7 +339,7 @@ class Live:
         call, effect = over.call, over.effect
         if effect is Effect.NONE:
             return Settled(call.state)
-        if effect is not Effect.POST_CEILING and call.metered:
+        if effect is not Effect.POST_CEILING and (call.metered or call.position):
             (write or self.outbox.result)(_result(over))
         self._learn(call, over.answer, over.reading if over.parts else None, over.now_us)
         return Settled(
@@ -414,6 +410,7 @@ def _intent(
     mode: str,
     at: datetime,
     tags: dict[str, str],
+    holds: tuple[str, ...],
 ) -> Intent:
     return Intent(
         gateway_id=name,
@@ -431,6 +428,7 @@ def _intent(
         tags=tags,
         stream=asked.stream,
         decisions=tuple(decisions),
+        holds=holds,
         expected=Tokens(*most.tokens),
     )
 
@@ -440,6 +438,11 @@ def _settling(over: Over) -> Settling:
     posts, parts = over.effect is not Effect.VOID, over.parts
     tokens = sum(sum(part.tokens) for part in parts) if parts else None
     return Settling(over.call.id, posts, over.picos, over.now_us, tokens)
+
+
+def void(call: Call) -> Result:
+    """Takes its intent back: the request never left."""
+    return _result(Over(call, Answer(0), Effect.VOID, None, None, "", call.at_us, None, None, None))
 
 
 def _result(over: Over) -> Result:
