@@ -180,7 +180,7 @@ class _Prices:
     """Which records have no price: asked for once a day, for what a price depends on."""
 
     def __init__(self, profiles: Mapping[str, str], book: Book | None = None) -> None:
-        self._book = book or default_book()
+        self._book = book  # else the default one, read when first asked: workers are at work by then
         self._profiles = profiles
         self._known: dict[tuple[object, object, int, bool], bool] = {}
 
@@ -201,10 +201,11 @@ class _Prices:
         return count
 
     def _ask(self, facts: Facts, usage: Usage, tokens: Sequence[int]) -> bool:
-        resolved = self._book.place(facts, self._profiles)
+        book = self._book or default_book()
+        resolved = book.place(facts, self._profiles)
         if isinstance(resolved, Unpriced):
             return True
-        return isinstance(find(self._book, resolved.sku, usage.at, Vector(*tokens)), Unpriced)
+        return isinstance(find(book, resolved.sku, usage.at, Vector(*tokens)), Unpriced)
 
 
 def read(

@@ -445,7 +445,9 @@ def calls(usages):
     return best
 
 
-def test_workers_say_what_one_process_says(much):
+@pytest.mark.parametrize("ahead_bytes", [1, _pool.AHEAD_BYTES], ids=["asked", "told ahead"])
+def test_workers_say_what_one_process_says(much, monkeypatch, ahead_bytes):
+    monkeypatch.setattr(_pool, "AHEAD_BYTES", ahead_bytes)
     usages, files, total = read_all(much, workers=3)
     alone, files_alone, total_alone = read_all(much, workers=0)
     assert calls(usages) == calls(alone)
@@ -510,19 +512,24 @@ def test_closing_ends_the_workers(much):
     assert children() == before
 
 
-def test_a_worker_that_dies_costs_its_files_and_says_so(much, monkeypatch):
-    """Its files are reported, a new worker goes on, and nothing hangs."""
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_worker_that_dies_costs_its_files_and_says_so(much, monkeypatch, at):
+    """Its files are reported, a new worker goes on, with what the old one had been told of too; nothing hangs."""
+    alone = read_all(much)[1]
     send = _wire.send
     sent = []
 
     def deadly(pipe, data):
         sent.append(data)
-        send(pipe, b"no task" if len(sent) == 2 else data)
+        send(pipe, b"no task" if len(sent) == at else data)
 
     monkeypatch.setattr(_pool, "send", deadly)
     _, files, total = read_all(much, workers=2)
     assert 1 <= len(errors(files)) <= 3
     assert all("ended early" in error for error in errors(files).values())
+    assert files.keys() == alone.keys()
+    whole = {name: file.read for name, file in files.items() if not file.error}
+    assert whole == {name: alone[name].read for name in whole}
     assert total["read"] > 500
 
 

@@ -8,14 +8,18 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from farthing.cli._app import BadInput, app
 from farthing.cli._engine import spark_session
 from farthing.cli._shared import Asked, default_ledger, run_import, transcript_folders, write_json
+
+if TYPE_CHECKING:
+    from farthing.ledger import Ledger
 
 # --- import ---------------------------------------------------------------------------------------
 
@@ -121,21 +125,17 @@ def bare() -> int:
 
     with tempfile.TemporaryDirectory(prefix="farthing-") as temporary:
         ledger = Ledger(Path(temporary) / "ledger")
-        done = run_import(ledger, [str(folder) for folder in folders], meanwhile=_load_bill)
+        done = run_import(ledger, [str(folder) for folder in folders], meanwhile=partial(_load_bill, ledger))
         from farthing.reports import REPORTS
 
         Asked().answer(REPORTS["bill"].make(ledger, Asked().question()))
     return 2 if done.errors or done.rejected else 0
 
 
-def _load_bill() -> None:
+def _load_bill(ledger: Ledger) -> None:
     """While transcripts are read: what makes the bill and prints it, or the ledger will need."""
-    for name in (
-        "deltalake",
-        "duckdb",
-        "narwhals.stable.v2",
-        "rich.table",
-        "farthing.reports",
-        "farthing.render",
-    ):
+    for name in ("deltalake", "rich.console", "rich.table", "farthing.reports", "farthing.render"):
         importlib.import_module(name)
+    import narwhals.stable.v2 as nw
+
+    nw.from_native(ledger.none("usage"))  # starts DuckDB, and loads what asks it

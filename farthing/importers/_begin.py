@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from farthing.aws import is_s3
 from farthing.importers._find import Found, find
 
 WORTH_BYTES = 8 << 20  # less than this is read sooner than a worker has started
 MOST_WORKERS = 8
+PIPE_BYTES = 1 << 20  # a frame or more, so that a worker goes on before it has been read
 # For glibc: memory of the size of a chunk is kept for the next one, and not given back and asked for each time.
 _ROOM = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 _ahead: list[subprocess.Popen[bytes]] = []  # that nobody has taken yet
@@ -70,7 +72,7 @@ def _started() -> subprocess.Popen[bytes] | None:
         return None
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     try:
-        return subprocess.Popen(
+        worker = subprocess.Popen(
             [
                 sys.executable,
                 "-P",
@@ -84,3 +86,8 @@ def _started() -> subprocess.Popen[bytes] | None:
         )
     except OSError:
         return None
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # not every system asks, or grants it
+        import fcntl
+
+        fcntl.fcntl(cast("BinaryIO", worker.stdout), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return worker

@@ -136,7 +136,7 @@ def _opened(path: str) -> io.RawIOBase | BinaryIO:
         found = body(path)
         found.open()
         return cast("BinaryIO", found)
-    return Path(path).open("rb", buffering=0)
+    return open(path, "rb", buffering=0)  # noqa: PTH123 - a fifth of Path's time
 
 
 def digest_of(crcs: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ from farthing.importers._task import End, Frame, Task, run
 from farthing.importers._wire import HELLO, pack_task, receive, send, unpack_frame
 
 TASKS_AHEAD = 16  # for each worker, while the caller writes what it has
+AHEAD_BYTES = 4_000  # of a task that waits in a worker's pipe: any has room for these
 FRAMES_WAITING = 64  # for a caller that is slower than the workers, which then wait at their pipes
 
 
@@ -115,12 +116,16 @@ class _Pool:
     def _serve(self, place: int) -> None:
         """Frames of one worker after the other: one that dies is replaced, and the files it was at say so."""
         alive = True
-        while (task := self._tasks.get()) is not None and not self._closed.is_set():
+        ahead: Task | None = None
+        while (task := ahead or self._tasks.get()) is not None and not self._closed.is_set():
             worker = self._workers[place]
+            told, ahead = ahead is not None, None
             data: bytes | None = None
             try:
                 if alive:
-                    send(cast("BinaryIO", worker.stdin), pack_task(task))
+                    if not told:
+                        send(_in(worker), pack_task(task))
+                    ahead = self._told_ahead(worker)
                     while data := receive(_out(worker)):
                         self._answers.put(_Answer(task, data))
             except Exception:  # noqa: BLE001 - whatever it is, the caller must not wait for ever
@@ -128,6 +133,9 @@ class _Pool:
             if data is not None:
                 self._answers.put(_Answer(task))
                 continue
+            if ahead:  # it never began with that
+                self._tasks.put(ahead)
+                ahead = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.wait(timeout=1)  # for its status
             end(worker)
@@ -136,6 +144,28 @@ class _Pool:
             if fresh:
                 self._workers[place] = fresh
             alive = fresh is not None and _greets(fresh)
+
+    def _told_ahead(self, worker: subprocess.Popen[bytes]) -> Task | None:
+        """A task that the worker has been told of beside the one it is at, if there are others for the others.
+
+        So it need not wait for this process, which has more to do, between the two. It reads nothing until then.
+        """
+        if self._tasks.qsize() <= len(self.places):
+            return None
+        try:
+            task = self._tasks.get_nowait()
+        except queue.Empty:  # others were quicker
+            return None
+        told = False
+        try:
+            data = pack_task(task) if task else b""
+            if 0 < len(data) <= AHEAD_BYTES:
+                send(_in(worker), data)
+                told = True
+        finally:
+            if not told:
+                self._tasks.put(task)
+        return task if told else None
 
 
 NOTHING = Frame([], 0, 0, 0, 0, [], [], [], 0)
@@ -150,6 +180,10 @@ def _failed(task: Task, ended: set[int], status: int) -> Frame:
 
 def _greets(worker: subprocess.Popen[bytes]) -> bool:
     return receive(_out(worker)) == HELLO
+
+
+def _in(worker: subprocess.Popen[bytes]) -> BinaryIO:
+    return cast("BinaryIO", worker.stdin)
 
 
 def _out(worker: subprocess.Popen[bytes]) -> BinaryIO:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -60,6 +59,8 @@ def instant(text: Any) -> int:
 
 def digest(line: bytes) -> str:
     """An id for a record that has none, the same in every copy of the file."""
+    import hashlib  # which takes a sixteenth of a worker's start, and few records ask for it
+
     return "line:" + hashlib.blake2b(line.strip(), digest_size=16).hexdigest()
 
 

@@ -25,7 +25,9 @@ from farthing.usage import EPOCH
 BATCH_RECORDS = 25_000  # a batch is handed over when it has as many; a frame may add 20,000
 LAST_RECORDS = 8_000  # once all work is given out: what there is can be written while that is done
 SMALL_BYTES = WORTH_BYTES
-TASK_BYTES = 4 << 20
+TASK_BYTES = 4 << 20  # of packed files, which hold three times as much or more
+PLAIN_TASK_BYTES = 12 << 20
+PACKED = (".gz", ".zst")
 TASK_FILES = 256
 SPLIT_BYTES = 32 << 20  # files beyond this are read in ranges, if they are not packed
 MOST_ALIKE = 3  # files of a prefix that fail for the same reason are told one by one; the others are counted
@@ -194,7 +196,8 @@ class _Reading:
                     part = whole._replace(format=form, start=start, end=end)
                     yield self._task([(part, one)]), RANGE_BYTES
                 continue
-            if group and (size + found.size > TASK_BYTES or len(group) >= TASK_FILES):
+            most = TASK_BYTES if found.path.endswith(PACKED) else PLAIN_TASK_BYTES
+            if group and (size + found.size > most or len(group) >= TASK_FILES):
                 yield self._task(group), size
                 group, size = [], 0
             group.append((whole, _Open(found)))

@@ -107,10 +107,9 @@ def formats() -> Mapping[str, Format]:
 
 def recognise(head: bytes, forced: str = "", like: str = "") -> str:
     """The format of a file that begins so, "" if none is known. The one it is most `like`ly to have is tried first."""
-    for name in [forced] if forced else sorted(formats(), key=lambda name: name != like):
-        if formats()[name].sniff(head):
-            return name
-    return ""
+    if like and not forced and formats()[like].sniff(head):
+        return like
+    return next((name for name in ([forced] if forced else formats()) if formats()[name].sniff(head)), "")
 
 
 def run(task: Task) -> Iterator[Frame]:

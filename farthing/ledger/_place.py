@@ -9,7 +9,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -247,6 +246,8 @@ class Bucket:
         copies = {path: _inside(folder, unquote(path)) for path in wanted}
         missing = [path for path, copy in copies.items() if _size(copy) != wanted[path]]
         if missing:
+            from concurrent.futures import ThreadPoolExecutor  # a ledger in a folder needs none
+
             held = self._keys()
             with ThreadPoolExecutor(_AT_ONCE) as threads:
                 names = [f"{self._prefix}{table}/{path}" for path in missing]
