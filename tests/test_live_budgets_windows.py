@@ -146,7 +146,7 @@ def test_a_budget_of_the_file(tmp_path, text, limit):
         ("usd = nan", "usd: NaN is no budget"),
         ("usd = inf", "usd: Infinity is no budget"),
         ("usd = 1e-13", "usd: 1E-13 is finer than a picodollar"),
-        ('usd = "5"', "usd: 5 is not a number"),
+        ('usd = "5"', 'usd: "5" is text: write a number, without quotes'),
         ("usd = true", "usd: True is not a number"),
         ('usd = 1\ncalls = 2\nhold = "hard"', "calls: and usd are both given; write two budgets"),
         ("calls = 2", 'calls: is for budgets that hold: add hold = "hard"'),

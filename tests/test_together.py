@@ -303,6 +303,22 @@ def test_budgets_hear_of_a_call_alone_after_its_answer(live, monkeypatch):
     assert stands(live.budgets, live.clock_us()) == {"day": (spent / USD, 0)}
 
 
+def test_a_budget_without_room_for_another_such_call_hears_of_its_end_at_once(tmp_path):
+    """Another process may be asked next."""
+    first: Any = Live(default_book(), Outbox(tmp_path / "first"))
+    call = first.begin(Who(region="us-east-1"), WHERE, ask(WHERE, BODY), BODY)
+    most = Decimal(call.ceiling.picos * 3 // 2) / USD
+    made: Any = Live(default_book(), Outbox(tmp_path / "outbox"), opened(tmp_path, hard(usd=most)))
+
+    async def run():
+        together = Together(made, lambda: True)
+        await together.settle(await begun(together), ANSWERED)
+
+    asyncio.run(run())
+    assert stands(made.budgets, made.clock_us())["day"][1] == 0
+    made.close()
+
+
 def test_none_is_denied_for_what_a_call_that_has_ended_still_holds(tmp_path):
     first: Any = Live(default_book(), Outbox(tmp_path / "first"))
     call = first.begin(Who(region="us-east-1"), WHERE, ask(WHERE, BODY), BODY)

@@ -117,7 +117,13 @@ def check_shape(value: Any, kind: Any, place: tuple[str | int, ...]) -> Iterator
             yield from check_shape(entry, inner, (*place, number))
     elif kind == Decimal | int:
         if type(value) not in (int, float):  # which becomes the decimal that was written
-            yield Fault(place, f"{value!s} is not a number")
+            is_word = isinstance(value, str)
+            yield Fault(
+                place,
+                f'"{value}" is text: write a number, without quotes'
+                if is_word
+                else f"{value!s} is not a number",
+            )
     elif type(value) is not kind:
         yield Fault(place, f"{value!s} is not {_TYPES[kind]}")
 

@@ -33,8 +33,8 @@ class Notice(NamedTuple):
 class Held(NamedTuple):
     """The call may be sent. `holds` name the budgets' windows, for the outbox; none where it falls under no budget.
 
-    `warnings`: marks that a budget has passed, and what was let pass unknown. `near`: with all that is held a budget is
-    at its first mark, so that settling the call may have something to tell.
+    `warnings`: marks that a budget has passed, and what was let pass unknown. `near`: with all
+    that is held a budget is at its first mark, or has no room for another such call; so settling may have to be told.
     """
 
     holds: tuple[str, ...] = ()

@@ -226,7 +226,7 @@ class Budgets:
         for (rule, value), hold, sums in zip(falls, holds, found, strict=True):
             limit = self.limit(rule, value, asked.now_us)
             most = sums.spent + sums.held + hold.amount
-            near = near or most * 100 >= MARKS[0] * limit
+            near = near or most * 100 >= MARKS[0] * limit or most + hold.amount > limit
             if rule.hard and most > limit:
                 denied = _denied(rule, value, hold.amount, limit, sums, asked.now_us)
                 if no is None or denied.reset_us > no.reset_us:
