@@ -141,6 +141,31 @@ def test_what_the_kernel_does_not_take_is_for_threads(
     outbox.close()
 
 
+@pytest.mark.skipif(not by_the_kernel(), reason="no Linux AIO here: pip install caio, on Linux")
+def test_where_no_file_is_left_threads_sync() -> None:
+    """caio says SystemError then."""
+    script = """
+import asyncio, os, resource
+from importlib import import_module
+from farthing.gateway._aio import syncs
+for kind in ("linux_uring", "linux_aio"):
+    import_module(f"caio.{kind}")
+async def tried():
+    loop = asyncio.get_running_loop()
+    assert syncs(loop) is not None
+    top = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (top, top))
+    os.close(top)
+    found = [syncs(loop) for _ in range(50)]
+    assert found[-1] is None, found
+asyncio.run(tried())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("way", ["alone", "thread", "waits"])
 def test_what_could_not_be_synced_once_is_not_taken_for_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

@@ -75,18 +75,6 @@ class Frames(Reader):
     def skips(self, chunk: bytes) -> bool:
         return chunk[self._where] == self._mark and _size(chunk)[0] == len(chunk)
 
-    def along(self, chunks: Iterator[bytes], watch: Watch) -> Iterator[bytes]:
-        size = _size
-        try:
-            for chunk in chunks:  # `skips` is written out: a call of it takes as long as what it does
-                if chunk[self._where] != self._mark or size(chunk)[0] != len(chunk):
-                    watch.feed(chunk)
-                yield chunk
-        except Exception:
-            watch.end()
-            raise
-        watch.end()
-
     def feed(self, chunk: bytes) -> None:
         self._read(chunk)
         self._mark = None if self._rest or self._broken else self._needle
