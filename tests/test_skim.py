@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.gateway._skim import Frames, skimmed
+from farthing.gateway._skim import Events, Frames, skimmed
 from farthing.wire import Answer, Answers, Route
 from tests.hooked import FRAMES, MODEL, SSE, converse_frames, frame, invoke_frames, sse_events
 
@@ -40,7 +40,7 @@ class Along:
         self.ended = 0
 
     def feed(self, chunk: bytes) -> None:
-        assert not self.reader.skips(chunk)
+        assert isinstance(self.reader, Events) or not self.reader.skips(chunk)
         self.reader.feed(chunk)
 
     def end(self) -> None:

@@ -32,18 +32,22 @@ class Watch(Protocol):
 class Reader:
     """Of an answer. What `skips` need not be fed: it is known at a glance to be text alone, as most of a stream is."""
 
+    # What a frame of text begins with, and where: as in the one before. None within a frame, and where there are none.
+    _mark: bytes | None = None
+    _where = slice(0, 0)
+
     def __init__(self, feed: Callable[[bytes], None]) -> None:
         self.feed = feed
 
     def skips(self, chunk: bytes) -> bool:
-        return False
+        return chunk[self._where] == self._mark and _size(chunk)[0] == len(chunk)
 
     def along(self, chunks: Iterator[bytes], watch: Watch) -> Iterator[bytes]:
-        """The chunks, as `watch` sees them go by."""
-        skips = self.skips
+        """The chunks, as `watch` sees them go by. Frames are skipped here: a call would take as long as the glance."""
+        size = _size
         try:
             for chunk in chunks:
-                if not skips(chunk):
+                if chunk[self._where] != self._mark or size(chunk)[0] != len(chunk):
                     watch.feed(chunk)
                 yield chunk
         except Exception:
@@ -68,12 +72,6 @@ class Frames(Reader):
         self._needle, self._feed = needle, feed
         self._rest = b""
         self._broken = False
-        # What a frame of text begins with, and where: as in the one before. None within a frame.
-        self._mark: bytes | None = None
-        self._where = slice(0, 0)
-
-    def skips(self, chunk: bytes) -> bool:
-        return chunk[self._where] == self._mark and _size(chunk)[0] == len(chunk)
 
     def feed(self, chunk: bytes) -> None:
         self._read(chunk)
