@@ -117,6 +117,7 @@ clean:  ## remove what was built here
 	rm -rf .venv .venv-audit .venv-bench .venv-focus .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site spark-warehouse
 	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
+# What farthing runs on is compiled at once: where Python may keep no bytecode, each start would take twice as long.
 # Each stamp is newer than the files it was made from, so a changed lock installs again and nothing else does.
 .venv/.build: requirements/build.txt
 	@test -n "$(PYTHON)" || { echo "farthing needs Python 3.11 or newer with venv (Debian: apt-get install python3-venv)"; exit 1; }
@@ -125,8 +126,9 @@ clean:  ## remove what was built here
 	@touch $@
 
 .venv/.run: .venv/.build requirements/run.txt pyproject.toml
-	$(INSTALL) $(BIN)/python --require-hashes -r requirements/run.txt
+	$(INSTALL) $(BIN)/python --compile-bytecode --require-hashes -r requirements/run.txt
 	$(INSTALL) $(BIN)/python --no-deps --editable .
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q -j 0 farthing
 	@touch $@
 
 .venv/.dev: .venv/.run requirements/dev.txt
