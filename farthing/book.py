@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from farthing.meters import CACHE_METERS, METERS, Vector
 from farthing.money import mtok_usd, per_mtok
-from farthing.usage import MODES, PLATFORMS, Facts, ModelId, Sku, parse_model_id
+from farthing.usage import MODES, PLATFORMS, Facts, ModelId, Sku, is_region, parse_model_id
 
 PRICES = Path(__file__).with_name("prices")
 START = datetime(1, 1, 1, tzinfo=UTC)
@@ -225,37 +225,31 @@ class Book:
         mode: str = "",
         inference_geo: str = "",
         served_model: str = "",
+        pass_model: str = "",
         profiles: Mapping[str, str] | None = None,
         assume: Mapping[str, str] | None = None,
     ) -> Resolved | Unpriced:
         """Any id to its SKU. `profiles` maps opaque profile ids or ARNs to the id they were made from.
 
         `served_model` is the name a response body gave: it settles the model of an opaque profile, not its
-        endpoint. `assume` settles what the source left open: {"endpoint": "global" or a geography, "region": ...}.
+        endpoint. `pass_model` is the one that an entry of `iterations` gave: it ran on the platform of the call, at
+        its endpoint if it is the call's own model; of another one the endpoint is not told. `assume` settles what the
+        source left open: {"endpoint": "global" or a geography, "region": ...}.
         """
+        said = (model_id, platform, region, mode, inference_geo, served_model, pass_model)
         if profiles or assume:
-            return self._resolve(
-                model_id, platform, region, mode, inference_geo, served_model, profiles or {}, assume or {}
-            )
-        said = (model_id, platform, region, mode, inference_geo, served_model)
+            return self._resolve(said, profiles or {}, assume or {})
         resolved = self._resolved.get(said)
         if resolved is None:
             if len(self._resolved) >= MOST_RESOLVED:
                 self._resolved.clear()
-            resolved = self._resolved[said] = self._resolve(*said, {}, {})
+            resolved = self._resolved[said] = self._resolve(said, {}, {})
         return resolved
 
     def _resolve(
-        self,
-        model_id: str,
-        platform: str,
-        region: str,
-        mode: str,
-        inference_geo: str,
-        served_model: str,
-        profiles: Mapping[str, str],
-        assume: Mapping[str, str],
+        self, said: tuple[str, ...], profiles: Mapping[str, str], assume: Mapping[str, str]
     ) -> Resolved | Unpriced:
+        model_id, platform, region, mode, inference_geo, served_model, pass_model = said
         opened = self._open(parse_model_id(model_id), profiles, served_model)
         if isinstance(opened, Unpriced):
             return opened
@@ -264,11 +258,20 @@ class Book:
             return Unpriced(self._unknown(opened.base))
         bedrock_id = opened.base.startswith("anthropic.")
         platform = platform or ("bedrock" if bedrock_id or opened.region else "anthropic")
+        if pass_model:
+            called, own = name, parse_model_id(pass_model)
+            name = self._ids.get(own.base)
+            if name is None:
+                return Unpriced(self._unknown(own.base or pass_model))
+            if name != called:
+                opened = opened._replace(routing=own.routing)
         if platform != "bedrock":
             return self._direct(
                 name, platform, mode or "on_demand", inference_geo or assume.get("inference_geo", "")
             )
         region = opened.region or region or assume.get("region", "")
+        if not is_region(region):
+            return Unpriced(f"unknown region {region!r}")
         routing = opened.routing
         assumed: list[str] = []
         if not routing and "endpoint" in assume:

@@ -41,7 +41,7 @@ def rate_call(call: Any, assume: Mapping[str, str], profiles: Mapping[str, str])
         raise Rejected("no `model`")
     if not isinstance(call.get("usage"), dict):
         raise Rejected("no `usage` object")
-    said = {name: call.get(name) or "" for name in _TEXTS}
+    said = {name: "" if call.get(name) is None else call[name] for name in _TEXTS}
     for name, value in said.items():
         if not isinstance(value, str):
             raise Rejected(f"`{name}` is no string ({value!r})")

@@ -86,11 +86,12 @@ def rate(
     for part in reading.parts:
         tokens, _ = settle_ttl(part.tokens, reading.assumed, ttl)
         resolved = book.resolve(
-            part.model or model,
+            model,
             platform=platform,
             region=region,
             mode=mode or reading.mode,
             inference_geo=inference_geo or reading.inference_geo,
+            pass_model=part.model,
             profiles=profiles,
             assume=assume,
         )

@@ -6,7 +6,7 @@ Reading an id is syntax only (this file); which model it names, and at what pric
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -283,10 +283,18 @@ def read_usage(block: Mapping[str, Any]) -> Reading:
         raise Rejected(f"the usage block is no object ({type(block).__name__})")
     for known, read in _DIALECTS:
         if not known.isdisjoint(block):
-            return read(block)
+            reading = read(block)
+            if not any(any(part.tokens) for part in reading.parts) and _says_nothing(known, block):
+                raise Rejected("the usage block has names, but no counts")
+            return reading
     raise Rejected(
         f"no usage block of a known dialect (keys: {', '.join(sorted(map(str, block))[:6]) or 'none'})"
     )
+
+
+def _says_nothing(known: frozenset[str], block: Mapping[str, Any]) -> bool:
+    """Whether every count of it is null: that is not known, and not 0."""
+    return all(block[name] is None for name in known & block.keys())
 
 
 def split_writes(written: int, short: int, long: int) -> tuple[int, int, bool]:
@@ -319,18 +327,38 @@ def _anthropic(block: Mapping[str, Any]) -> Reading:
             raise Rejected("an entry of iterations has no counts")
         read = [_anthropic_pass(entry) for entry in iterations]
         models = [_word(entry.get("model"), "iterations.model") for entry in iterations]
-        parts = tuple(Part(tokens, model) for (tokens, _), model in zip(read, models, strict=True))
-        split_untold = any(untold for _, untold in read)
+        billed = _billed([entry.get("type") for entry in iterations], [tokens for tokens, _ in read])
+        parts = tuple(Part(read[at][0], models[at]) for at in billed)
+        split_untold = any(read[at][1] for at in billed)
     else:
         tokens, split_untold = _anthropic_pass(block)
         parts = (Part(tokens),)
-    mode = ""
-    if block.get("service_tier") == "batch":
-        mode = "batch"
-    elif block.get("speed") == "fast":
+    mode = tier(block.get("service_tier"))
+    if mode != "batch" and block.get("speed") == "fast":
         mode = "fast"
     geo = _word(block.get("inference_geo"), "inference_geo")
     return Reading(parts, ("ttl",) if split_untold else (), mode, "" if geo == "not_available" else geo)
+
+
+STANDARD_TIERS = {"", "standard", "standard_only", "default", "auto", "on_demand", "none"}
+
+
+def tier(said: Any) -> str:
+    """The mode that a service tier stands for: "" is the standard one. Priority and flex have no price for Claude."""
+    if not isinstance(said, str) or said.lower() in STANDARD_TIERS:
+        return ""
+    return "latency_optimized" if said == "optimized" else said
+
+
+_ATTEMPTS = ("message", "fallback_message")
+
+
+def _billed(types: Sequence[Any], tokens: Sequence[Vector]) -> list[int]:
+    """The places of the passes that are billed: an attempt that was refused before any output, so that another model
+    made the next, reports counts and costs nothing (PRICES.md 4)."""
+    fell_back = [at for at, kind in enumerate(types) if kind == "fallback_message"]
+    last = fell_back[-1] if fell_back else 0
+    return [at for at, kind in enumerate(types) if tokens[at].output or kind not in _ATTEMPTS or at >= last]
 
 
 def _anthropic_pass(block: Mapping[str, Any]) -> tuple[Vector, bool]:
@@ -436,6 +464,8 @@ def _input_tokens(block: Mapping[str, Any]) -> Reading:
     """`input_tokens` is a name in three dialects, which their other names tell apart."""
     if "prompt_tokens" in block:
         return _openai(block)
+    if "uncached_input_tokens" in block:  # a row of Anthropic's usage report
+        block = {"input_tokens": block["uncached_input_tokens"], **block}
     return _anthropic(block) if block.get("input_tokens_details") is None else _responses(block)
 
 
@@ -454,7 +484,13 @@ def _inclusive(
 
 
 _ANTHROPIC = frozenset(
-    {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}
+    {
+        "input_tokens",
+        "output_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "uncached_input_tokens",
+    }
 )
 _DIALECTS = (
     (_ANTHROPIC, _input_tokens),
@@ -472,8 +508,13 @@ _REGION = re.compile(
 )
 
 
+def is_region(region: str) -> bool:
+    """Whether it is "", where none is said, or has the form that AWS gives to names of regions."""
+    return not region or _REGION.fullmatch(region) is not None
+
+
 def check_region(region: str) -> str:
-    """The region, or Rejected: "" where none is said, else a name of the form AWS gives regions."""
-    if region and not _REGION.fullmatch(region):
+    """The region, or Rejected if it cannot be one."""
+    if not is_region(region):
         raise Rejected(f"unknown region {region!r}")
     return region

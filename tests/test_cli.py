@@ -115,6 +115,13 @@ def test_a_date_in_year_one_is_before_every_launch(farthing):
     assert "no price before" in answer["unpriced"]
 
 
+def test_what_is_no_text_is_not_taken_for_absent(farthing):
+    modes: list[object] = [[], {}, 0, False, None, ""]
+    code, answers = rate_lines(farthing, *({**CALL, "mode": mode} for mode in modes))
+    assert code == 2
+    assert ["rejected" in answer for answer in answers] == [True] * 4 + [False] * 2
+
+
 def test_any_number_of_tokens_is_exact(farthing):
     _, (answer,) = rate_lines(farthing, {**CALL, "usage": {"input": 2**70}})
     assert answer["picodollars"] == 2**70 * 3_300_000
@@ -320,6 +327,15 @@ def test_import_from_stdin(farthing, logs, tmp_path):
     done = json.loads(out)
     assert code == 0
     assert done["imported"] == done["read"] > 0
+
+
+def test_a_closed_standard_input_is_told(farthing, monkeypatch, tmp_path):
+    """As `<&-` leaves it."""
+    monkeypatch.setattr(io, "TextIOWrapper", lambda _: None)
+    for words in (("rate", "--json"), ("import", "-", "--ledger", tmp_path / "ledger")):
+        code, _, err = farthing(*words)
+        assert code == 2
+        assert "standard input is closed" in err
 
 
 # --- alone ----------------------------------------------------------------------------------------------

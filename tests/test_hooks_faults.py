@@ -264,6 +264,19 @@ PATH, ASKED = f"/model/{MODEL}/invoke", BODY.encode()
 ANSWERED = Answer(200, {"input_tokens": 50, "output_tokens": 10}, "", "msg_1", "req-1", final=True)
 
 
+def test_a_pass_of_the_calls_own_model_is_priced_as_the_call(tmp_path):
+    """Answers name models bare, wherever they ran."""
+    costs = []
+    for model in ("global.anthropic.claude-opus-5", "us.anthropic.claude-opus-5"):
+        asked: Any = route("POST", f"/model/{model}/invoke")
+        live = Live(default_book(), Outbox(tmp_path / model))
+        call: Any = live.begin(Who(region="us-east-1"), asked, ask(asked, ASKED), ASKED)
+        own = {"input_tokens": 1_000, "output_tokens": 100}
+        usage = own | {"iterations": [own | {"type": "message", "model": "claude-opus-5"}]}
+        costs.append(live.settle(call, ANSWERED._replace(usage=usage)).picos)
+    assert costs == [7_500_000_000, 8_250_000_000]
+
+
 def hook_for(folder: Path, calls: str, **more: Any) -> Hook:
     """With a budget in which so many calls fit at their ceiling."""
     asked: Any = route("POST", PATH)

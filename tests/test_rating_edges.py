@@ -32,6 +32,58 @@ def test_a_call_of_several_models_ran_where_its_first_did():
     assert (charge.routing, len(charge.lines)) == ("geo:eu", 2)
 
 
+@pytest.mark.parametrize(
+    ("model", "card"),
+    [
+        ("us.anthropic.claude-opus-5", "bedrock/claude-opus-5/regional/"),
+        ("global.anthropic.claude-opus-5", "bedrock/claude-opus-5/global/"),
+        ("us-gov.anthropic.claude-opus-5", "bedrock/claude-opus-5/govcloud/"),
+        ("arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc", "bedrock/claude-opus-5/global/"),
+        ("claude-opus-5", "anthropic/claude-opus-5/global/"),
+    ],
+)  # fmt: skip
+def test_a_pass_of_the_calls_own_model_costs_what_the_call_does(model, card):
+    profiles = {"abc": "global.anthropic.claude-opus-5"}
+    own = {"input_tokens": 1_000, "output_tokens": 100}
+    block = own | {"iterations": [own | {"type": "message", "model": "claude-opus-5"}]}
+    charge = rate(model, AT, block, profiles=profiles)
+    assert charge == rate(model, AT, own, profiles=profiles)
+    assert charge.lines[0].card.id.startswith(card)
+
+
+def test_a_pass_of_another_model_ran_where_the_call_did_but_its_endpoint_is_not_told():
+    block = {"iterations": [{"input_tokens": 7, "model": "claude-opus-4-8"}], "input_tokens": 7}
+    charge = rate("global.anthropic.claude-sonnet-5", AT, block)
+    assert charge.lines[0].card.id.startswith("bedrock/claude-opus-4-8/regional/")
+    assert charge.assumed == ("endpoint",)
+    settled = rate("global.anthropic.claude-sonnet-5", AT, block, assume={"endpoint": "global"})
+    assert settled.lines[0].card.id.startswith("bedrock/claude-opus-4-8/global/")
+
+
+def test_a_call_that_has_no_price_gets_none_from_its_passes():
+    made = {"input_tokens": 7, "model": "claude-opus-5"}
+    block = {"iterations": [made], "input_tokens": 7}
+    arn = "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/abc"
+    assert "by the hour" in rate(arn, AT, block).unpriced
+    assert "fast mode" in rate("us.anthropic.claude-opus-5", AT, block, mode="fast").unpriced
+    made["model"] = "claude-opus-55"
+    assert "unknown model 'claude-opus-55'" in rate("us.anthropic.claude-opus-5", AT, block).unpriced
+
+
+@pytest.mark.parametrize("region", ["US-EAST-1", "mars-1", "zz-nowhere-9"])
+def test_a_region_that_cannot_be_has_no_price(region):
+    model = "anthropic.claude-3-5-sonnet-20241022-v2:0"
+    arn = f"arn:aws:bedrock:{region.lower()}::foundation-model/{model}"
+    assert rate(model, AT, {"input": 1}, region=region).unpriced == f"unknown region {region!r}"
+    if region != "US-EAST-1":
+        assert "unknown region" in rate(arn, AT, {"input": 1}).unpriced
+
+
+def test_a_tier_without_a_price_has_none():
+    block = {"input_tokens": 1, "service_tier": "priority"}
+    assert "'priority'" in rate("us.anthropic.claude-sonnet-5", AT, block).unpriced
+
+
 def test_a_charge_stays_as_it_was_made():
     charge = rate("claude-opus-5", AT, {"input": 1})
     for made, name in ((charge, "unpriced"), (charge.lines[0], "card")):

@@ -222,6 +222,9 @@ def test_twins_are_never_added(read, written):
         ({"service_tier": "batch"}, "batch", ""),
         ({"speed": "fast"}, "fast", ""),
         ({"service_tier": "batch", "speed": "standard"}, "batch", ""),
+        ({"service_tier": "priority"}, "priority", ""),
+        ({"service_tier": "flex", "speed": "standard"}, "flex", ""),
+        ({"service_tier": "standard_only"}, "", ""),
         ({"service_tier": "standard", "speed": "standard", "inference_geo": "us"}, "", "us"),
         ({"inference_geo": "global"}, "", "global"),
         ({"inference_geo": "not_available"}, "", ""),
@@ -281,6 +284,47 @@ def test_an_advisor_costs_what_its_own_model_costs():
     charge = rate("claude-sonnet-5", datetime(2026, 8, 1, tzinfo=UTC), block)
     sonnet, opus = 2_390 * 2 + 121 * 10, 2_518 * 5 + 22 * 25
     assert charge.cost == (sonnet + opus) * 10**6
+
+
+FABLE = {"type": "message", "model": "claude-fable-5", "input_tokens": 1_000, "output_tokens": 0}
+OPUS = {"type": "fallback_message", "model": "claude-opus-4-8", "input_tokens": 900, "output_tokens": 100}
+
+
+@pytest.mark.parametrize(
+    ("iterations", "billed"),
+    [
+        ([FABLE, OPUS], [OPUS]),
+        ([FABLE, OPUS | {"output_tokens": 0}, OPUS], [OPUS]),
+        ([FABLE | {"output_tokens": 1}, OPUS], [FABLE | {"output_tokens": 1}, OPUS]),
+        ([FABLE | {"type": "compaction"}, FABLE, OPUS], [FABLE, OPUS]),  # a compaction is no attempt
+        ([OPUS, FABLE], [OPUS, FABLE]),  # nothing followed: it was no refusal
+        ([FABLE, OPUS | {"output_tokens": 0}], [OPUS | {"output_tokens": 0}]),
+    ],
+)
+def test_an_attempt_refused_before_any_output_is_not_billed(iterations, billed):
+    reading = read_usage({"input_tokens": 1, "iterations": iterations})
+    wanted = [(one["model"], Vector(one["input_tokens"], one["output_tokens"])) for one in billed]
+    assert [(part.model, part.tokens) for part in reading.parts] == wanted
+
+
+def test_a_row_of_the_usage_report_is_read_as_a_block():
+    report = {"uncached_input_tokens": 7, "cache_read_input_tokens": 5, "output_tokens": 3}
+    assert only(report) == Vector(7, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"input_tokens": None, "output_tokens": None},
+        {"inputTokens": None},
+        {"input": None, "cache_read": None},
+        {"prompt_tokens": None, "completion_tokens": None},
+    ],
+)
+def test_a_block_of_nothing_but_nulls_is_unknown_and_not_free(block):
+    with pytest.raises(Rejected, match="no counts"):
+        read_usage(block)
+    read_usage(block | {next(iter(block)): 0})
 
 
 def test_one_iteration_of_untold_ttl_marks_the_call():

@@ -57,6 +57,8 @@ def rate(
     if not model:
         if not json:
             raise BadInput("name a model, or give --json and JSON lines on stdin")
+        if sys.stdin is None:
+            raise BadInput("standard input is closed: give it JSON lines, or name a model")
         return _rate_lines(sys.stdin.buffer, *settled)
     counts = dict(zip(METERS, (input, output, cache_read, cache_write_5m, cache_write_1h), strict=True))
     if usage and any(counts.values()):

@@ -376,8 +376,9 @@ class Live:
             resolved = call.resolved
             if part.model or isinstance(resolved, Unpriced):
                 resolved = self.book.resolve(
-                    part.model or call.intent.model, platform=call.intent.platform, region=call.intent.region,
-                    mode=call.intent.mode, inference_geo=call.intent.inference_geo, profiles=self.profiles,
+                    call.intent.model, platform=call.intent.platform, region=call.intent.region,
+                    mode=call.intent.mode, inference_geo=call.intent.inference_geo,
+                    served_model=part.model, pass_model=part.model, profiles=self.profiles,
                 )  # fmt: skip
                 resolved = self.book.by_terms(resolved, call.intent.account)
             if isinstance(resolved, Unpriced):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from farthing.usage import Entry, Reading, Usage, read_usage, split_writes
+from farthing.usage import Entry, Reading, Usage, read_usage, split_writes, tier
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Tokens = tuple[int, int, int, int, int]
@@ -158,16 +158,10 @@ def geography(block: Block | None) -> str:
     return "" if geo == "not_available" else geo
 
 
-_STANDARD = {"standard", "standard_only", "default", "auto", "on_demand", "none"}
-
-
 def mode(block: Block | None, *tiers: Any) -> str:
     """How the call was sent, by what the block and the settings around it say; "" is the standard way."""
     if block is not None and (block.service_tier is not None or block.speed is not None):
         if block.service_tier != "batch" and block.speed == "fast":
             return "fast"
         tiers = (block.service_tier, *tiers)
-    for tier in tiers:
-        if isinstance(tier, str) and tier and tier.lower() not in _STANDARD:
-            return "latency_optimized" if tier == "optimized" else tier
-    return ""
+    return next(filter(None, map(tier, tiers)), "")

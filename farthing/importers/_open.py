@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import sys
@@ -49,7 +50,7 @@ class Source:
         self._heads: list[bytes] = []
 
     def close(self) -> None:
-        if self._file is not sys.stdin.buffer:
+        if sys.stdin is None or self._file is not sys.stdin.buffer:
             self._file.close()
 
     def head(self) -> bytes:
@@ -129,6 +130,8 @@ class Source:
 
 def _opened(path: str) -> io.RawIOBase | BinaryIO:
     if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         return sys.stdin.buffer
     if is_s3(path):
         from farthing.importers._s3 import body

@@ -70,7 +70,13 @@ def _usage(record: Record, known: dict[Facts, Facts]) -> Usage:
         return Usage(at_us, "", "", ((facts, record.expected.five),), tags, gateway_id=record.gateway_id)
     parts = ((facts, record.tokens.five),)
     passes = tuple(
-        (facts._replace(model_id=one.model, served_model=one.model), one.tokens.five) for one in record.passes
+        (
+            facts
+            if one.model in (facts.model_id, facts.served_model)
+            else facts._replace(model_id=one.model, served_model=one.model),
+            one.tokens.five,
+        )
+        for one in record.passes
     )
     return Usage(
         at_us,

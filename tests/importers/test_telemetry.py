@@ -370,6 +370,17 @@ def test_the_importer_reads_what_the_writer_wrote(tmp_path_factory, result):
     assert dict(usage.tags) == result.tags
 
 
+def test_a_pass_of_the_calls_own_model_ran_where_the_call_did(tmp_path):
+    passes = [outbox.Pass(model, outbox.Tokens(5)) for model in ("claude-sonnet-4-6", "claude-opus-5")]
+    result = MAKE["result"](4, model="global.anthropic.claude-sonnet-4-6", passes=tuple(passes))
+    ((usage,), _, rejects) = read(tmp_path, outbox.encode(result))
+    assert not rejects
+    own, again, other = (facts for facts, _ in usage.parts)
+    assert own.model_id == "global.anthropic.claude-sonnet-4-6"
+    assert again == own
+    assert other.model_id == "claude-opus-5"
+
+
 def _all(result):
     return [result.tokens, *(one.tokens for one in result.passes)]
 
