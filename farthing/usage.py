@@ -204,6 +204,24 @@ def _named(text: str, region: str, account: str) -> ModelId:
     return ModelId(match["base"], routing, region, account, text, "model")
 
 
+_VERSION = re.compile(r"-v\d+(:\d+)?$")
+_DATE = re.compile(r"-\d{8}$")
+
+
+def is_own(named: str, called: str, served: str = "") -> bool:
+    """Whether the model that a pass names is the one called; of an id that names none, the one served.
+
+    Answers name models bare, with a date or without. "" is the call's own.
+
+    >>> is_own("claude-haiku-4-5-20251001", "us.anthropic.claude-haiku-4-5-20251001-v1:0")
+    True
+    >>> is_own("claude-opus-4-8", "global.anthropic.claude-fable-5", served="claude-opus-4-8")
+    False
+    """
+    own = _VERSION.sub("", parse_model_id(called).base.removeprefix("anthropic.")) or served
+    return named in ("", called, own, _DATE.sub("", own)) or _DATE.sub("", named) == own
+
+
 # --- usage blocks ------------------------------------------------------------------------------------------------
 
 

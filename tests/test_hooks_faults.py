@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from farthing.gateway._outbox import Outbox
 from farthing.gateway.budgets import StoreError, open_budgets
 from farthing.gateway.hooks import Hook, attach, open_hook
 from farthing.gateway.live import Live, Who
+from farthing.importers import read_paths
 from farthing.policy import load as load_policy
 from farthing.wire import Answer, ask, route
 from tests import hooked
@@ -275,6 +277,24 @@ def test_a_pass_of_the_calls_own_model_is_priced_as_the_call(tmp_path):
         usage = own | {"iterations": [own | {"type": "message", "model": "claude-opus-5"}]}
         costs.append(live.settle(call, ANSWERED._replace(usage=usage)).picos)
     assert costs == [7_500_000_000, 8_250_000_000]
+
+
+def test_a_call_that_fell_back_is_told_at_the_model_that_answered(tmp_path):
+    asked: Any = route("POST", "/model/us.anthropic.claude-fable-5/invoke")
+    live = Live(default_book(), Outbox(tmp_path / "outbox"))
+    call: Any = live.begin(Who(region="us-east-1"), asked, ask(asked, ASKED), ASKED)
+    refused = {"type": "message", "model": "claude-fable-5", "input_tokens": 900, "output_tokens": 0}
+    made = {"type": "fallback_message", "model": "claude-opus-4-8", "input_tokens": 900, "output_tokens": 9}
+    answer = ANSWERED._replace(
+        model="claude-opus-4-8", usage={"input_tokens": 900, "iterations": [refused, made]}
+    )
+    cost = live.settle(call, answer).picos
+    assert cost == (900 * 55 + 9 * 275) * 10**5
+    live.outbox.close()
+    batches = read_paths([str(tmp_path / "outbox")], now=datetime.now(UTC), workers=0)
+    (usage,) = [usage for batch in batches for usage in batch.usages if usage.message_id]
+    told = [(facts.model_id, tokens) for facts, tokens in usage.parts if any(tokens)]
+    assert told == [("claude-opus-4-8", (900, 9, 0, 0, 0))]
 
 
 def hook_for(folder: Path, calls: str, **more: Any) -> Hook:

@@ -101,6 +101,18 @@ def is_kept(name, content):
     return content == (gzip.decompress(found) if found and name.endswith(".gz") else found)
 
 
+def test_a_call_that_fell_back_is_of_the_model_that_answered(tmp_path):
+    counts = {"input_tokens": 900, "output_tokens": 9}
+    refused = counts | {"type": "message", "model": "claude-fable-5", "output_tokens": 0}
+    made = counts | {"type": "fallback_message", "model": "claude-opus-4-8"}
+    body = MAKE["message"](1, **counts, iterations=[refused, made]) | {"model": "claude-opus-4-8"}
+    top = {"input__inputTokenCount": 900, "output__outputTokenCount": 9}
+    record = MAKE["log"](1, body, modelId="us.anthropic.claude-fable-5", **top)
+    (tmp_path / "log.json").write_bytes(MAKE["lines"]([record]))
+    ((usage,), _, _) = read_all(tmp_path)
+    assert [(facts.model_id, tokens[:2]) for facts, tokens in usage.parts] == [("claude-opus-4-8", (900, 9))]
+
+
 def test_samples_are_as_generated(accepts):
     """No sample without its generator; `make golden` writes what is new or differs."""
     assert KEPT - GENERATED.keys() == set(), "no generate*.py beside them yields these"

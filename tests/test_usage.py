@@ -13,6 +13,7 @@ from farthing.rating import rate
 from farthing.usage import (
     Reading,
     Rejected,
+    is_own,
     read_usage,
     settle_ttl,
 )
@@ -305,6 +306,29 @@ def test_an_attempt_refused_before_any_output_is_not_billed(iterations, billed):
     reading = read_usage({"input_tokens": 1, "iterations": iterations})
     wanted = [(one["model"], Vector(one["input_tokens"], one["output_tokens"])) for one in billed]
     assert [(part.model, part.tokens) for part in reading.parts] == wanted
+
+
+@pytest.mark.parametrize(
+    ("named", "called", "served", "own"),
+    [
+        ("claude-opus-4-8", "us.anthropic.claude-opus-4-8", "", True),
+        ("claude-opus-4-6-20260205", "global.anthropic.claude-opus-4-6-v1", "", True),
+        ("claude-haiku-4-5", "anthropic.claude-haiku-4-5-20251001-v1:0", "", True),
+        ("claude-3-5-sonnet-20240620", "anthropic.claude-3-5-sonnet-20241022-v2:0", "", False),
+        ("claude-opus-5", "claude-opus-5-5", "", False),
+        ("claude-opus-4-8", "us.anthropic.claude-fable-5", "claude-opus-4-8", False),
+        ("claude-opus-4-8", "arn:aws:bedrock:us-east-1:1:x", "", False),
+        (
+            "claude-opus-4-8",
+            "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a",
+            "claude-opus-4-8",
+            True,
+        ),
+        ("", "", "", True),
+    ],
+)
+def test_a_pass_is_of_the_model_called_or_of_another(named, called, served, own):
+    assert is_own(named, called, served) == own
 
 
 def test_a_row_of_the_usage_report_is_read_as_a_block():

@@ -29,7 +29,7 @@ from farthing.gateway.protocol import Effect, Event, State, outcome, step
 from farthing.outbox import Decision, Intent, Pass, Prefixes, Result, Tokens
 from farthing.policy import Loaded, reload
 from farthing.rating import find
-from farthing.usage import Part, Reading, Rejected, Sku
+from farthing.usage import Part, Reading, Rejected, Sku, is_own
 from farthing.wire import Answer, Asked, Route
 
 LEASE_S = 900  # a hold lasts so long unless it is renewed
@@ -450,15 +450,18 @@ def _result(over: Over) -> Result:
     """Its usage stands there if the call is posted."""
     call, answer, posted, parts = over.call, over.answer, over.effect is Effect.POST, over.parts
     said = dict(zip(_REPEATED, _repeated(call.intent), strict=True))
-    own = parts[0] if parts else None
+    # Where the first attempt was refused, the call has none of its own model.
+    own = parts[0] if parts and is_own(parts[0].model, call.intent.model, answer.model) else None
     return Result(
         **said,
         request_id=answer.request_id,
         message_id=answer.message_id,
         served_model=answer.model,
         tokens=Tokens(*own.tokens) if own else Tokens(),
-        passes=tuple(Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[1:]),
-        web_searches=_searches(answer) if own else 0,
+        passes=tuple(
+            Pass(part.model or call.intent.model, Tokens(*part.tokens)) for part in parts[bool(own) :]
+        ),
+        web_searches=_searches(answer) if parts else 0,
         status="" if posted else answer.error or "void",
         assumed=",".join(over.reading.assumed) if posted and over.reading else "",
         latency_ms=max(0, (over.now_us - call.at_us) // 1000),

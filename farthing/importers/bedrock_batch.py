@@ -33,7 +33,7 @@ from farthing.importers._block import (
 from farthing.importers._documents import decoded, documents, first_keys
 from farthing.importers._open import UNREADABLE, Cut, Source
 from farthing.importers._read import Item, Lines, digest, instant, reason
-from farthing.usage import Entry, Facts, Rejected, Total, Usage
+from farthing.usage import Entry, Facts, Rejected, Total, Usage, is_own
 
 # --- what is read of a line ----------------------------------------------------------------------------------------
 
@@ -303,16 +303,17 @@ class _Reader:
         geo = geography(block)
         return tuple(
             (
-                self._fact(job, model, geo, status, read.assumed, "" if part.model == model else part.model),
+                self._fact(job, model, geo, status, read.assumed, part.model),
                 five(part.tokens),
             )
             for part in read.parts
         )
 
     def _fact(
-        self, job: _Job, served: str, geo: str, status: str, assumed: tuple[str, ...] = (), own: str = ""
+        self, job: _Job, served: str, geo: str, status: str, assumed: tuple[str, ...] = (), named: str = ""
     ) -> Facts:
-        """`own` is the model of one pass, if it has one."""
+        """`named` is the model of one pass, if it says one."""
+        own = "" if is_own(named, job.model_id, served) else named
         model = own or job.model_id or served or self._model
         key = (job.platform, model, served, geo, status, *assumed)
         facts = self._facts.get(key)

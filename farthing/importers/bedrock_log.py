@@ -35,7 +35,7 @@ from farthing.importers._block import (
 from farthing.importers._open import UNREADABLE, Bad, Cut, Numbered, Source
 from farthing.importers._read import Item, Lines, digest, facts_of, instant, objects, reason, record_of, whole
 from farthing.outbox import METADATA_KEY
-from farthing.usage import Facts, Reading, Rejected, Usage, parse_model_id, split_writes
+from farthing.usage import Facts, Reading, Rejected, Usage, is_own, parse_model_id, split_writes
 
 RECORD = "ModelInvocationLog"
 MOST_BODY_BYTES = 1 << 26
@@ -324,7 +324,7 @@ class _Reader:
         facts = self._facts.get(key)
         if facts is None:
             called, served, region, account, arn, sent, geo, session, operation, status = call
-            if model and model not in (served, called, parse_model_id(called).base):
+            if not is_own(model, called, served):
                 called = served = model
             where = ("bedrock_log", "bedrock", called, served, region, account, arn)
             said = (sent, geo, session, "", operation, status, assumed)

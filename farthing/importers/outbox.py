@@ -9,7 +9,7 @@ from farthing.importers._block import web_searches
 from farthing.importers._open import UNREADABLE, Numbered
 from farthing.importers._read import MICROSECOND, Item, Lines, objects, reason
 from farthing.outbox import Intent, Record, Result, decode
-from farthing.usage import EPOCH, Facts, Usage
+from farthing.usage import EPOCH, Facts, Usage, is_own
 
 OPEN = "outbox_intent"  # the source of what no result was written for: any other source's record is better
 LOST = "zeros, as a loss of power leaves them: the calls that stood here are in the invocation log alone"
@@ -72,7 +72,7 @@ def _usage(record: Record, known: dict[Facts, Facts]) -> Usage:
     passes = tuple(
         (
             facts
-            if one.model in (facts.model_id, facts.served_model)
+            if is_own(one.model, facts.model_id, facts.served_model)
             else facts._replace(model_id=one.model, served_model=one.model),
             one.tokens.five,
         )
