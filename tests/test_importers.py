@@ -101,6 +101,22 @@ def is_kept(name, content):
     return content == (gzip.decompress(found) if found and name.endswith(".gz") else found)
 
 
+def test_a_converse_stream_written_as_events_has_its_cache(tmp_path):
+    """AWS writes one object; who forwards what a client met has events."""
+    whole = MAKE["converse"](100, 20, 50, 30, [("1h", 10), ("5m", 20)])
+    end = {"usage": whole["usage"], "metrics": {"latencyMs": 812}}
+    events = [
+        {"messageStart": {"role": "assistant"}},
+        {"contentBlockDelta": {"delta": {"text": "x"}, "contentBlockIndex": 0}},
+        {"messageStop": {"stopReason": "end_turn"}},
+        {"metadata": end},
+    ]
+    record = MAKE["log"](1, events, operation="ConverseStream")
+    (tmp_path / "log.json").write_bytes(MAKE["lines"]([record]))
+    ((usage,), _, _) = read_all(tmp_path)
+    assert (usage.parts[0][1], usage.latency_ms) == ((100, 20, 50, 20, 10), 812)
+
+
 def test_a_call_that_fell_back_is_of_the_model_that_answered(tmp_path):
     counts = {"input_tokens": 900, "output_tokens": 9}
     refused = counts | {"type": "message", "model": "claude-fable-5", "output_tokens": 0}

@@ -77,6 +77,8 @@ class _Event(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     metrics: _Metrics | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
     guardrail: Any = msgspec.field(default=None, name="amazon-bedrock-guardrailAction")
+    messageStop: _Body | str | None = None  # the end of a ConverseStream, where it was written as events
+    metadata: _Body | str | None = None
 
 
 Answer = _Body | list[_Event | str] | str | None
@@ -431,6 +433,14 @@ def _streamed(events: list[_Event | str]) -> _Body:
             usage = update(usage, event.usage)
         if event.delta is not None and event.delta.stop_reason is not None:
             body.stop_reason = event.delta.stop_reason
+        if isinstance(event.messageStop, _Body):
+            body.stopReason = event.messageStop.stopReason
+        if isinstance(event.metadata, _Body):
+            end = event.metadata
+            usage = update(usage, end.usage) if end.usage is not None else usage
+            body.metrics, body.serviceTier, body.performanceConfig = (
+                end.metrics, end.serviceTier, end.performanceConfig
+            )  # fmt: skip
         body.metrics = event.metrics or body.metrics
         body.guardrail = event.guardrail or body.guardrail
     body.usage = body.metrics if usage is None else usage
