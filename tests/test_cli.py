@@ -27,8 +27,8 @@ def farthing(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
-    def run(*words, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    def run(*words, stdin: bytes | None = b""):
+        monkeypatch.setattr(sys, "stdin", stdin if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as ended:
             cli.main([str(word) for word in words])
         out, err = capsys.readouterr()
@@ -329,11 +329,10 @@ def test_import_from_stdin(farthing, logs, tmp_path):
     assert done["imported"] == done["read"] > 0
 
 
-def test_a_closed_standard_input_is_told(farthing, monkeypatch, tmp_path):
-    """As `<&-` leaves it."""
-    monkeypatch.setattr(io, "TextIOWrapper", lambda _: None)
+def test_a_closed_standard_input_is_told(farthing, tmp_path):
+    """`<&-` leaves None."""
     for words in (("rate", "--json"), ("import", "-", "--ledger", tmp_path / "ledger")):
-        code, _, err = farthing(*words)
+        code, _, err = farthing(*words, stdin=None)
         assert code == 2
         assert "standard input is closed" in err
 
