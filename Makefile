@@ -36,8 +36,9 @@ demo: .venv/.run  ## show farthing at work on a made-up month
 dashboard: .venv/.run web  ## the dashboard on this machine's Claude Code transcripts (ARGS=--demo: on a made-up month)
 	$(BIN)/farthing web $(ARGS)
 
+# A test that hangs ends its worker and says where it stood, instead of keeping everybody waiting.
 test: check  ## set up, check, and run the tests
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true --max-worker-restart=1
 
 check: .venv/.dev web  ## lint, layout and types
 	$(BIN)/ruff check $(CODE)

@@ -12,12 +12,12 @@ RUNNER_LOCK = "runner.lock"
 
 
 @contextlib.contextmanager
-def only(file: Path) -> Iterator[bool]:
+def only(file: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
     """Whether this process is the one, for the length of the block. Killed, it is so no longer."""
     held = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, how | fcntl.LOCK_NB)
         except OSError:
             yield False
         else:
@@ -27,5 +27,5 @@ def only(file: Path) -> Iterator[bool]:
 
 
 def is_held(file: Path) -> bool:
-    with only(file) as free:
+    with only(file, fcntl.LOCK_SH) as free:  # shared with who else asks
         return not free

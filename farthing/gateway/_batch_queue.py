@@ -7,7 +7,6 @@ answer until it is collected; what is deleted is overwritten.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farthing.gateway._batch_clock import Anchor, anchor, boot_id
+from farthing.gateway._sqlite import create, prepared
 
 WAITING, PLACED, SYNC, SENDING, DONE, FAILED = "waiting", "placed", "sync", "sending", "done", "failed"
 OPEN = (WAITING, PLACED, SYNC, SENDING)
@@ -30,6 +30,7 @@ PROMISED, HELD = (
     "fh-",
 )  # how a gateway's ids begin: its client was told where to ask, or waits on the line
 VERSION = 1
+BUSY_S = 60.0  # to wait for another process
 _TABLES = """
 CREATE TABLE IF NOT EXISTS requests (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, platform TEXT NOT NULL, model TEXT NOT NULL,
@@ -178,17 +179,20 @@ class Queue:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = self.folder / "queue.sqlite"
-            os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self._db = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
-            for said in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-                self._db.execute(f"PRAGMA {said}")
-            with self.change():
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._check_version()
-                self.clock = self._anchor(speed)
+            create(file)
+            self._db = sqlite3.connect(file, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            prepared(self._db, lambda: self._prepare(speed), BUSY_S)
         except (OSError, sqlite3.Error) as error:
             raise QueueError(f"{self.folder}: no queue can be kept there: {error}") from error
+
+    def _prepare(self, speed: int) -> None:
+        for said in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+            self._db.execute(f"PRAGMA {said}")
+        with self.change():
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._check_version()
+            self.clock = self._anchor(speed)
 
     def _check_version(self) -> None:
         version = self.meta("version") or str(VERSION)

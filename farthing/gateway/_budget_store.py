@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import msgspec
 
 from farthing.gateway._budget_rules import Part
 from farthing.gateway._budget_types import Change, StoreError
+from farthing.gateway._sqlite import prepared
 
 VERSION = 1
 BUSY_S = 2.0  # to wait for another process, or for a server
@@ -247,24 +247,10 @@ class Sqlite:
             self._db = sqlite3.connect(
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=64
             )
-            self._prepared()
+            prepared(self._db, self._prepare, BUSY_S)
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: no budget store can be opened there: {error}") from error
         _open.add(self)
-
-    def _prepared(self) -> None:
-        """Who opens a new file together with others may find it locked at once: SQLite does not wait there."""
-        until = time.monotonic() + BUSY_S
-        while True:
-            try:
-                self._prepare()
-            except sqlite3.OperationalError as error:
-                self._undo()
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
 
     def _prepare(self) -> None:
         do = self._db.execute
