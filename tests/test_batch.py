@@ -323,7 +323,7 @@ def test_of_two_runners_one_works_and_the_other_takes_over(there, tmp_path):
     with working(folder, there, 200) as first, working(folder, there, 200) as second:
         accept(first, [request(n) for n in range(200)])
         ended = threading.Event()
-        other = threading.Thread(target=second.run, args=(ended.is_set,))
+        other = threading.Thread(target=second.run, args=(ended.is_set,), daemon=True)
         first_ends = threading.Thread(target=first.run, args=(lambda: bool(first.queue.jobs("created")),))
         other.start()
         first_ends.start()

@@ -79,11 +79,13 @@ def test_it_is_taken_and_its_answer_is_there_later(gateway, there, tmp_path):
 
 
 def test_the_wait_may_be_held_open(gateway, there, tmp_path):
+    ends = time.monotonic() + 30
+
     def works():
-        while not (tmp_path / "queue/queue.sqlite").exists():
+        while not (tmp_path / "queue/queue.sqlite").exists() and time.monotonic() < ends:
             time.sleep(0.01)
         with working(tmp_path / "queue", there) as runner:
-            while not runner.queue.counts():
+            while not runner.queue.counts() and time.monotonic() < ends:
                 time.sleep(0.01)
             finish(runner, there)
 

@@ -278,7 +278,7 @@ def test_a_gateway_that_ends_lets_nobody_wait(there, tmp_path):
     told = []
     with only(_made(tmp_path / "queue") / RUNNER_LOCK):
         with gateway(there, tmp_path) as url:
-            waits = threading.Thread(target=lambda: told.append(call(url)))
+            waits = threading.Thread(target=lambda: told.append(call(url)), daemon=True)
             waits.start()
             _until(lambda: Queue(tmp_path / "queue").counts() == {"waiting": 1})
         waits.join()
@@ -291,7 +291,7 @@ def test_waiting_clients_leave_room_for_others(there, tmp_path):
         only(_made(tmp_path / "queue") / RUNNER_LOCK),
         gateway(there, tmp_path, limits=Limits(calls=2)) as url,
     ):
-        waits = threading.Thread(target=call, args=(url,))
+        waits = threading.Thread(target=call, args=(url,), daemon=True)
         waits.start()
         _until(lambda: Queue(tmp_path / "queue").counts() == {"waiting": 1})
         assert call(url, 2).status == 200

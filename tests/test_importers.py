@@ -346,7 +346,7 @@ def test_standard_input_and_pipes(tmp_path, monkeypatch, pack):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pack(LOG))))
     assert len(read_all("-")[0]) == 9
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(pack(TRANSCRIPT),))
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(pack(TRANSCRIPT),), daemon=True)
     writer.start()
     assert len(read_all(tmp_path / "pipe")[0]) == 9
     writer.join()

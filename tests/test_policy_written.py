@@ -314,7 +314,7 @@ def test_writers_at_once_lose_nothing_and_readers_see_whole_files(path):
             held = reload(path, BOOK, held)
             faults.extend(filter(None, [held.fault]))
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: put(path, advice(workload=f"w{n}")), range(12)))
