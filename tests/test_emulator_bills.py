@@ -5,6 +5,8 @@ The bill is made of rates.json and the tokens that the emulator billed, ours of 
 
 import gzip
 import json
+import threading
+import time
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -253,6 +255,23 @@ def test_every_model_at_every_endpoint(tmp_path):
     november = Question(date(2026, 11, 1), date(2026, 11, 30))
     found = reconcile(bill, ledger_of(tmp_path, tmp_path / "logs"), november)
     assert (found.difference_picos, found.explained, found.unexplained, bill.undecoded) == (0, [], [], [])
+
+
+def test_its_end_loses_nothing_that_was_about_to_be_written(tmp_path):
+    """Logs were taken to be written, and no thread is free yet that writes them."""
+    world = World(default_book(), Clock(moment("2026-11-10T12:00:00Z"), 0), logs=Logs(tmp_path))
+    free = threading.Event()
+    with running(world) as emulated:
+        loop = emulated._server._loop
+        assert loop is not None
+        for _ in range(40):  # more than there are threads
+            loop.call_soon_threadsafe(lambda: loop.run_in_executor(None, free.wait))
+        invoke(emulated.client(region="eu-central-1"), "eu.anthropic.claude-sonnet-4-6", body())
+        while world.logs._held:
+            time.sleep(0.02)
+        threading.Timer(0.5, free.set).start()
+    (written,) = tmp_path.rglob("*.json.gz")
+    assert len(gzip.decompress(written.read_bytes()).splitlines()) == 1
 
 
 def callable_as(model):

@@ -85,3 +85,5 @@ def running(world: World | None = None, **how: Any) -> Iterator[Emulator]:
     finally:
         server.end()
         thread.join()
+    if failed:  # its logs and its bill may not be written
+        raise failed[0]

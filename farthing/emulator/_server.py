@@ -158,7 +158,8 @@ class Server:
         try:
             await self._uvicorn.serve([listener])
         finally:
-            flushing.cancel()
+            async with self._writing:  # not while it writes: what it took would be lost
+                flushing.cancel()
             # Calls that did not end in time were cancelled, and are settled as they were.
             await asyncio.gather(*self._uvicorn.server_state.tasks, return_exceptions=True)
             await self.jobs.stop()
